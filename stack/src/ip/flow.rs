@@ -1,0 +1,98 @@
+//! Addresses and flows, in one form for both IP versions.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// An IP address in 16 bytes, network order; IPv4 is v4-mapped (RFC 4291, section 2.5.5.2).
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Addr(pub [u8; 16]);
+
+impl Addr {
+    /// From four octets.
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        let [a, b, c, d] = octets;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// The four octets, if this is an IPv4 address.
+    pub fn as_v4(&self) -> Option<[u8; 4]> {
+        match self.0 {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+            _ => None,
+        }
+    }
+
+    /// As the standard library's type, v4-mapped addresses as IPv4.
+    pub fn to_ip(self) -> IpAddr {
+        Ipv6Addr::from(self.0).to_canonical()
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(v4) => Self::v4(v4.octets()),
+            IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Addr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.to_ip().fmt(f)
+    }
+}
+
+/// IPPROTO_TCP.
+pub const PROTO_TCP: u8 = 6;
+
+/// The exact flow as seen from this host; the key of the XDP flow map (same layout as `struct flow_key` in
+/// `ctl/bpf/steer.bpf.c`) and of the stack's demux.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct FlowKey {
+    /// Our address.
+    pub local: Addr,
+    /// The peer's address.
+    pub remote: Addr,
+    /// Our port, network order.
+    pub local_port: [u8; 2],
+    /// The peer's port, network order.
+    pub remote_port: [u8; 2],
+    /// IP protocol number.
+    pub proto: u8,
+    /// Always zero.
+    pub pad: [u8; 3],
+}
+
+impl FlowKey {
+    /// A TCP flow.
+    pub fn tcp(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            local: local.ip().into(),
+            remote: remote.ip().into(),
+            local_port: local.port().to_be_bytes(),
+            remote_port: remote.port().to_be_bytes(),
+            proto: PROTO_TCP,
+            pad: [0; 3],
+        }
+    }
+
+    /// Our end.
+    pub fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.local.to_ip(), u16::from_be_bytes(self.local_port))
+    }
+
+    /// The peer's end.
+    pub fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.remote.to_ip(), u16::from_be_bytes(self.remote_port))
+    }
+}
+
+impl std::fmt::Debug for FlowKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}<->{}/{}", self.local(), self.remote(), self.proto)
+    }
+}

@@ -1,0 +1,10 @@
+//! Memory that several processes map: regions, plain records, byte rings.
+//!
+//! With `xsk`, the only place of this crate with `unsafe`.
+
+pub mod plain;
+pub mod region;
+pub mod ring;
+
+pub use plain::Plain;
+pub use region::{Access, Region};

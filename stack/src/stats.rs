@@ -1,0 +1,94 @@
+//! The counters of a stack: one table, shown by `underpass stats`, kept in the arena so that they outlive the process.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! counters {
+    ($($variant:ident, $name:literal, $text:literal;)*) => {
+        /// One counter; its number is its place in the arena's counter page.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter { $(#[doc = $text] $variant,)* }
+
+        impl Counter {
+            /// Every counter, in the order of the page.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant,)*];
+
+            /// The name shown by `underpass stats`.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What is counted.
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    Promotions, "promotions", "connections moved to the lane";
+    PromotionsRefused, "promotions_refused", "promotions that the daemon or the stack refused";
+    Demotions, "demotions", "connections given back to the kernel";
+    DemotionsFailed, "demotions_failed", "demotions that the daemon could not carry out";
+    Passes, "passes", "runs over RX ring, timers and TX ring";
+    PassesHelper, "passes_helper", "passes made by the helper thread";
+    RxFrames, "rx_frames", "frames received";
+    RxBytes, "rx_bytes", "bytes received, headers included";
+    TxFrames, "tx_frames", "frames sent";
+    TxBytes, "tx_bytes", "bytes sent, headers included";
+    TxKicks, "tx_kicks", "system calls that started transmission";
+    TxKicksFailed, "tx_kicks_failed", "of these, ended with an error other than busy";
+    RxRunt, "rx_runt", "dropped: shorter than its headers say";
+    RxOversize, "rx_oversize", "dropped: longer than a frame of the interface's MTU";
+    RxNotIpv4Tcp, "rx_not_ipv4_tcp", "not an IPv4 TCP packet: injected into the kernel";
+    RxFragment, "rx_fragment", "an IP fragment: injected into the kernel";
+    RxBadIpHeader, "rx_bad_ip_header", "dropped: malformed IP header or wrong header checksum";
+    RxBadTcpHeader, "rx_bad_tcp_header", "dropped: malformed TCP header or options";
+    RxBadChecksum, "rx_bad_checksum", "dropped: wrong TCP checksum";
+    RxNoConnection, "rx_no_connection", "no such connection in the stack: injected into the kernel";
+    RxOutOfWindow, "rx_out_of_window", "segments outside the receive window";
+    RxPaws, "rx_paws", "segments rejected by timestamp (PAWS)";
+    RxOutOfOrder, "rx_out_of_order", "segments received out of order";
+    RxDuplicate, "rx_duplicate", "segments that brought nothing new";
+    RxUrgent, "rx_urgent", "segments with urgent data: the connection was demoted";
+    Injected, "injected", "frames handed to the kernel's receive path";
+    InjectFailed, "inject_failed", "frames that the daemon did not inject";
+    SegmentsSent, "segments_sent", "TCP segments sent";
+    Retransmits, "retransmits", "TCP segments sent again";
+    Timeouts, "timeouts", "retransmission timeouts";
+    FastRetransmits, "fast_retransmits", "loss recoveries entered by duplicate acknowledgements";
+    ZeroWindowProbes, "zero_window_probes", "probes of a closed window";
+    KeepaliveProbes, "keepalive_probes", "keepalive probes";
+    ChallengeAcks, "challenge_acks", "challenge ACKs sent (RFC 5961)";
+    ResetsReceived, "resets_received", "valid resets received";
+    DelayedAcks, "delayed_acks", "acknowledgements sent by the delayed-ACK timer";
+    NoFrame, "no_frame", "sends put off because no frame was free";
+    FillShort, "fill_short", "fill ring refills put off because no frame was free";
+    SpinsPaid, "spins_paid", "waits that ended while spinning";
+    SpinsWasted, "spins_wasted", "waits that spun and then slept";
+    Sleeps, "sleeps", "waits that slept";
+    Doorbells, "doorbells", "sleeping threads woken by another thread";
+    CallsForeign, "calls_foreign", "calls on a connection that another process's stack carries";
+    Panics, "panics", "bugs of the library caught at a hook";
+}
+
+/// The counter page of a stack.
+#[derive(Clone, Copy)]
+pub struct Stats<'a>(pub &'a [AtomicU64]);
+
+impl Stats<'_> {
+    /// Adds to a counter.
+    pub fn add(&self, counter: Counter, n: u64) {
+        if let Some(cell) = self.0.get(counter as usize) {
+            cell.fetch_add(n, Relaxed);
+        }
+    }
+
+    /// Reads a counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0.get(counter as usize).map_or(0, |cell| cell.load(Relaxed))
+    }
+}
+
+const _: () = assert!(Counter::ALL.len() * size_of::<u64>() <= 4096);
