@@ -1,0 +1,1 @@
+//! The lab: two network namespaces joined by veth.
