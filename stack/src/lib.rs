@@ -4,6 +4,7 @@
 //! rings), `lane` (what carries a socket), `arena` (where everything lies), `control` (messages to the daemon).
 
 pub mod arena;
+pub mod config;
 pub mod control;
 pub mod ip;
 pub mod lane;
