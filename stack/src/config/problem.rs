@@ -49,10 +49,10 @@ impl fmt::Display for Problem {
                 option.shown_default()
             ),
             Self::Unknown { name, nearest: Some(nearest) } => {
-                write!(f, "{} is not an option and is ignored; did you mean {nearest}?", name.display())
+                write!(f, "{} is not an option and is ignored; did you mean {nearest}?", name.to_string_lossy())
             }
             Self::Unknown { name, nearest: None } => {
-                write!(f, "{} is not an option and is ignored; see underpass run --help", name.display())
+                write!(f, "{} is not an option and is ignored; see underpass run --help", name.to_string_lossy())
             }
         }
     }
