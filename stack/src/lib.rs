@@ -11,3 +11,4 @@ pub mod lane;
 pub mod mem;
 pub mod stats;
 pub mod tcp;
+pub mod xsk;

@@ -1,0 +1,301 @@
+//! The rings of one finished AF_XDP socket, for whoever holds its descriptor. Needs no privilege.
+//!
+//! Pushes and pops work on private cursors; `*_flush` and `rx_release` publish them, once a batch. Addresses that come out of
+//! the rings are claims: check them with [`super::umem::FramePool`] before use.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use super::abi::{Desc, RingOffsets};
+use super::mapping::Mapping;
+use super::ring::{ConsumerCursor, ProducerCursor};
+use super::socket::{RingSizes, get_option};
+use crate::mem::{Plain, Region};
+
+/// The four rings of an AF_XDP socket. The socket closes when this is dropped and no other process holds it.
+#[derive(Debug)]
+pub struct Queue {
+    fd: OwnedFd,
+    fill: Producing<u64>,
+    tx: Producing<Desc>,
+    rx: Consuming<Desc>,
+    completion: Consuming<u64>,
+}
+
+#[derive(Debug)]
+struct Producing<T> {
+    cursor: ProducerCursor,
+    ring: Mapping<T>,
+}
+
+#[derive(Debug)]
+struct Consuming<T> {
+    cursor: ConsumerCursor,
+    ring: Mapping<T>,
+}
+
+impl Queue {
+    /// Maps the rings of a socket whose rings were made with these sizes, and goes on where their cursors stand: one process
+    /// may take over from another. At most one side of each ring may be used by one process at a time.
+    pub fn map(fd: OwnedFd, sizes: RingSizes) -> io::Result<Self> {
+        if !sizes.is_valid() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let offsets = mmap_offsets(fd.as_fd())?;
+        let fill = map_ring(fd.as_fd(), offsets.fr, libc::XDP_UMEM_PGOFF_FILL_RING, sizes.fill)?;
+        let completion = map_ring(fd.as_fd(), offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING, sizes.completion)?;
+        let rx = map_ring(fd.as_fd(), offsets.rx, libc::XDP_PGOFF_RX_RING as u64, sizes.rx)?;
+        let tx = map_ring(fd.as_fd(), offsets.tx, libc::XDP_PGOFF_TX_RING as u64, sizes.tx)?;
+        Ok(Self {
+            fd,
+            fill: Producing::new(fill),
+            tx: Producing::new(tx),
+            rx: Consuming::new(rx),
+            completion: Consuming::new(completion),
+        })
+    }
+
+    /// The socket, for poll(2) and friends.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The next received packet. Its frame is ours from now on; its ring entry is the kernel's again after [`Self::rx_release`].
+    #[inline]
+    pub fn rx_pop(&mut self) -> Option<Desc> {
+        self.rx.pop()
+    }
+
+    /// Received packets that wait.
+    #[inline]
+    pub fn rx_available(&mut self) -> u32 {
+        self.rx.cursor.available(self.rx.ring.producer())
+    }
+
+    /// Gives the entries popped so far back to the kernel.
+    #[inline]
+    pub fn rx_release(&mut self) {
+        self.rx.release();
+    }
+
+    /// Offers an empty frame for receiving. False if the ring is full.
+    #[inline]
+    pub fn fill_push(&mut self, addr: u64) -> bool {
+        self.fill.push(addr)
+    }
+
+    /// Entries free in the fill ring.
+    #[inline]
+    pub fn fill_room(&mut self) -> u32 {
+        self.fill.cursor.room(self.fill.ring.consumer())
+    }
+
+    /// Shows the frames pushed so far to the kernel.
+    #[inline]
+    pub fn fill_flush(&mut self) {
+        self.fill.flush();
+    }
+
+    /// Does the driver wait for [`Self::kick_rx`] before it takes frames from the fill ring? (Zero-copy drivers that ran dry.)
+    #[inline]
+    pub fn rx_needs_kick(&self) -> bool {
+        self.fill.ring.needs_wakeup()
+    }
+
+    /// Queues a packet for sending. False if the ring is full.
+    #[inline]
+    pub fn tx_push(&mut self, packet: Desc) -> bool {
+        self.tx.push(packet)
+    }
+
+    /// Shows the packets pushed so far to the kernel. Follow with [`Self::kick_tx`] if [`Self::tx_needs_kick`].
+    #[inline]
+    pub fn tx_flush(&mut self) {
+        self.tx.flush();
+    }
+
+    /// Entries free in the TX ring.
+    #[inline]
+    pub fn tx_room(&mut self) -> u32 {
+        self.tx.cursor.room(self.tx.ring.consumer())
+    }
+
+    /// Packets that the kernel has not yet taken off the TX ring.
+    #[inline]
+    pub fn tx_pending(&mut self) -> u32 {
+        self.tx.cursor.outstanding(self.tx.ring.consumer())
+    }
+
+    /// Does the kernel want a [`Self::kick_tx`] before it looks at the TX ring? Always so in copy mode.
+    #[inline]
+    pub fn tx_needs_kick(&self) -> bool {
+        self.tx.ring.needs_wakeup()
+    }
+
+    /// Has the kernel send what the TX ring holds. It may stop early for want of room in the completion ring or the device: not an
+    /// error, [`Self::tx_pending`] tells; kick again after popping completions. ENETDOWN: the interface is down.
+    pub fn kick_tx(&mut self) -> io::Result<()> {
+        loop {
+            let before = self.tx_pending();
+            let error = match wake_tx(self.fd.as_fd()) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match error.raw_os_error() {
+                // The budget of one call is used up: go on while packets leave.
+                Some(libc::EAGAIN) if (1..before).contains(&self.tx_pending()) => {}
+                Some(libc::EINTR) => {}
+                Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS) => return Ok(()),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Has the driver look at the fill ring.
+    pub fn kick_rx(&mut self) -> io::Result<()> {
+        // SAFETY: a receive of zero bytes touches no memory.
+        let result = unsafe {
+            libc::recvfrom(
+                self.fd.as_raw_fd(),
+                std::ptr::null_mut(),
+                0,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+            )
+        };
+        if result >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR) => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    /// The address of a frame that the kernel has sent. Its frame and its ring entry are free again.
+    #[inline]
+    pub fn completion_pop(&mut self) -> Option<u64> {
+        let addr = self.completion.pop()?;
+        self.completion.release();
+        Some(addr)
+    }
+}
+
+impl<T: Plain> Producing<T> {
+    fn new(ring: Mapping<T>) -> Self {
+        Self { cursor: ProducerCursor::resume(ring.producer(), ring.consumer(), ring.size()), ring }
+    }
+
+    #[inline]
+    fn push(&mut self, entry: T) -> bool {
+        let Some(index) = self.cursor.reserve(self.ring.consumer()) else { return false };
+        self.ring.write(index, entry);
+        true
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        self.cursor.publish(self.ring.producer());
+    }
+}
+
+impl<T: Plain> Consuming<T> {
+    fn new(ring: Mapping<T>) -> Self {
+        Self { cursor: ConsumerCursor::resume(ring.producer(), ring.consumer(), ring.size()), ring }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<T> {
+        self.cursor.take(self.ring.producer()).map(|index| self.ring.read(index))
+    }
+
+    #[inline]
+    fn release(&mut self) {
+        self.cursor.release(self.ring.consumer());
+    }
+}
+
+/// Where the kernel puts the parts of the rings (XDP_MMAP_OFFSETS). Kernels before 5.4 answer in a shorter form without flags: they
+/// are too old for us, and their answer is told by its zero entries offset.
+fn mmap_offsets(fd: BorrowedFd<'_>) -> io::Result<libc::xdp_mmap_offsets> {
+    const NONE: libc::xdp_ring_offset = libc::xdp_ring_offset { producer: 0, consumer: 0, desc: 0, flags: 0 };
+    let mut offsets = libc::xdp_mmap_offsets { rx: NONE, tx: NONE, fr: NONE, cr: NONE };
+    get_option(fd, libc::XDP_MMAP_OFFSETS, &mut offsets)?;
+    if offsets.cr.desc == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
+    Ok(offsets)
+}
+
+fn map_ring<T: Plain>(
+    fd: BorrowedFd<'_>,
+    offsets: libc::xdp_ring_offset,
+    pgoff: u64,
+    size: u32,
+) -> io::Result<Mapping<T>> {
+    let offsets = RingOffsets::from(offsets);
+    Mapping::over(Region::map_at(fd, Mapping::<T>::len_for(offsets, size), pgoff)?, offsets, size)
+}
+
+fn wake_tx(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a send of zero bytes reads no memory.
+    let result = unsafe { libc::sendto(fd.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYOUT: RingOffsets = RingOffsets { producer: 0, consumer: 64, flags: 128, entries: 192 };
+
+    /// A producer and a consumer over one memfd, as process and kernel have over one ring.
+    fn pair(size: u32) -> (Producing<Desc>, Consuming<Desc>) {
+        let owner = Region::create(c"ring", Mapping::<Desc>::len_for(LAYOUT, size)).unwrap();
+        let other = Region::open_owner(owner.fd().unwrap().try_clone_to_owned().unwrap()).unwrap();
+        let writer = Producing::new(Mapping::over(owner, LAYOUT, size).unwrap());
+        (writer, Consuming::new(Mapping::over(other, LAYOUT, size).unwrap()))
+    }
+
+    #[test]
+    fn descriptors_cross_between_two_mappings() {
+        let (mut writer, mut reader) = pair(4);
+        for round in 0..10u32 {
+            for n in 0..4 {
+                assert!(writer.push(Desc::new(u64::from(round), n)));
+            }
+            assert!(!writer.push(Desc::default()), "a fifth entry in a ring of four");
+            assert_eq!(reader.pop(), None, "seen before it was flushed");
+            writer.flush();
+            for n in 0..4 {
+                assert_eq!(reader.pop(), Some(Desc::new(u64::from(round), n)));
+            }
+            assert_eq!(reader.pop(), None);
+            reader.release();
+        }
+    }
+
+    #[test]
+    fn a_second_reader_goes_on_where_the_first_released() {
+        let (mut writer, mut reader) = pair(8);
+        for n in 0..5 {
+            assert!(writer.push(Desc::new(0, n)));
+        }
+        writer.flush();
+        assert_eq!(reader.pop().unwrap().len, 0);
+        reader.release();
+        assert_eq!(reader.pop().unwrap().len, 1);
+        let mut heir = Consuming::new(reader.ring);
+        assert_eq!(heir.pop().unwrap().len, 1, "taken but not released by the first");
+    }
+
+    #[test]
+    fn a_ring_that_does_not_fit_its_memory_is_refused() {
+        let region = Region::create(c"ring", 256).unwrap();
+        assert!(Mapping::<Desc>::over(region, LAYOUT, 8).is_err());
+        let region = Region::create(c"ring", 4096).unwrap();
+        assert!(Mapping::<Desc>::over(region, LAYOUT, 7).is_err());
+    }
+}

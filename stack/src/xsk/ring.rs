@@ -1,0 +1,175 @@
+//! Cursor arithmetic of a single-producer single-consumer ring, apart from where the ring lies.
+//!
+//! Cursors run freely through 2^32; an entry's index is the cursor masked by the ring's size, a power of two. Each side keeps
+//! a private copy of both cursors and looks at the shared ones only when its copy says full or empty. What the other side has
+//! written is a claim: more than `size` entries can never be outstanding, whatever its cursor says.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The producing side's view.
+#[derive(Clone, Copy, Debug)]
+pub struct ProducerCursor {
+    /// Next entry to be written.
+    next: u32,
+    /// The consumer's cursor when last looked at.
+    consumed: u32,
+    size: u32,
+}
+
+impl ProducerCursor {
+    /// Goes on where the shared cursors stand. `size` is a power of two.
+    pub fn resume(producer: &AtomicU32, consumer: &AtomicU32, size: u32) -> Self {
+        debug_assert!(size.is_power_of_two());
+        Self { next: producer.load(Ordering::Relaxed), consumed: consumer.load(Ordering::Acquire), size }
+    }
+
+    /// Index of an entry that may be written now, or `None` if the ring is full. Not visible to the consumer before
+    /// [`Self::publish`].
+    #[inline]
+    pub fn reserve(&mut self, consumer: &AtomicU32) -> Option<u32> {
+        if self.next.wrapping_sub(self.consumed) >= self.size {
+            self.consumed = consumer.load(Ordering::Acquire);
+            if self.next.wrapping_sub(self.consumed) >= self.size {
+                return None;
+            }
+        }
+        let index = self.next & (self.size - 1);
+        self.next = self.next.wrapping_add(1);
+        Some(index)
+    }
+
+    /// Entries that could be reserved now.
+    #[inline]
+    pub fn room(&mut self, consumer: &AtomicU32) -> u32 {
+        self.size - self.outstanding(consumer)
+    }
+
+    /// Entries that the consumer has not yet taken, those not yet published included.
+    #[inline]
+    pub fn outstanding(&mut self, consumer: &AtomicU32) -> u32 {
+        self.consumed = consumer.load(Ordering::Acquire);
+        self.next.wrapping_sub(self.consumed).min(self.size)
+    }
+
+    /// Makes everything reserved so far visible to the consumer.
+    #[inline]
+    pub fn publish(&self, producer: &AtomicU32) {
+        producer.store(self.next, Ordering::Release);
+    }
+}
+
+/// The consuming side's view.
+#[derive(Clone, Copy, Debug)]
+pub struct ConsumerCursor {
+    /// Next entry to be read.
+    next: u32,
+    /// The producer's cursor when last looked at.
+    produced: u32,
+    size: u32,
+}
+
+impl ConsumerCursor {
+    /// Goes on where the shared cursors stand. `size` is a power of two.
+    pub fn resume(producer: &AtomicU32, consumer: &AtomicU32, size: u32) -> Self {
+        debug_assert!(size.is_power_of_two());
+        Self { next: consumer.load(Ordering::Relaxed), produced: producer.load(Ordering::Acquire), size }
+    }
+
+    /// Index of the next entry to be read, or `None` if the ring is empty. The producer may not reuse it before
+    /// [`Self::release`].
+    #[inline]
+    pub fn take(&mut self, producer: &AtomicU32) -> Option<u32> {
+        if self.available_cached() == 0 {
+            self.produced = producer.load(Ordering::Acquire);
+            if self.available_cached() == 0 {
+                return None;
+            }
+        }
+        let index = self.next & (self.size - 1);
+        self.next = self.next.wrapping_add(1);
+        Some(index)
+    }
+
+    /// Entries that can be taken now.
+    #[inline]
+    pub fn available(&mut self, producer: &AtomicU32) -> u32 {
+        self.produced = producer.load(Ordering::Acquire);
+        self.available_cached()
+    }
+
+    /// A producer that claims more than a ring full has lost count: nothing of it can be trusted.
+    #[inline]
+    fn available_cached(&self) -> u32 {
+        let claimed = self.produced.wrapping_sub(self.next);
+        if claimed > self.size { 0 } else { claimed }
+    }
+
+    /// Gives everything taken so far back to the producer.
+    #[inline]
+    pub fn release(&self, consumer: &AtomicU32) {
+        consumer.store(self.next, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursors(start: u32) -> (AtomicU32, AtomicU32) {
+        (AtomicU32::new(start), AtomicU32::new(start))
+    }
+
+    #[test]
+    fn entries_arrive_once_and_in_order_across_the_wrap() {
+        let (producer, consumer) = cursors(u32::MAX - 5);
+        let mut write = ProducerCursor::resume(&producer, &consumer, 8);
+        let mut read = ConsumerCursor::resume(&producer, &consumer, 8);
+        let mut slots = [0u32; 8];
+        let mut expected = 0;
+        for value in 0..100 {
+            slots[write.reserve(&consumer).unwrap() as usize] = value;
+            write.publish(&producer);
+            if value % 3 == 2 {
+                while let Some(index) = read.take(&producer) {
+                    assert_eq!(slots[index as usize], expected);
+                    expected += 1;
+                }
+                read.release(&consumer);
+            }
+        }
+        assert_eq!(expected, 99);
+    }
+
+    #[test]
+    fn nothing_is_seen_before_it_is_published_nor_reused_before_it_is_released() {
+        let (producer, consumer) = cursors(0);
+        let mut write = ProducerCursor::resume(&producer, &consumer, 4);
+        let mut read = ConsumerCursor::resume(&producer, &consumer, 4);
+        for _ in 0..4 {
+            assert!(write.reserve(&consumer).is_some());
+        }
+        assert_eq!(write.reserve(&consumer), None);
+        assert_eq!(read.take(&producer), None);
+        write.publish(&producer);
+        assert_eq!(read.available(&producer), 4);
+        assert!(read.take(&producer).is_some());
+        assert_eq!(write.reserve(&consumer), None);
+        read.release(&consumer);
+        assert_eq!(write.room(&consumer), 1);
+        assert_eq!(write.reserve(&consumer), Some(0));
+    }
+
+    #[test]
+    fn a_lying_cursor_yields_nothing() {
+        let (producer, consumer) = cursors(10);
+        let mut read = ConsumerCursor::resume(&producer, &consumer, 4);
+        producer.store(10 + 5, Ordering::Release);
+        assert_eq!(read.take(&producer), None);
+        producer.store(9, Ordering::Release);
+        assert_eq!(read.available(&producer), 0);
+        let mut write = ProducerCursor::resume(&producer, &consumer, 4);
+        consumer.store(producer.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        assert_eq!(write.outstanding(&consumer), 4);
+        assert_eq!(write.reserve(&consumer), None);
+    }
+}
