@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::options::{OPTIONS, OptionSpec};
 
 /// Variables of the surrounding tools that share the prefix and mean nothing to the library.
-const TOOL_VARIABLES: &[&str] = &["UNDERPASS_TARGET_DIR", "UNDERPASS_PROFILE_DIR", "UNDERPASS_LIBRARY"];
+const TOOL_VARIABLES: &[&str] = &["UNDERPASS_TARGET_DIR"];
 
 /// Those of `names` that look like options and are none.
 pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<Problem> {
