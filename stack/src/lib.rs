@@ -11,4 +11,6 @@ pub mod lane;
 pub mod mem;
 pub mod stats;
 pub mod tcp;
+pub mod testkit;
+pub mod wire;
 pub mod xsk;

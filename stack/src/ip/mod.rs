@@ -1,4 +1,6 @@
 //! IP: addresses, flows, paths, packets in and out.
 
 pub mod flow;
+pub mod input;
+pub mod output;
 pub mod path;

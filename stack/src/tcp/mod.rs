@@ -1,4 +1,38 @@
 //! The TCP engine, sans-IO: time is an argument, packets come in and go out as values.
+//!
+//! One question a file. Segments come in through [`input`], leave through [`output`]; [`timer`] says when to look
+//! again; [`transfer`] takes a connection over from the kernel and gives it back.
+#![deny(unsafe_code)]
 
+pub(crate) mod ack;
+pub(crate) mod cc;
+pub(crate) mod close;
+pub mod connection;
+pub(crate) mod delack;
 pub mod image;
+pub(crate) mod input;
+pub(crate) mod loss;
+pub(crate) mod nagle;
+pub mod outcome;
+pub(crate) mod output;
+pub(crate) mod probe;
+pub(crate) mod ranges;
+pub(crate) mod reassemble;
+pub(crate) mod rtt;
+pub mod segment;
+pub mod seq;
+pub(crate) mod settings;
 pub mod tcb;
+pub mod time;
+pub(crate) mod timer;
+pub(crate) mod timestamps;
+pub mod transfer;
+pub(crate) mod window;
+
+pub use connection::Connection;
+pub use outcome::Outcome;
+pub use segment::{Flags, Kind, Segment, SegmentOut};
+pub use seq::SeqNr;
+pub use tcb::{State, Tcb};
+pub use time::Instant;
+pub use transfer::ImportError;

@@ -1,0 +1,3 @@
+//! How much may be in flight? One file an algorithm.
+
+pub(crate) mod newreno;

@@ -1,0 +1,101 @@
+//! The program's side of a connection: bytes in, bytes out.
+
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use super::image::flag;
+use super::segment::SegmentOut;
+use super::tcb::{Tcb, bit};
+use super::time::Instant;
+use crate::mem::ring;
+
+/// A connection at work: its state and its two rings, whose sizes are powers of two.
+///
+/// Byte `seq` of a stream lies at `seq & (len - 1)`. The send ring holds `[snd_una, snd_end)`; the receive ring holds
+/// the unread bytes `[rcv_read, rcv_nxt)` and, further on, what arrived out of order.
+///
+/// Order of a pass: [`Connection::on_segment`] for all that came in, [`Connection::on_timer`] when [`Tcb::deadline`]
+/// has passed, then [`Connection::poll_transmit`] until it says `None`.
+#[derive(Debug)]
+pub struct Connection<'a> {
+    /// The state.
+    pub tcb: &'a mut Tcb,
+    /// The send ring.
+    pub snd: &'a mut [u8],
+    /// The receive ring.
+    pub rcv: &'a mut [u8],
+}
+
+impl Connection<'_> {
+    /// Bytes that [`Connection::send`] would take now; 0 after [`Connection::shutdown_write`].
+    pub fn send_space(&self) -> usize {
+        if self.tcb.fin_queued() {
+            return 0;
+        }
+        self.snd.len().saturating_sub(self.tcb.snd_end.since(self.tcb.snd_una) as usize)
+    }
+
+    /// Queues bytes and returns how many: 0 when the ring is full. `more` is MSG_MORE: a last partial segment waits
+    /// for the next send (or 200 ms).
+    pub fn send(&mut self, _now: Instant, data: &[u8], more: bool) -> usize {
+        let len = data.len().min(self.send_space());
+        if len == 0 {
+            return 0;
+        }
+        ring::write(self.snd, self.tcb.snd_end.0, &data[..len]);
+        self.tcb.assign(bit::MORE, more && len == data.len());
+        compiler_fence(Ordering::Release);
+        self.tcb.snd_end = self.tcb.snd_end.plus(len as u32);
+        len
+    }
+
+    /// Copies unread bytes out and consumes them; returns how many.
+    pub fn recv(&mut self, out: &mut [u8]) -> usize {
+        let len = self.peek(0, out);
+        self.discard(len)
+    }
+
+    /// Copies unread bytes from `offset` on, consuming nothing; returns how many.
+    pub fn peek(&self, offset: usize, out: &mut [u8]) -> usize {
+        let len = self.tcb.readable().min(self.rcv.len()).saturating_sub(offset).min(out.len());
+        if len != 0 {
+            ring::read(self.rcv, self.tcb.rcv_read.plus(offset as u32).0, &mut out[..len]);
+        }
+        len
+    }
+
+    /// The unread bytes where they lie, in at most two pieces.
+    pub fn unread(&self) -> (&[u8], &[u8]) {
+        let len = self.tcb.readable().min(self.rcv.len());
+        ring::slices(self.rcv, self.tcb.rcv_read.0, len)
+    }
+
+    /// Consumes up to `n` unread bytes (MSG_TRUNC, or after a look with `peek` or `unread`); returns how many.
+    pub fn discard(&mut self, n: usize) -> usize {
+        let len = n.min(self.tcb.readable());
+        if len != 0 {
+            compiler_fence(Ordering::Release);
+            self.tcb.rcv_read = self.tcb.rcv_read.plus(len as u32);
+            self.after_read();
+        }
+        len
+    }
+
+    /// The data of a segment that [`Connection::poll_transmit`] returned.
+    pub fn payload(&self, segment: &SegmentOut) -> (&[u8], &[u8]) {
+        ring::slices(self.snd, segment.seq.0, (segment.len as usize).min(self.snd.len()))
+    }
+
+    /// Closes the sending side: FIN follows the bytes queued so far. A second call changes nothing.
+    pub fn shutdown_write(&mut self, _now: Instant) {
+        if self.tcb.fin_queued() {
+            return;
+        }
+        self.tcb.push_end = self.tcb.snd_end;
+        self.tcb.clear(bit::MORE);
+        if self.tcb.fin_received() {
+            self.tcb.set(bit::PASSIVE);
+        }
+        compiler_fence(Ordering::Release);
+        self.tcb.set(flag::FIN_QUEUED);
+    }
+}

@@ -1,0 +1,154 @@
+//! How long is a round trip, and how long to wait before sending again? (RFC 6298)
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::seq::SeqNr;
+use super::time::Instant;
+
+const MS: u64 = 1_000_000;
+/// Linux: TCP_RTO_MIN. The variation term never falls below it.
+const VARIATION_MIN: u64 = 200 * MS;
+/// Linux: TCP_RTO_MAX.
+const RTO_MAX: u64 = 120_000 * MS;
+/// Before the first sample (RFC 6298, section 2.1).
+const RTO_INITIAL: u64 = 1_000 * MS;
+/// Longer round trips than this are not believed.
+const SAMPLE_MAX: u64 = RTO_MAX;
+
+/// The estimator of one connection. One segment at a time is timed with the precise clock; timestamps only serve
+/// where retransmissions make that one ambiguous (Karn's rule).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub(crate) struct Rtt {
+    /// Smoothed round-trip time, ns; 0: none yet.
+    srtt: u64,
+    /// Its variation, ns.
+    rttvar: u64,
+    /// When the timed segment went out; never: none is timed.
+    timed_at: Instant,
+    /// The acknowledgement that ends the measurement.
+    timed_end: SeqNr,
+    /// Doublings of the timeout since the last sample.
+    backoff: u32,
+}
+
+impl Rtt {
+    /// Takes over what the kernel had measured, µs.
+    pub fn new(srtt_us: u32, rttvar_us: u32) -> Self {
+        let nanos = |us: u32| (u64::from(us) * 1000).min(SAMPLE_MAX);
+        Self { srtt: nanos(srtt_us), rttvar: nanos(rttvar_us), ..Self::default() }
+    }
+
+    /// Smoothed round-trip time and variation, µs.
+    pub fn micros(&self) -> (u32, u32) {
+        let us = |nanos: u64| u32::try_from(nanos / 1000).unwrap_or(u32::MAX);
+        (us(self.srtt), us(self.rttvar))
+    }
+
+    /// Smoothed round-trip time, ns, if any was measured.
+    pub fn smoothed(&self) -> Option<u64> {
+        (self.srtt != 0).then_some(self.srtt)
+    }
+
+    /// A segment that ends at `end` goes out for the first time.
+    pub fn start(&mut self, end: SeqNr, now: Instant) {
+        if !self.timed_at.is_set() {
+            self.timed_at = now;
+            self.timed_end = end;
+        }
+    }
+
+    /// Something was retransmitted: what is being timed has become ambiguous (Karn's rule, RFC 6298, section 3).
+    pub fn cancel(&mut self) {
+        self.timed_at = Instant::NEVER;
+    }
+
+    /// The peer acknowledged everything before `ack`. True if that gave a sample.
+    pub fn acked(&mut self, ack: SeqNr, now: Instant) -> bool {
+        if !self.timed_at.is_set() || ack.lt(self.timed_end) {
+            return false;
+        }
+        let sample = now.nanos_since(self.timed_at);
+        self.timed_at = Instant::NEVER;
+        self.sample(sample);
+        true
+    }
+
+    /// One measured round trip, ns (RFC 6298, section 2).
+    pub fn sample(&mut self, nanos: u64) {
+        let r = nanos.clamp(1, SAMPLE_MAX);
+        if self.srtt == 0 {
+            self.srtt = r;
+            self.rttvar = r / 2;
+        } else {
+            self.rttvar = (3 * self.rttvar + self.srtt.abs_diff(r)) / 4;
+            self.srtt = ((7 * self.srtt + r) / 8).max(1);
+        }
+        self.backoff = 0;
+    }
+
+    /// Doubles the timeout.
+    pub fn back_off(&mut self) {
+        self.backoff = self.backoff.saturating_add(1).min(16);
+    }
+
+    /// The retransmission timeout, ns.
+    pub fn rto(&self) -> u64 {
+        let base = self.rto_base();
+        (base << self.backoff.min(16)).min(RTO_MAX)
+    }
+
+    /// The retransmission timeout without back-off, ns.
+    pub fn rto_base(&self) -> u64 {
+        match self.smoothed() {
+            None => RTO_INITIAL,
+            Some(srtt) => (srtt + (4 * self.rttvar.min(RTO_MAX)).max(VARIATION_MIN)).min(RTO_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn first_sample_and_karn() {
+        let mut rtt = Rtt::default();
+        assert_eq!(rtt.rto(), RTO_INITIAL);
+        rtt.start(SeqNr(10), Instant(1000));
+        assert!(!rtt.acked(SeqNr(9), Instant(2000)), "not acknowledged yet");
+        assert!(rtt.acked(SeqNr(10), Instant(101_000)));
+        assert_eq!(rtt.micros(), (100, 50));
+        rtt.start(SeqNr(20), Instant(200_000));
+        rtt.cancel();
+        assert!(!rtt.acked(SeqNr(20), Instant(300_000)), "ambiguous after a retransmission");
+    }
+
+    #[test]
+    fn back_off_doubles_until_a_sample() {
+        let mut rtt = Rtt::new(1000, 100);
+        let base = rtt.rto();
+        rtt.back_off();
+        assert_eq!(rtt.rto(), 2 * base);
+        rtt.back_off();
+        assert_eq!(rtt.rto(), 4 * base);
+        for _ in 0..40 {
+            rtt.back_off();
+        }
+        assert_eq!(rtt.rto(), RTO_MAX);
+        rtt.sample(1_000_000);
+        assert!(rtt.rto() <= base);
+    }
+
+    proptest! {
+        #[test]
+        fn the_timeout_stays_in_bounds(samples in proptest::collection::vec(any::<u64>(), 1..50)) {
+            let mut rtt = Rtt::default();
+            for sample in samples {
+                rtt.sample(sample);
+                prop_assert!((VARIATION_MIN..=RTO_MAX).contains(&rtt.rto()));
+            }
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Two engines, a virtual clock and a bad link between them.
+#![deny(unsafe_code)]

@@ -1,0 +1,4 @@
+//! Headers as typed views, and their checksums.
+#![deny(unsafe_code)]
+
+pub mod checksum;
