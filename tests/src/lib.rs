@@ -1,1 +1,31 @@
-//! The lab: two network namespaces joined by veth.
+//! The lab: two hosts in network namespaces, joined by a veth pair, for tests and benchmarks.
+//!
+//! ```no_run
+//! use underpass_lab::{Lab, Side};
+//! let lab = Lab::new()?;
+//! let mut command = lab.command(Side::Server, "redis-server")?;
+//! command.args(["--bind", &lab.host(Side::Server).v4.to_string()]);
+//! let server = lab.spawn("redis", &mut command)?; // stopped when dropped
+//! # Ok::<(), underpass_lab::LabError>(())
+//! ```
+//!
+//! Needs root and ip(8); says so where they are missing. Everything that a lab makes is removed when it is dropped, and
+//! what a killed run has left is removed by the next one.
+
+mod artifact;
+mod child;
+mod daemon;
+mod error;
+mod lab;
+mod namespace;
+mod process;
+mod wait;
+
+pub use artifact::{Artifacts, Profile};
+pub use child::{CommandExt, reset_signals, run_idle};
+pub use daemon::Daemon;
+pub use error::LabError;
+pub use lab::{Host, Lab, LabOptions, Side};
+pub use namespace::Namespace;
+pub use process::Process;
+pub use wait::wait_for;

@@ -1,0 +1,206 @@
+//! Two hosts and the wire between them.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::artifact::{Artifacts, Profile};
+use crate::child::is_root;
+use crate::daemon::Daemon;
+use crate::error::{Doing, LabError};
+use crate::namespace::{Namespace, ip, sweep};
+use crate::process::Process;
+
+/// One of the two hosts. The names only help to talk about them: the hosts are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Address .1.
+    Server,
+    /// Address .2.
+    Client,
+}
+
+/// What a lab is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct LabOptions {
+    /// RX and TX queues of each interface.
+    pub queues: u32,
+    /// MTU of the wire in bytes.
+    pub mtu: u32,
+    /// Which build of Underpass is used.
+    pub profile: Profile,
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        Self { queues: 1, mtu: 1500, profile: Profile::Newest }
+    }
+}
+
+/// One host: a namespace with one interface.
+#[derive(Debug)]
+pub struct Host {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// The interface's name.
+    pub interface: String,
+    /// The interface's IPv4 address, /24.
+    pub v4: Ipv4Addr,
+    /// The interface's IPv6 address, /64.
+    pub v6: Ipv6Addr,
+}
+
+/// Two hosts joined by a veth pair, perhaps with a daemon. All of it goes away when dropped; a panic (a failed test) first
+/// shows the daemon's log and counters.
+#[derive(Debug)]
+pub struct Lab {
+    // Before the namespaces: it must end before they go.
+    daemon: Option<Daemon>,
+    server: Host,
+    client: Host,
+    options: LabOptions,
+    dir: PathBuf,
+}
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+impl Lab {
+    /// One queue, MTU 1500, no daemon.
+    pub fn new() -> Result<Self, LabError> {
+        Self::with(LabOptions::default())
+    }
+
+    /// As asked, without a daemon.
+    pub fn with(options: LabOptions) -> Result<Self, LabError> {
+        check_machine()?;
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        if number == 0 {
+            sweep();
+        }
+        let dir = std::env::temp_dir().join(format!("underpass-lab-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&dir).doing(format_args!("create {}", dir.display()))?;
+        let server = Host::new(number, Side::Server)?;
+        let client = Host::new(number, Side::Client)?;
+        let lab = Self { daemon: None, server, client, options, dir };
+        lab.wire()?;
+        Ok(lab)
+    }
+
+    /// With a running daemon. It lives in the server's namespace and serves both.
+    pub fn with_daemon(options: LabOptions) -> Result<Self, LabError> {
+        let mut lab = Self::with(options)?;
+        lab.start_daemon()?;
+        Ok(lab)
+    }
+
+    /// Starts the daemon, or a new one after the old was stopped.
+    pub fn start_daemon(&mut self) -> Result<(), LabError> {
+        self.stop_daemon();
+        let artifacts = Artifacts::find(self.options.profile)?;
+        let launcher = self.server.namespace.command(&artifacts.command)?;
+        self.daemon = Some(Daemon::start(launcher, &artifacts, &self.dir)?);
+        Ok(())
+    }
+
+    /// Stops the daemon in an orderly way.
+    pub fn stop_daemon(&mut self) {
+        self.daemon = None;
+    }
+
+    /// The daemon, if one was started.
+    pub fn daemon(&mut self) -> Option<&mut Daemon> {
+        self.daemon.as_mut()
+    }
+
+    /// One of the hosts.
+    pub fn host(&self, side: Side) -> &Host {
+        match side {
+            Side::Server => &self.server,
+            Side::Client => &self.client,
+        }
+    }
+
+    /// A directory for the files of this lab.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A plain command on a host.
+    pub fn command(&self, side: Side, program: impl AsRef<std::ffi::OsStr>) -> Result<Command, LabError> {
+        self.host(side).namespace.command(program)
+    }
+
+    /// A command on a host with the library preloaded, talking to this lab's daemon (if there is none, to nobody).
+    pub fn preloaded(&self, side: Side, program: impl AsRef<std::ffi::OsStr>) -> Result<Command, LabError> {
+        let mut command = self.command(side, program)?;
+        let artifacts = Artifacts::find(self.options.profile)?;
+        let nowhere = self.dir.join("control.sock");
+        artifacts.preload(&mut command, self.daemon.as_ref().map_or(&nowhere, |daemon| daemon.socket()));
+        Ok(command)
+    }
+
+    /// Starts a command; its output goes to files of this lab.
+    pub fn spawn(&self, name: &str, command: &mut Command) -> Result<Process, LabError> {
+        Process::spawn(name, command, &self.dir)
+    }
+
+    /// The daemon's log and the counters, if there is a daemon.
+    pub fn report(&self) -> String {
+        self.daemon.as_ref().map_or_else(String::new, Daemon::report)
+    }
+
+    fn wire(&self) -> Result<(), LabError> {
+        let (server, client) = (&self.server, &self.client);
+        let queues = self.options.queues.to_string();
+        let side = ["mtu", &self.options.mtu.to_string(), "numrxqueues", &queues, "numtxqueues", &queues];
+        let near = [&["link", "add", &server.interface, "netns", server.namespace.name()], &side[..]].concat();
+        let far = [&["type", "veth", "peer", "name", &client.interface, "netns", client.namespace.name()], &side[..]];
+        ip(&[near, far.concat()].concat())?;
+        server.configure()?;
+        client.configure()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.report());
+        }
+        self.stop_daemon();
+        // Nothing but logs in it.
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Host {
+    fn new(number: u32, side: Side) -> Result<Self, LabError> {
+        let pid = std::process::id();
+        let (x, y) = ((pid & 0x7f) as u8, (number & 0xff) as u8);
+        let (role, host) = match side {
+            Side::Server => ("srv", 1),
+            Side::Client => ("cli", 2),
+        };
+        Ok(Self {
+            namespace: Namespace::create(number, role)?,
+            interface: format!("up-{role}{number}"),
+            v4: Ipv4Addr::new(10, x, y, host),
+            v6: Ipv6Addr::new(0xfd00, u16::from(x), u16::from(y), 0, 0, 0, 0, u16::from(host)),
+        })
+    }
+
+    fn configure(&self) -> Result<(), LabError> {
+        let (v4, v6) = (format!("{}/24", self.v4), format!("{}/64", self.v6));
+        self.namespace.ip(&["addr", "add", &v4, "dev", &self.interface])?;
+        self.namespace.ip(&["addr", "add", &v6, "dev", &self.interface, "nodad"])?;
+        self.namespace.ip(&["link", "set", &self.interface, "up"])?;
+        Ok(())
+    }
+}
+
+fn check_machine() -> Result<(), LabError> {
+    if !is_root() {
+        return Err(LabError::new("the lab makes network namespaces: run as root"));
+    }
+    ip(&["-V"]).map(|_| ())
+}
