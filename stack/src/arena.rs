@@ -198,4 +198,10 @@ pub struct ConnRecord {
     pub snd_ring: RingRef,
     /// The engine's state.
     pub tcb: Tcb,
+    /// Bytes that the program took on the lane since the promotion; for people.
+    pub bytes_in: u64,
+    /// Bytes that the program gave on the lane since the promotion; for people.
+    pub bytes_out: u64,
+    /// Segments sent again since the promotion; for people.
+    pub retransmits: u64,
 }
