@@ -1,2 +1,3 @@
-//! The bench.
+//! The benchmark: kernel, underpass and the raw floor, in turns.
+
 fn main() {}

@@ -1,0 +1,61 @@
+//! What the load programs print and the benchmark reads.
+
+use serde::{Deserialize, Serialize};
+
+/// Figures of one ping-pong run. Times in nanoseconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PingPong {
+    /// Bytes each way.
+    pub size: usize,
+    /// Round trips measured.
+    pub count: u64,
+    /// Fastest round trip.
+    pub min_ns: u64,
+    /// Half of all were as fast.
+    pub median_ns: u64,
+    /// 99 % were as fast.
+    pub p99_ns: u64,
+    /// 99.9 % were as fast.
+    pub p999_ns: u64,
+    /// Slowest round trip.
+    pub max_ns: u64,
+    /// Segments that the client's side sent again (TCP_INFO, tcpi_total_retrans), where that is known.
+    pub retransmits: Option<u32>,
+}
+
+/// Figures of one bulk transfer, as the receiver saw it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stream {
+    /// Payload bytes received.
+    pub bytes: u64,
+    /// From the first byte to the end.
+    pub seconds: f64,
+    /// Payload bits per second, in 10^9.
+    pub gbit_per_s: f64,
+    /// Every byte was compared with what was sent.
+    pub verified: bool,
+    /// As in [`PingPong::retransmits`].
+    pub retransmits: Option<u32>,
+}
+
+/// Figures of connect, request, response, close in a loop.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Connect {
+    /// Conversations.
+    pub count: u64,
+    /// Conversations per second.
+    pub per_second: f64,
+    /// Half of all took no longer, ns.
+    pub median_ns: u64,
+    /// 99 % took no longer, ns.
+    pub p99_ns: u64,
+}
+
+/// Cost of one system call in a loop.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Calls {
+    /// Calls made.
+    pub count: u64,
+    /// Mean time of a call, ns.
+    pub ns_per_call: f64,
+}
