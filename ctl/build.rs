@@ -1,0 +1,45 @@
+//! Compiles the XDP program with clang; the object is embedded in the command.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+
+const SOURCE: &str = "bpf/steer.bpf.c";
+
+fn main() {
+    println!("cargo:rerun-if-changed={SOURCE}");
+    println!("cargo:rerun-if-env-changed=CLANG");
+    let Some(out) = std::env::var_os("OUT_DIR") else { fail("OUT_DIR is not set: run this through cargo") };
+    compile(&PathBuf::from(out).join("steer.bpf.o"));
+}
+
+fn compile(object: &Path) {
+    let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang".into());
+    let mut command = Command::new(&clang);
+    command.args(["-target", "bpf", "-O2", "-g", "-Wall", "-Werror", "-c", SOURCE, "-o"]).arg(object);
+    for dir in asm_headers() {
+        command.arg("-idirafter").arg(dir);
+    }
+    match command.output() {
+        Ok(done) if done.status.success() => {}
+        Ok(done) => fail(&format!(
+            "{clang} could not compile {SOURCE} (clang 12 or newer, the kernel's headers (linux-libc-dev) and libbpf's \
+             (libbpf-dev) are needed):\n{}",
+            String::from_utf8_lossy(&done.stderr)
+        )),
+        Err(error) => fail(&format!(
+            "{clang}: {error}. Compiling the XDP program needs clang (package clang), or set CLANG to its path"
+        )),
+    }
+}
+
+/// Debian and Ubuntu keep `asm/` under the architecture's triplet, which `-target bpf` does not search.
+fn asm_headers() -> Vec<PathBuf> {
+    let arch = std::env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    let dir = PathBuf::from(format!("/usr/include/{arch}-linux-gnu"));
+    if dir.is_dir() { vec![dir] } else { Vec::new() }
+}
+
+fn fail(text: &str) -> ! {
+    eprintln!("error: {text}");
+    exit(1)
+}

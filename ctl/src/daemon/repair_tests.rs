@@ -1,0 +1,222 @@
+//! Dump and restore in place, over loopback, with the kernel as both ends. They need root.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use underpass_stack::ip::flow::FlowKey;
+use underpass_stack::tcp::image::flag;
+
+use super::repair::{Dump, dump, in_repair, open, remember, silence, thaw};
+use super::restore::{hollow, restore};
+use super::sockopt::{get_int, set_int};
+
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    for end in [&ours, &peer] {
+        end.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    }
+    (ours, peer)
+}
+
+fn flow_of(stream: &TcpStream) -> FlowKey {
+    FlowKey::tcp(stream.local_addr().unwrap(), stream.peer_addr().unwrap())
+}
+
+/// Takes the connection out of the kernel and puts it back, as promotion and demotion do.
+fn cycle(stream: &TcpStream, change: impl FnOnce(&mut Dump)) {
+    let fd = stream.as_fd();
+    let saved = remember(fd).unwrap();
+    open(fd).unwrap();
+    silence(fd).unwrap();
+    let mut dumped = dump(fd, flow_of(stream), &saved).unwrap();
+    hollow(fd, &dumped.image).unwrap();
+    assert!(in_repair(fd).unwrap());
+    change(&mut dumped);
+    restore(fd, &dumped.image, &dumped.recv, &dumped.send, &saved).unwrap();
+    assert!(!in_repair(fd).unwrap());
+    assert_eq!(remember(fd).unwrap(), saved);
+    assert!(stream.take_error().unwrap().is_none());
+}
+
+fn talk(ours: &mut TcpStream, peer: &mut TcpStream, round: u8) {
+    let mut seen = [0; 100];
+    ours.write_all(&[round; 100]).unwrap();
+    peer.read_exact(&mut seen).unwrap();
+    assert_eq!(seen, [round; 100]);
+    peer.write_all(&[!round; 100]).unwrap();
+    ours.read_exact(&mut seen).unwrap();
+    assert_eq!(seen, [!round; 100]);
+}
+
+#[test]
+fn a_live_connection_survives_two_hundred_cycles() {
+    let (mut ours, mut peer) = pair();
+    for round in 0..200u8 {
+        cycle(&ours, |_| ());
+        talk(&mut ours, &mut peer, round);
+    }
+}
+
+#[test]
+fn the_accepting_side_survives_too_and_its_listener_goes_on() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut ours, _) = listener.accept().unwrap();
+    for round in 0..20 {
+        cycle(&ours, |_| ());
+        talk(&mut ours, &mut peer, round);
+    }
+    let again = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert_eq!(again.peer_addr().unwrap(), listener.local_addr().unwrap());
+}
+
+#[test]
+fn unread_bytes_come_back_in_order() {
+    let (mut ours, mut peer) = pair();
+    let sent: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
+    let mut feeding = peer.try_clone().unwrap();
+    let bytes = sent.clone();
+    let feeder = std::thread::spawn(move || feeding.write_all(&bytes).unwrap());
+    let mut got = vec![0; 50_000];
+    ours.read_exact(&mut got[..10]).unwrap();
+    for upto in (10..got.len()).step_by(7_000) {
+        cycle(&ours, |_| ());
+        let end = (upto + 7_000).min(got.len());
+        ours.read_exact(&mut got[upto..end]).unwrap();
+    }
+    let mut rest = vec![0; sent.len() - got.len()];
+    ours.read_exact(&mut rest).unwrap();
+    feeder.join().unwrap();
+    got.extend(rest);
+    assert_eq!(got, sent);
+    talk(&mut ours, &mut peer, 9);
+}
+
+#[test]
+fn unsent_bytes_are_sent_and_sent_ones_retransmitted() {
+    let (mut ours, mut peer) = pair();
+    ours.set_nonblocking(true).unwrap();
+    let mut sent = Vec::new();
+    // The peer does not read: its window closes, and both unsent and unacknowledged bytes pile up.
+    while let Ok(n) = ours.write(&[sent.len() as u8; 3001]) {
+        sent.extend(vec![sent.len() as u8; n]);
+    }
+    ours.set_nonblocking(false).unwrap();
+    let mut queued = 0;
+    cycle(&ours, |dumped| queued = dumped.send.len());
+    assert!(queued > 100_000, "{queued} bytes queued");
+    let mut got = vec![0; sent.len()];
+    peer.read_exact(&mut got).unwrap();
+    assert_eq!(got, sent);
+    talk(&mut ours, &mut peer, 3);
+}
+
+#[test]
+fn an_untouched_socket_thaws() {
+    let (mut ours, mut peer) = pair();
+    peer.write_all(b"waiting").unwrap();
+    let mut first = [0; 1];
+    ours.read_exact(&mut first).unwrap();
+    let fd = ours.as_fd();
+    let saved = remember(fd).unwrap();
+    open(fd).unwrap();
+    silence(fd).unwrap();
+    let dumped = dump(fd, flow_of(&ours), &saved).unwrap();
+    assert_eq!(dumped.recv, b"aiting");
+    thaw(fd, &saved).unwrap();
+    let mut rest = [0; 6];
+    ours.read_exact(&mut rest).unwrap();
+    assert_eq!(&rest, b"aiting");
+    talk(&mut ours, &mut peer, 1);
+}
+
+#[test]
+fn our_fin_queued_reaches_the_peer_after_the_bytes() {
+    let (mut ours, mut peer) = pair();
+    peer.write_all(b"unread").unwrap();
+    cycle(&ours, |dumped| {
+        dumped.send.extend(b"last words");
+        dumped.image.snd_end = dumped.image.snd_end.wrapping_add(10);
+        dumped.image.flags |= flag::FIN_QUEUED;
+    });
+    let mut heard = Vec::new();
+    peer.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"last words");
+    peer.write_all(b" and more").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    let mut unread = Vec::new();
+    ours.read_to_end(&mut unread).unwrap();
+    assert_eq!(unread, b"unread and more");
+}
+
+#[test]
+fn our_fin_in_flight_is_sent_again_if_it_was_lost() {
+    let (mut ours, mut peer) = pair();
+    cycle(&ours, |dumped| {
+        dumped.send.extend(b"lost on the way");
+        dumped.image.snd_end = dumped.image.snd_end.wrapping_add(15);
+        dumped.image.snd_nxt = dumped.image.snd_end.wrapping_add(1);
+        dumped.image.flags |= flag::FIN_SENT;
+    });
+    let mut heard = Vec::new();
+    peer.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"lost on the way");
+    drop(peer);
+    assert_eq!(ours.read(&mut [0; 8]).unwrap(), 0);
+}
+
+#[test]
+fn options_of_the_program_come_back() {
+    let (ours, _peer) = pair();
+    let fd = ours.as_fd();
+    set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).unwrap();
+    set_int(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1).unwrap();
+    set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 77_000).unwrap();
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 33).unwrap();
+    ours.set_nodelay(true).unwrap();
+    cycle(&ours, |_| ());
+    assert_eq!(get_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR).unwrap(), 1);
+    assert_eq!(get_int(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE).unwrap(), 1);
+    assert_eq!(get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF).unwrap(), 154_000);
+    assert_eq!(get_int(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE).unwrap(), 33);
+    assert!(ours.nodelay().unwrap());
+}
+
+#[test]
+fn a_v6_socket_with_mapped_addresses_survives() {
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut peer = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let (mut ours, _) = listener.accept().unwrap();
+    assert!(matches!(ours.local_addr().unwrap(), SocketAddr::V6(_)));
+    for round in 0..10 {
+        cycle(&ours, |_| ());
+        talk(&mut ours, &mut peer, round);
+    }
+}
+
+#[test]
+fn a_socket_that_the_program_had_bound_survives() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let bound = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Stream,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    let address = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+    super::sockopt::bind(bound.as_fd(), super::sockopt::Family::V4, address).unwrap();
+    let SocketAddr::V4(to) = listener.local_addr().unwrap() else { panic!("not IPv4") };
+    super::sockopt::connect(bound.as_fd(), super::sockopt::Family::V4, to).unwrap();
+    let mut ours = TcpStream::from(bound);
+    let (mut peer, _) = listener.accept().unwrap();
+    for round in 0..10 {
+        cycle(&ours, |_| ());
+        talk(&mut ours, &mut peer, round);
+    }
+}

@@ -1,0 +1,256 @@
+//! Writing a connection back into its kernel socket, in place.
+//!
+//! The order of the calls is that of the kernel's own checks (net/ipv4/tcp.c): sequence numbers only while closed, options
+//! only before anything was sent, the window only when the receive queue is as it will be.
+
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::sys::socket::{MsgFlags, Shutdown, getsockname, send, shutdown};
+use underpass_stack::control::Restore;
+use underpass_stack::tcp::image::{Image, flag};
+use zerocopy::{Immutable, IntoBytes};
+
+use super::repair::{REPAIR_OFF_NO_WP, RECV_QUEUE, RepairWindow, SEND_QUEUE, SO_BUF_LOCK};
+use super::sockopt::{self, Family, detach_filter, get_int, set, set_int};
+
+/// Option kinds (RFC 9293, 7323, 2018) as TCP_REPAIR_OPTIONS takes them.
+const TCPOPT_MSS: u32 = 2;
+const TCPOPT_WINDOW: u32 = 3;
+const TCPOPT_SACK_PERM: u32 = 4;
+const TCPOPT_TIMESTAMP: u32 = 8;
+/// Bytes given to a queue at once: one skb each.
+const CHUNK: usize = 32 << 10;
+/// Room beyond the bytes themselves for the kernel's own accounting.
+const BUFFER_SLACK: usize = 256 << 10;
+
+/// `struct tcp_repair_opt`, linux/tcp.h.
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct RepairOption {
+    code: u32,
+    value: u32,
+}
+
+/// Makes the kernel socket the connection again that `image` describes: live, with these bytes to be read and to be sent.
+///
+/// The socket is in repair mode ([`repair::open`]) and its flow still points elsewhere. The peer's FIN and RST and its acknowledgement
+/// of our FIN are not part of it: those the kernel has to receive as segments ([`super::control_frames`]).
+///
+/// # Errors
+/// A system call's. The socket is then useless: the caller closes it.
+pub fn restore(fd: BorrowedFd<'_>, image: &Image, recv: &[u8], to_send: &[u8], saved: &Restore) -> io::Result<()> {
+    let fin_sent = image.flags & (flag::FIN_SENT | flag::FIN_ACKED) != 0;
+    let in_flight = if fin_sent { to_send.len() } else { image.snd_nxt.wrapping_sub(image.snd_una) as usize };
+    let (sent, unsent) = to_send.split_at_checked(in_flight).ok_or_else(invalid)?;
+    let buffers = Buffers::widen(fd, image, recv.len(), to_send.len())?;
+    reopen(fd, image)?;
+    negotiate(fd, image)?;
+    fill(fd, RECV_QUEUE, recv)?;
+    fill(fd, SEND_QUEUE, sent)?;
+    set_window(fd, image)?;
+    if fin_sent {
+        set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, SEND_QUEUE)?;
+        shutdown(fd.as_raw_fd(), Shutdown::Write)?;
+    }
+    wake(fd, image)?;
+    fill_live(fd, unsent)?;
+    if !fin_sent && image.flags & flag::FIN_QUEUED != 0 {
+        shutdown(fd.as_raw_fd(), Shutdown::Write)?;
+    }
+    buffers.put_back(fd, saved)?;
+    set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, saved.reuse_addr as i32)
+}
+
+/// Empties the socket's queues but keeps it established at the image's numbers: nothing is left to retransmit.
+pub fn hollow(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
+    let empty = Image { snd_una: image.snd_end, snd_nxt: image.snd_end, rcv_read: image.rcv_nxt, ..*image };
+    reopen(fd, &empty)?;
+    negotiate(fd, &empty)?;
+    set_window(fd, &empty)
+}
+
+/// Closes the socket without a sound and establishes it anew at the numbers of the image's oldest queued bytes.
+fn reopen(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
+    let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (image.flow.local(), image.flow.remote()) else {
+        return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+    };
+    let family = family_of(fd)?;
+    let fin_acked = u32::from(image.flags & flag::FIN_ACKED != 0);
+    sockopt::disconnect(fd)?;
+    set_sequence(fd, SEND_QUEUE, image.snd_una.wrapping_sub(fin_acked))?;
+    set_sequence(fd, RECV_QUEUE, image.rcv_read)?;
+    if let Err(error) = bind_and_connect(fd, family, local, remote) {
+        tracing::debug!("{:?}: {error}: established without its address or route", image.flow);
+        detached(fd, |fd| bind_and_connect(fd, family, local, remote))?;
+    }
+    // The disconnection left ECONNABORTED for the program to find; reading takes it away.
+    get_int(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
+    if local_address(fd)? != local { Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)) } else { Ok(()) }
+}
+
+fn bind_and_connect(fd: BorrowedFd<'_>, family: Family, local: SocketAddrV4, remote: SocketAddrV4) -> io::Result<()> {
+    // A socket that the program had bound keeps its port over the disconnection and cannot be bound again.
+    if local_address(fd)?.port() == 0 {
+        sockopt::bind(fd, family, local)?;
+    }
+    sockopt::connect(fd, family, remote)
+}
+
+/// Runs `establish` as if address and route existed: the kernel keeps connections whose address or link went away, so must we.
+fn detached(fd: BorrowedFd<'_>, establish: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<()> {
+    let transparent = get_int(fd, libc::SOL_IP, libc::IP_TRANSPARENT)?;
+    set_int(fd, libc::SOL_IP, libc::IP_TRANSPARENT, 1)?;
+    set(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0")?;
+    let done = establish(fd);
+    set(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"\0")?;
+    set_int(fd, libc::SOL_IP, libc::IP_TRANSPARENT, transparent)?;
+    done
+}
+
+fn set_sequence(fd: BorrowedFd<'_>, queue: i32, seq: u32) -> io::Result<()> {
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, queue)?;
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ, seq as i32)
+}
+
+fn negotiate(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
+    let mut options = vec![RepairOption { code: TCPOPT_MSS, value: u32::from(image.mss_clamp) }];
+    if image.flags & flag::WSCALE != 0 {
+        let value = u32::from(image.snd_wscale) | u32::from(image.rcv_wscale) << 16;
+        options.push(RepairOption { code: TCPOPT_WINDOW, value });
+    }
+    if image.flags & flag::SACK != 0 {
+        options.push(RepairOption { code: TCPOPT_SACK_PERM, value: 0 });
+    }
+    if image.flags & flag::TIMESTAMPS != 0 {
+        options.push(RepairOption { code: TCPOPT_TIMESTAMP, value: 0 });
+    }
+    set(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_OPTIONS, options.as_slice())?;
+    // An odd value would switch the clock to microseconds; rounding up keeps it from going backwards.
+    let ts_val = image.ts_val.wrapping_add(image.ts_val & 1);
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_TIMESTAMP, ts_val as i32)
+}
+
+fn set_window(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
+    let fin = u32::from(image.flags & flag::FIN_RECEIVED != 0);
+    let rcv_nxt = image.rcv_nxt.wrapping_sub(fin);
+    let mut window = RepairWindow {
+        snd_wl1: image.snd_wl1,
+        snd_wnd: image.snd_wnd,
+        max_window: image.max_window.max(image.snd_wnd),
+        rcv_wnd: image.rcv_wnd,
+        rcv_wup: image.rcv_wup,
+    };
+    // The kernel refuses numbers from beyond `rcv_nxt`; with the peer's FIN taken back they may lie one beyond.
+    if (window.rcv_wup.wrapping_sub(rcv_nxt) as i32) > 0 {
+        let ahead = window.rcv_wup.wrapping_sub(rcv_nxt);
+        window.rcv_wnd = window.rcv_wnd.saturating_add(ahead);
+        window.rcv_wup = rcv_nxt;
+    }
+    if (window.snd_wl1.wrapping_sub(rcv_nxt) as i32) > 0 {
+        window.snd_wl1 = rcv_nxt;
+    }
+    set(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &window)
+}
+
+/// Writes bytes straight into a queue of a socket in repair mode.
+fn fill(fd: BorrowedFd<'_>, queue: i32, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, queue)?;
+    fill_live(fd, bytes)
+}
+
+fn fill_live(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let chunk = &rest[..rest.len().min(CHUNK)];
+        let done = send(fd.as_raw_fd(), chunk, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?;
+        rest = &rest[done..];
+    }
+    Ok(())
+}
+
+/// The socket hears and speaks again.
+fn wake(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
+    let on = |bit: u32| i32::from(image.flags & bit != 0);
+    detach_filter(fd)?;
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, REPAIR_OFF_NO_WP)?;
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, on(flag::NODELAY))?;
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_CORK, on(flag::CORK))?;
+    set_int(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, on(flag::KEEPALIVE))
+}
+
+/// Buffer sizes while the queues are being filled, and what they were.
+struct Buffers {
+    rcvbuf: i32,
+    sndbuf: i32,
+}
+
+impl Buffers {
+    /// Makes room for everything that will lie in the queues, what the peer may still send into the open window included.
+    fn widen(fd: BorrowedFd<'_>, image: &Image, recv: usize, to_send: usize) -> io::Result<Self> {
+        let now = Self {
+            rcvbuf: get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)?,
+            sndbuf: get_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)?,
+        };
+        let window = (image.rcv_wnd as usize).min(underpass_stack::arena::MAX_RING as usize);
+        // The kernel doubles what it is given, for its own accounting.
+        let force = |name, needed: usize, current: i32| {
+            let wanted = (needed + BUFFER_SLACK).max(current as usize / 2);
+            set_int(fd, libc::SOL_SOCKET, name, i32::try_from(wanted).unwrap_or(i32::MAX / 2))
+        };
+        force(libc::SO_RCVBUFFORCE, recv + window, now.rcvbuf)?;
+        force(libc::SO_SNDBUFFORCE, to_send, now.sndbuf)?;
+        Ok(now)
+    }
+
+    /// Sizes that the program chose come back exactly. Others the kernel tunes: the receive buffer keeps its room, so that what
+    /// the peer sends into the window that it was promised is not dropped.
+    fn put_back(&self, fd: BorrowedFd<'_>, saved: &Restore) -> io::Result<()> {
+        const RCVBUF_LOCK: u32 = 2;
+        if saved.buf_lock & RCVBUF_LOCK != 0 {
+            set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, self.rcvbuf / 2)?;
+        }
+        set_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, self.sndbuf / 2)?;
+        match set_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK, (saved.buf_lock & 3) as i32) {
+            // Before Linux 5.14: the kernel then does not tune these buffers any more, nothing worse.
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Which family the socket was made with.
+pub fn family_of(fd: BorrowedFd<'_>) -> io::Result<Family> {
+    match get_int(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)? {
+        libc::AF_INET => Ok(Family::V4),
+        libc::AF_INET6 => Ok(Family::V6),
+        _ => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+    }
+}
+
+/// The socket's own address as IPv4.
+pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddrV4> {
+    to_v4(getsockname(fd.as_raw_fd())?)
+}
+
+/// An address of the kernel's as IPv4; v4-mapped addresses and the IPv6 wildcard count.
+pub fn to_v4(address: nix::sys::socket::SockaddrStorage) -> io::Result<SocketAddrV4> {
+    let unsupported = || io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Ok(SocketAddrV4::new(v4.ip(), v4.port()));
+    }
+    let v6 = address.as_sockaddr_in6().ok_or_else(unsupported)?;
+    if v6.ip().is_unspecified() {
+        return Ok(SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, v6.port()));
+    }
+    let ip = v6.ip().to_ipv4_mapped().ok_or_else(unsupported)?;
+    Ok(SocketAddrV4::new(ip, v6.port()))
+}
+
+fn invalid() -> io::Error {
+    io::Error::from_raw_os_error(libc::EINVAL)
+}

@@ -1,0 +1,5 @@
+//! The privileged half of Underpass: the daemon and what it needs of XDP and netlink.
+
+pub mod daemon;
+pub mod net;
+pub mod steer;

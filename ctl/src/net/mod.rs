@@ -1,0 +1,11 @@
+//! What the daemon asks the kernel about a network namespace, over netlink.
+
+pub mod conntrack;
+pub mod ipsec;
+pub mod link;
+pub mod neigh;
+pub mod netlink;
+pub mod netns;
+pub mod route;
+pub mod sys;
+pub mod watch;

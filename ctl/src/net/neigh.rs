@@ -1,0 +1,65 @@
+//! Ethernet addresses of next hops (arp(7), RTM_GETNEIGH).
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use super::netlink::{CREATE, Message, Netlink, REPLACE, Request, u16_at, u32_at};
+
+const NDMSG: usize = 12;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+/// NUD_REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT: the address may be used.
+const USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80;
+/// The entry is used: start resolving it.
+const NTF_USE: u8 = 1;
+
+/// A neighbour of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Interface.
+    pub ifindex: u32,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its Ethernet address, if it is known.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// The Ethernet address of a next hop. `None`: not known, and the kernel was asked to find it out.
+pub fn resolve(netlink: &mut Netlink, ifindex: u32, address: Ipv4Addr) -> io::Result<Option<[u8; 6]>> {
+    let request = Request::new(libc::RTM_GETNEIGH, 0, &ndmsg(ifindex, 0)).attr(NDA_DST, &address.octets());
+    let known = match netlink.request(request) {
+        Ok(answers) => answers.iter().find_map(parse).and_then(|neighbour| neighbour.mac),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+        Err(error) => return Err(error),
+    };
+    if known.is_none() {
+        let probe = Request::new(libc::RTM_NEWNEIGH, CREATE | REPLACE, &ndmsg(ifindex, NTF_USE));
+        netlink.request(probe.attr(NDA_DST, &address.octets()))?;
+    }
+    Ok(known)
+}
+
+/// Reads an RTM_NEWNEIGH or RTM_DELNEIGH message of an IPv4 neighbour.
+pub fn parse(message: &Message) -> Option<Neighbour> {
+    let ours = message.kind == libc::RTM_NEWNEIGH || message.kind == libc::RTM_DELNEIGH;
+    if !ours || *message.body.first()? != libc::AF_INET as u8 {
+        return None;
+    }
+    let attrs = message.attrs(NDMSG);
+    let address = <[u8; 4]>::try_from(attrs.find(NDA_DST)?).ok()?;
+    let usable = message.kind == libc::RTM_NEWNEIGH && u16_at(&message.body, 8)? & USABLE != 0;
+    let mac = attrs.find(NDA_LLADDR).and_then(|mac| mac.try_into().ok());
+    Some(Neighbour {
+        ifindex: u32_at(&message.body, 4)?,
+        address: address.into(),
+        mac: mac.filter(|_| usable),
+    })
+}
+
+fn ndmsg(ifindex: u32, flags: u8) -> [u8; NDMSG] {
+    let mut body = [0; NDMSG];
+    body[0] = libc::AF_INET as u8;
+    body[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    body[10] = flags;
+    body
+}
