@@ -91,9 +91,10 @@ fn reopen(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
 }
 
 fn bind_and_connect(fd: BorrowedFd<'_>, family: Family, local: SocketAddrV4, remote: SocketAddrV4) -> io::Result<()> {
-    // A socket that the program had bound keeps its port over the disconnection and cannot be bound again.
-    if local_address(fd)?.port() == 0 {
-        sockopt::bind(fd, family, local)?;
+    match sockopt::bind(fd, family, local) {
+        // A socket that the program had bound keeps its port over the disconnection and cannot be bound again.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        other => other?,
     }
     sockopt::connect(fd, family, remote)
 }
