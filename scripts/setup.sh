@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Makes sure that everything needed is there; installs Debian packages for what is not. Says exactly what is missing.
+#   setup.sh build   what compiling needs
+#   setup.sh run     also what tests, demo and bench need: programs, root, a kernel that is new enough
+set -euo pipefail
+
+purpose="${1:-run}"
+PATH="$PATH:/usr/sbin:/sbin"
+packages=()
+missing=()
+
+# need KIND THING PACKAGE: a command on the path, or a file, and the Debian package that brings it.
+need() {
+    local kind="$1" thing="$2" package="$3"
+    case "$kind" in
+        command) command -v "$thing" >/dev/null 2>&1 && return 0 ;;
+        file) [ -e "$thing" ] && return 0 ;;
+    esac
+    missing+=("$thing (Debian package $package)")
+    packages+=("$package")
+}
+
+look() {
+    packages=()
+    missing=()
+    need command cc gcc
+    need command clang clang
+    need file /usr/include/linux/if_xdp.h linux-libc-dev
+    need file /usr/include/bpf/bpf_helpers.h libbpf-dev
+    [ "$purpose" = build ] && return 0
+    need command redis-server redis-server
+    need command redis-benchmark redis-tools
+    need command iperf3 iperf3
+    need command sockperf sockperf
+    need command nginx nginx-light
+    need command curl curl
+    need command ip iproute2
+    need command nft nftables
+    need command ethtool ethtool
+    need command python3 python3
+}
+
+# Packages start their services when they are installed; a redis or nginx that listens is not what was asked for.
+install_packages() {
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    echo "installing: ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y --no-install-recommends "${packages[@]}" >/dev/null 2>&1 && return 0
+    # The package lists may be old or absent.
+    apt-get update -q >/dev/null
+    apt-get install -y --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+look
+if [ "${#packages[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    install_packages
+    look
+fi
+
+command -v cargo >/dev/null 2>&1 || missing+=("cargo: a Rust toolchain, 1.85 or newer (https://rustup.rs)")
+if [ "$purpose" != build ]; then
+    [ "$(id -u)" = 0 ] || missing+=("root: network namespaces, AF_XDP, BPF and TCP_REPAIR need it")
+    IFS=. read -r major minor _ < <(uname -r | tr -c '0-9\n' .)
+    if [ "$major" -lt 5 ] || { [ "$major" -eq 5 ] && [ "$minor" -lt 18 ]; }; then
+        missing+=("Linux 5.18 or newer (this is $(uname -r))")
+    fi
+fi
+if [ "${#missing[@]}" -gt 0 ]; then
+    echo "missing:" >&2
+    printf '  %s\n' "${missing[@]}" >&2
+    [ "${#packages[@]}" -eq 0 ] || echo "as root: apt-get install ${packages[*]}" >&2
+    exit 1
+fi
