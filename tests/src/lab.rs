@@ -202,5 +202,5 @@ fn check_machine() -> Result<(), LabError> {
     if !is_root() {
         return Err(LabError::new("the lab makes network namespaces: run as root"));
     }
-    ip(&["-V"]).map(|_| ())
+    ip(&["-V"]).map(|_| ()).doing("the lab needs ip(8), package iproute2")
 }

@@ -45,6 +45,11 @@ impl Namespace {
         Ok(command)
     }
 
+    /// Runs a command inside to its end (tc, ethtool, nft); its output, or what it complained about.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<String, LabError> {
+        finished(self.command(program)?.args(args), &format!("{program} {}", args.join(" ")))
+    }
+
     /// Runs `work` on a thread inside: sockets made there belong to this namespace for good.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
         let handle = self.open()?;
@@ -69,10 +74,14 @@ impl Drop for Namespace {
 
 /// Runs ip(8); its output, or what it complained about.
 pub(crate) fn ip(args: &[&str]) -> Result<String, LabError> {
-    let output = Command::new("ip").args(args).output().doing("run ip(8), package iproute2")?;
+    finished(Command::new("ip").args(args), &format!("ip {}", args.join(" ")))
+}
+
+fn finished(command: &mut Command, text: &str) -> Result<String, LabError> {
+    let output = command.output().doing(format_args!("start '{text}'"))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        return Err(LabError::new(format!("ip {}: {}", args.join(" "), complaint.trim())));
+        return Err(LabError::new(format!("{text}: {}", complaint.trim())));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
