@@ -278,6 +278,39 @@ mod tests {
     }
 
     #[test]
+    fn two_threads_lose_nothing() {
+        const COUNT: u32 = 200_000;
+        let (mut writer, mut reader) = pair(64);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for n in 0..COUNT {
+                    while !writer.push(Desc::new(u64::from(n) << 11, n)) {
+                        writer.flush();
+                        std::thread::yield_now();
+                    }
+                    if n % 7 == 0 {
+                        writer.flush();
+                    }
+                }
+                writer.flush();
+            });
+            let mut expected = 0;
+            while expected < COUNT {
+                match reader.pop() {
+                    Some(packet) => {
+                        assert_eq!(packet, Desc::new(u64::from(expected) << 11, expected));
+                        expected += 1;
+                    }
+                    None => {
+                        reader.release();
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
     fn a_second_reader_goes_on_where_the_first_released() {
         let (mut writer, mut reader) = pair(8);
         for n in 0..5 {

@@ -113,6 +113,8 @@ impl ConsumerCursor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn cursors(start: u32) -> (AtomicU32, AtomicU32) {
@@ -171,5 +173,65 @@ mod tests {
         consumer.store(producer.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         assert_eq!(write.outstanding(&consumer), 4);
         assert_eq!(write.reserve(&consumer), None);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Write(u8),
+        Publish,
+        Read(u8),
+        Release,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (0u8..12).prop_map(Step::Write),
+            Just(Step::Publish),
+            (0u8..12).prop_map(Step::Read),
+            Just(Step::Release),
+        ];
+        proptest::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        /// Against a plain queue: what is written comes out once, in order, and only between publish and release limits.
+        #[test]
+        fn behaves_as_a_bounded_queue(start: u32, steps in steps()) {
+            const SIZE: u32 = 8;
+            let (producer, consumer) = cursors(start);
+            let mut write = ProducerCursor::resume(&producer, &consumer, SIZE);
+            let mut read = ConsumerCursor::resume(&producer, &consumer, SIZE);
+            let mut slots = [0u64; SIZE as usize];
+            // Positions in the stream of entries.
+            let (mut written, mut published, mut taken, mut released) = (0u64, 0u64, 0u64, 0u64);
+            for step in steps {
+                match step {
+                    Step::Write(times) => for _ in 0..times {
+                        let index = write.reserve(&consumer);
+                        prop_assert_eq!(index.is_some(), written - released < u64::from(SIZE));
+                        let Some(index) = index else { break };
+                        slots[index as usize] = written;
+                        written += 1;
+                    },
+                    Step::Publish => {
+                        write.publish(&producer);
+                        published = written;
+                    }
+                    Step::Read(times) => for _ in 0..times {
+                        let index = read.take(&producer);
+                        prop_assert_eq!(index.is_some(), taken < published);
+                        let Some(index) = index else { break };
+                        prop_assert_eq!(slots[index as usize], taken);
+                        taken += 1;
+                    },
+                    Step::Release => {
+                        read.release(&consumer);
+                        released = taken;
+                    }
+                }
+                prop_assert_eq!(u64::from(read.available(&producer)), published - taken);
+                prop_assert_eq!(u64::from(write.outstanding(&consumer)), written - released);
+            }
+        }
     }
 }
