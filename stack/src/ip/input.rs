@@ -1,8 +1,13 @@
-//! Frames in.
+//! Frames in: from Ethernet bytes to a flow and a segment.
 #![deny(unsafe_code)]
-use super::flow::FlowKey;
+
+use zerocopy::FromBytes;
+
+use super::flow::{Addr, FlowKey, PROTO_TCP};
 use crate::stats::Counter;
-use crate::tcp::Segment;
+use crate::tcp::{Flags, Segment, SeqNr};
+use crate::wire::checksum::Sum;
+use crate::wire::{ethernet, ipv4, tcp};
 
 /// What a frame brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +52,94 @@ impl Drop {
     }
 
     /// Is the frame the kernel's to judge, so that it should be injected there?
-    pub fn is_kernels(self) -> bool {
+    pub fn is_for_kernel(self) -> bool {
         matches!(self, Self::NotIpv4Tcp | Self::Fragment)
     }
 }
 
-/// Reads an Ethernet frame of at most `max_frame` bytes.
-pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> { let _ = (frame, max_frame); todo!() }
+/// A TCP packet of a frame: where it lies and what IP says of it.
+pub(super) struct Packet<'a> {
+    pub source: Addr,
+    pub destination: Addr,
+    /// Header and data.
+    pub tcp: &'a [u8],
+    /// Offset of `tcp` in the frame.
+    pub at: usize,
+}
+
+/// Reads an Ethernet frame of at most `max_frame` bytes. The TCP checksum may be complete, or be the mere sum of the
+/// pseudo-header that a peer on the same host leaves for a network card to complete.
+pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
+    if frame.len() > max_frame {
+        return Err(Drop::Oversize);
+    }
+    let packet = packet(frame)?;
+    let (header, _) = tcp::Header::ref_from_prefix(packet.tcp).map_err(|_| Drop::Runt)?;
+    let header_len = header.header_len();
+    if header_len < tcp::HEADER_LEN || header_len > packet.tcp.len() {
+        return Err(Drop::BadTcpHeader);
+    }
+    if !packet.checksum_is_acceptable(header.checksum) {
+        return Err(Drop::BadChecksum);
+    }
+    let (head, payload) = packet.tcp.split_at(header_len);
+    let options = tcp::parse_options(&head[tcp::HEADER_LEN..]).ok_or(Drop::BadTcpHeader)?;
+    let flow = FlowKey {
+        local: packet.destination,
+        remote: packet.source,
+        local_port: header.destination,
+        remote_port: header.source,
+        proto: PROTO_TCP,
+        pad: [0; 3],
+    };
+    let segment = Segment {
+        seq: SeqNr(header.seq.get()),
+        ack: SeqNr(header.ack.get()),
+        flags: Flags(header.flags),
+        window: header.window.get(),
+        timestamps: options.timestamps,
+        sack: options.sack,
+        payload,
+    };
+    Ok(Incoming { flow, segment })
+}
+
+/// Finds the TCP packet in a frame.
+pub(super) fn packet(frame: &[u8]) -> Result<Packet<'_>, Drop> {
+    let (ethertype, at) = ethernet::payload_at(frame).ok_or(Drop::Runt)?;
+    if ethertype != ethernet::IPV4 {
+        return Err(Drop::NotIpv4Tcp);
+    }
+    let bytes = &frame[at..];
+    let (ip, _) = ipv4::Header::ref_from_prefix(bytes).map_err(|_| Drop::Runt)?;
+    let (header_len, total_len) = (ip.header_len(), usize::from(ip.total_len.get()));
+    if ip.version_ihl >> 4 != 4 || header_len < ipv4::HEADER_LEN || total_len < header_len {
+        return Err(Drop::BadIpHeader);
+    }
+    // Ethernet pads short packets, so there may be more bytes than the packet has, but never fewer.
+    let whole = bytes.get(..total_len).ok_or(Drop::Runt)?;
+    if !Sum::default().add(&whole[..header_len]).is_valid() {
+        return Err(Drop::BadIpHeader);
+    }
+    if ip.proto != PROTO_TCP {
+        return Err(Drop::NotIpv4Tcp);
+    }
+    if ip.fragment.get() & ipv4::FRAGMENT != 0 {
+        return Err(Drop::Fragment);
+    }
+    let (source, destination) = (Addr::v4(ip.source), Addr::v4(ip.destination));
+    Ok(Packet { source, destination, tcp: &whole[header_len..], at: at + header_len })
+}
+
+impl Packet<'_> {
+    /// The sum of the pseudo-header.
+    pub fn pseudo(&self) -> Sum {
+        // An IPv4 packet is at most 65535 bytes long, and this is a part of one.
+        Sum::pseudo(&self.source, &self.destination, PROTO_TCP, self.tcp.len() as u16)
+    }
+
+    fn checksum_is_acceptable(&self, field: [u8; 2]) -> bool {
+        let pseudo = self.pseudo();
+        field == pseudo.partial() || pseudo.add(self.tcp).is_valid()
+    }
+}

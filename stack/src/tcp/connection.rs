@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use super::image::flag;
 use super::segment::SegmentOut;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
@@ -83,19 +82,5 @@ impl Connection<'_> {
     /// The data of a segment that [`Connection::poll_transmit`] returned.
     pub fn payload(&self, segment: &SegmentOut) -> (&[u8], &[u8]) {
         ring::slices(self.snd, segment.seq.0, (segment.len as usize).min(self.snd.len()))
-    }
-
-    /// Closes the sending side: FIN follows the bytes queued so far. A second call changes nothing.
-    pub fn shutdown_write(&mut self, _now: Instant) {
-        if self.tcb.fin_queued() {
-            return;
-        }
-        self.tcb.push_end = self.tcb.snd_end;
-        self.tcb.clear(bit::MORE);
-        if self.tcb.fin_received() {
-            self.tcb.set(bit::PASSIVE);
-        }
-        compiler_fence(Ordering::Release);
-        self.tcb.set(flag::FIN_QUEUED);
     }
 }

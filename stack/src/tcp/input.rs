@@ -1,30 +1,103 @@
-//! skeleton
-use super::{Connection, Instant, Outcome, Segment};
+//! What does a segment mean? (RFC 9293, section 3.10.7.4, as hardened by RFC 5961)
+
+use super::connection::Connection;
+use super::image::flag;
+use super::outcome::Outcome;
+use super::segment::{Flags, Segment};
+use super::tcb::State;
+use super::time::Instant;
+use crate::stats::Counter;
+
+/// The segment goes no further.
+pub(crate) struct Stop;
+
 impl Connection<'_> {
-    /// A segment arrived for this connection (RFC 9293, section 3.10.7.4).
-    pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome { let _ = (now, segment); todo!() }
-    /// Carries out what [`Tcb::deadline`](super::Tcb::deadline) promised; harmless at any other time.
-    pub fn on_timer(&mut self, now: Instant) -> Outcome { let _ = now; todo!() }
-    /// The next segment to put on the wire; its state counts as sent from now on. Call until `None`.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<SegmentOut> { let _ = now; todo!() }
-    pub(crate) fn after_read(&mut self) {}
-}
-use super::SegmentOut;
-use super::image::Image;
-use crate::ip::flow::FlowKey;
-impl super::Tcb {
-    /// The state as an image; a pure read that accepts any record (check the result with [`Image::is_sound`]).
-    pub fn image(&self, flow: FlowKey, now: Instant) -> Image { let _ = (flow, now); todo!() }
-    /// TCP_NODELAY.
-    pub fn set_nodelay(&mut self, on: bool) { let _ = on; todo!() }
-    /// TCP_CORK.
-    pub fn set_cork(&mut self, on: bool) { let _ = on; todo!() }
-    /// SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL (ms) and TCP_KEEPCNT.
-    pub fn set_keepalive(&mut self, now: Instant, on: bool, idle_ms: u32, interval_ms: u32, count: u32) { let _ = (now,on,idle_ms,interval_ms,count); todo!() }
-    /// TCP_USER_TIMEOUT, ms; 0: none.
-    pub fn set_user_timeout(&mut self, ms: u32) { let _ = ms; todo!() }
-    /// TCP_QUICKACK.
-    pub fn set_quickack(&mut self, on: bool) { let _ = on; todo!() }
-    /// The path's MTU is another now.
-    pub fn set_mtu(&mut self, mtu: u32) { let _ = mtu; todo!() }
+    /// A segment arrived for this connection. Answers come out of [`Connection::poll_transmit`].
+    pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
+        let mut out = Outcome::default();
+        // A step that stops has said why in `out`.
+        let _ = self.steps(now, segment, &mut out);
+        out
+    }
+
+    /// The steps of the RFC, in its order, after the timestamp check (RFC 7323, section 5.3). There is no third, which is
+    /// about security compartments; the sixth comes early because urgent data must find the connection untouched.
+    fn steps(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) -> Result<(), Stop> {
+        if self.tcb.state() == State::Closed {
+            return Err(Stop);
+        }
+        self.tcb.check_paws(now, segment, out)?;
+        self.check_sequence(now, segment, out)?; // first
+        self.check_reset(now, segment, out)?; // second
+        self.check_syn(now, segment)?; // fourth
+        self.check_urgent(segment, out)?; // sixth
+        self.check_ack(now, segment)?; // fifth
+        self.heard(now, segment);
+        self.take_ack(now, segment, out);
+        self.take_data(now, segment, out); // seventh
+        self.take_fin(now, segment, out); // eighth
+        self.settle(now, out);
+        Ok(())
+    }
+
+    /// First step: is the segment in the window? Like Linux, back to our last acknowledgement, so that acknowledgements
+    /// which were overtaken by data still count.
+    fn check_sequence(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) -> Result<(), Stop> {
+        let tcb = &mut *self.tcb;
+        if segment.end().ge(tcb.rcv_wup) && segment.seq.le(tcb.rcv_adv) {
+            return Ok(());
+        }
+        let is_reset = segment.flags.has(Flags::RST);
+        let is_duplicate = segment.end().lt(tcb.rcv_wup) && !segment.payload.is_empty();
+        out.count(if is_duplicate { Counter::RxDuplicate } else { Counter::RxOutOfWindow });
+        if is_duplicate {
+            tcb.note_duplicate(segment.seq, segment.end());
+        }
+        if !is_reset {
+            tcb.answer_stray(now, segment);
+        }
+        Err(Stop)
+    }
+
+    /// Second step: a reset counts at exactly `rcv_nxt`; elsewhere in the window it is answered (RFC 5961, section 3.2).
+    fn check_reset(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) -> Result<(), Stop> {
+        if !segment.flags.has(Flags::RST) {
+            return Ok(());
+        }
+        if segment.seq == self.tcb.rcv_nxt {
+            self.tcb.set(flag::RESET_RECEIVED);
+            self.tcb.timers = Default::default();
+            out.reset = true;
+            out.count(Counter::ResetsReceived);
+        } else if segment.seq.gt(self.tcb.rcv_nxt) {
+            self.tcb.challenge(now);
+        }
+        Err(Stop)
+    }
+
+    /// Fourth step: no SYN belongs into a synchronised connection (RFC 5961, section 4.2).
+    fn check_syn(&mut self, now: Instant, segment: &Segment<'_>) -> Result<(), Stop> {
+        if segment.flags.has(Flags::SYN) {
+            self.tcb.challenge(now);
+            return Err(Stop);
+        }
+        Ok(())
+    }
+
+    /// Sixth step: urgent data is the kernel's.
+    fn check_urgent(&mut self, segment: &Segment<'_>, out: &mut Outcome) -> Result<(), Stop> {
+        if segment.flags.has(Flags::URG) {
+            out.urgent = true;
+            out.count(Counter::RxUrgent);
+            return Err(Stop);
+        }
+        Ok(())
+    }
+
+    /// The peer is alive.
+    fn heard(&mut self, now: Instant, segment: &Segment<'_>) {
+        self.tcb.heard_at = now;
+        self.tcb.probes = 0;
+        self.tcb.take_timestamp(now, segment);
+    }
 }

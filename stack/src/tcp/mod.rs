@@ -9,6 +9,7 @@ pub(crate) mod cc;
 pub(crate) mod close;
 pub mod connection;
 pub(crate) mod delack;
+pub(crate) mod emit;
 pub mod image;
 pub(crate) mod input;
 pub(crate) mod loss;

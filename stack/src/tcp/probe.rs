@@ -1,1 +1,166 @@
-//! skeleton
+//! What to do when a timer runs out?
+
+use super::connection::Connection;
+use super::image::flag;
+use super::loss::Phase;
+use super::nagle::Partial;
+use super::outcome::Outcome;
+use super::tcb::{Tcb, bit};
+use super::time::Instant;
+use super::timer::Timer;
+use crate::stats::Counter;
+
+const MS: u64 = 1_000_000;
+/// Linux: TCP_RTO_MAX, also the longest wait between window probes, ns.
+const PERSIST_MAX: u64 = 120_000 * MS;
+/// Retransmission timeouts, or unanswered window probes, in a row after which the kernel shall go on.
+const GIVE_UP: u32 = 5;
+/// Added to the probe timeout: for the peer's processing; and for its delayed acknowledgement if one segment is out.
+const PROBE_SLACK: u64 = 2 * MS;
+const PROBE_SLACK_SINGLE: u64 = 45 * MS;
+
+impl Connection<'_> {
+    /// Carries out what [`Tcb::deadline`] announced; harmless at any other time. What it decides to send comes out of
+    /// [`Connection::poll_transmit`].
+    pub fn on_timer(&mut self, now: Instant) -> Outcome {
+        let mut out = Outcome::default();
+        while let Some(timer) = self.tcb.timers.take_expired(now) {
+            match timer {
+                Timer::Retransmit => self.tcb.on_timeout(now, &mut out),
+                Timer::LossProbe => self.tcb.set(bit::LOSS_PROBE),
+                Timer::Persist => self.tcb.on_persist(now, &mut out),
+                Timer::DelayedAck => self.tcb.ack_late(),
+                Timer::Cork => self.tcb.push(),
+                Timer::Keepalive => self.tcb.on_keepalive(now, &mut out),
+                Timer::TimeWait => self.expire(&mut out),
+            }
+        }
+        out
+    }
+}
+
+impl Tcb {
+    /// When the retransmission timer, started now, runs out: the user timeout may cut it short.
+    pub(crate) fn timeout_at(&self, now: Instant) -> Instant {
+        let at = now.after(self.rtt.rto());
+        match self.user_deadline() {
+            Some(limit) => at.min(limit.max(now.after(MS))),
+            None => at,
+        }
+    }
+
+    /// When the user timeout of what is unanswered ends (TCP_USER_TIMEOUT, RFC 5482).
+    fn user_deadline(&self) -> Option<Instant> {
+        let counts = self.user_timeout_ms != 0 && self.unanswered_since.is_set();
+        counts.then(|| self.unanswered_since.after(u64::from(self.user_timeout_ms) * MS))
+    }
+
+    /// Something is in flight: sees to its timers.
+    pub(crate) fn watch_flight(&mut self, now: Instant) {
+        if !self.timers.is_set(Timer::Retransmit) {
+            self.timers.set(Timer::Retransmit, self.timeout_at(now));
+        }
+        self.plan_loss_probe(now);
+    }
+
+    /// The peer acknowledged something new: the timers of what is still in flight start anew (RFC 6298, 5.2 and 5.3).
+    pub(crate) fn rearm(&mut self, now: Instant) {
+        self.unanswered_since = Instant::NEVER;
+        self.timers.stop(Timer::LossProbe);
+        if self.flight() == 0 {
+            self.timers.stop(Timer::Retransmit);
+        } else {
+            self.timers.set(Timer::Retransmit, self.timeout_at(now));
+            self.plan_loss_probe(now);
+        }
+    }
+
+    /// Plans a tail loss probe, which finds a lost end of a flight long before a timeout does (RFC 8985, section 7.2).
+    fn plan_loss_probe(&mut self, now: Instant) {
+        let suits = self.has(flag::SACK) && !self.has(bit::PROBED) && !self.loss.has_sacked();
+        let Some(srtt) = self.rtt.smoothed().filter(|_| suits && self.loss.phase() == Phase::Open) else { return };
+        let slack = if self.flight() <= self.mss { PROBE_SLACK_SINGLE } else { PROBE_SLACK };
+        let at = now.after(2 * srtt + slack);
+        if self.timers.get(Timer::Retransmit).is_some_and(|timeout| at < timeout) {
+            self.timers.set(Timer::LossProbe, at);
+        }
+    }
+
+    /// The retransmission timer ran out (RFC 6298, 5.4 to 5.7).
+    fn on_timeout(&mut self, now: Instant, out: &mut Outcome) {
+        if self.flight() == 0 {
+            return;
+        }
+        if !self.unanswered_since.is_set() {
+            self.unanswered_since = Instant(now.0.saturating_sub(self.rtt.rto()).max(1));
+        }
+        let first = self.loss.timeouts() == 0;
+        self.cc.on_timeout(self.pipe(), self.mss, first);
+        self.loss.timeout(self.flight_view());
+        self.rtt.cancel();
+        self.rtt.back_off();
+        self.clear(bit::PROBED | bit::LOSS_PROBE);
+        self.timers.stop(Timer::LossProbe);
+        out.count(Counter::Timeouts);
+        out.timed_out |= self.loss.timeouts() >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);
+        self.timers.set(Timer::Retransmit, now.after(self.rtt.rto()));
+    }
+
+    /// Is this much data worth a segment now (sender's side of the silly window syndrome, RFC 9293, section 3.8.6.2.1)?
+    pub(crate) fn is_worth_sending(&mut self, now: Instant, len: u32, unsent: u32, full: u32) -> bool {
+        if len == full {
+            return true;
+        }
+        if len < unsent {
+            return self.has(bit::OVERRIDE) || len >= self.max_window / 2;
+        }
+        match self.partial() {
+            Partial::Send => true,
+            Partial::Wait => false,
+            Partial::Corked => {
+                self.cork(now);
+                false
+            }
+        }
+    }
+
+    /// Data waits. If it waits for the peer's window and nothing is in flight whose acknowledgement could open it, the
+    /// peer has to be asked.
+    pub(crate) fn wait_for_window(&mut self, now: Instant, window: u32, unsent: u32) {
+        let is_short = window == 0 || window < unsent.min(self.mss);
+        if is_short && self.flight() == 0 && !self.timers.is_set(Timer::Persist) {
+            self.timers.set(Timer::Persist, now.after(self.persist_wait()));
+        }
+    }
+
+    fn persist_wait(&self) -> u64 {
+        (self.rtt.rto_base() << self.persist_backoff.min(16)).min(PERSIST_MAX)
+    }
+
+    /// The persist timer ran out: send what little the window allows, or ask.
+    fn on_persist(&mut self, now: Instant, out: &mut Outcome) {
+        let waits = self.snd_nxt.lt(self.snd_end) || (self.fin_queued() && !self.fin_sent());
+        if self.flight() != 0 || !waits {
+            return;
+        }
+        if self.snd_wnd != 0 {
+            self.set(bit::OVERRIDE);
+            return;
+        }
+        if self.probes == 0 {
+            self.unanswered_since = now;
+        }
+        out.timed_out |= self.probes >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);
+        self.set(bit::WINDOW_PROBE);
+        self.probes = self.probes.saturating_add(1);
+        self.persist_backoff = self.persist_backoff.saturating_add(1);
+        self.timers.set(Timer::Persist, now.after(self.persist_wait()));
+    }
+
+    /// After a silence, the window that was found then says little (RFC 5681, section 4.1).
+    pub(crate) fn restart_after_idle(&mut self, now: Instant) {
+        if self.flight() == 0 && now.nanos_since(self.data_sent_at) > self.rtt.rto() {
+            self.cc.on_idle(self.mss);
+        }
+    }
+}

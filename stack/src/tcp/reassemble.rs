@@ -1,1 +1,126 @@
-//! skeleton
+//! Where does received data go?
+
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use super::connection::Connection;
+use super::outcome::Outcome;
+use super::segment::{Flags, Segment};
+use super::seq::SeqNr;
+use super::tcb::bit;
+use super::time::Instant;
+use crate::mem::ring;
+use crate::stats::Counter;
+
+impl Connection<'_> {
+    /// Seventh step: the segment's data (RFC 9293, section 3.10.7.4).
+    pub(crate) fn take_data(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) {
+        if segment.payload.is_empty() {
+            return;
+        }
+        let end = segment.seq.plus(segment.payload.len() as u32);
+        let start = segment.seq.later(self.tcb.rcv_nxt);
+        let limit = self.data_limit();
+        if !start.lt(end) || !start.lt(limit) {
+            return self.no_news(segment.seq, end, out);
+        }
+        let offset = start.since(segment.seq) as usize;
+        let len = end.earlier(limit).since(start) as usize;
+        let data = &segment.payload[offset..offset + len];
+        if start == self.tcb.rcv_nxt {
+            self.append(data);
+            out.readable = true;
+            let fills_gap = !self.tcb.ooo.is_empty();
+            if fills_gap {
+                self.join_up();
+            }
+            self.tcb.ack_data(now, segment, fills_gap);
+        } else {
+            self.set_aside(start, data, out);
+        }
+    }
+
+    /// Data at or beyond this is not accepted: the promised window, the ring, the peer's own FIN.
+    fn data_limit(&self) -> SeqNr {
+        let ring_end = self.tcb.rcv_read.plus(self.rcv.len() as u32);
+        let limit = self.tcb.rcv_adv.earlier(ring_end);
+        if self.tcb.has(bit::FIN_SEEN) { limit.earlier(self.tcb.rcv_fin) } else { limit }
+    }
+
+    /// All of it was here before, or none of it is allowed: say where we stand.
+    fn no_news(&mut self, start: SeqNr, end: SeqNr, out: &mut Outcome) {
+        let is_duplicate = end.le(self.tcb.rcv_nxt);
+        if is_duplicate {
+            self.tcb.note_duplicate(start, end);
+        }
+        out.count(if is_duplicate { Counter::RxDuplicate } else { Counter::RxOutOfWindow });
+        self.tcb.set(bit::ACK_NOW);
+    }
+
+    /// The bytes first, then the number that makes them readable.
+    fn append(&mut self, data: &[u8]) {
+        let nxt = self.tcb.rcv_nxt;
+        ring::write(self.rcv, nxt.0, data);
+        compiler_fence(Ordering::Release);
+        self.tcb.rcv_nxt = nxt.plus(data.len() as u32);
+    }
+
+    /// What was set aside may continue the stream now.
+    fn join_up(&mut self) {
+        let nxt = self.tcb.rcv_nxt;
+        let reached = self.tcb.ooo.as_slice().iter().take_while(|range| range.start.le(nxt)).last();
+        if let Some(range) = reached.copied() {
+            // The ranges do not touch each other, so at most one contains `nxt`.
+            compiler_fence(Ordering::Release);
+            self.tcb.rcv_nxt = nxt.later(range.end);
+        }
+        self.tcb.ooo.trim(self.tcb.rcv_nxt);
+    }
+
+    /// Out of order: kept at its place in the ring, unless there are too many pieces.
+    fn set_aside(&mut self, start: SeqNr, data: &[u8], out: &mut Outcome) {
+        out.count(Counter::RxOutOfOrder);
+        self.tcb.ack_gap();
+        if self.tcb.ooo.insert(start, start.plus(data.len() as u32)) {
+            ring::write(self.rcv, start.0, data);
+            self.tcb.ooo_newest = start;
+        }
+    }
+
+    /// Eighth step: the FIN bit. It counts once everything before it has arrived.
+    pub(crate) fn take_fin(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) {
+        if segment.flags.has(Flags::FIN) {
+            self.note_fin(now, segment);
+        }
+        let tcb = &mut *self.tcb;
+        if !tcb.has(bit::FIN_SEEN) || tcb.rcv_nxt != tcb.rcv_fin {
+            return;
+        }
+        compiler_fence(Ordering::Release);
+        tcb.rcv_nxt = tcb.rcv_fin.plus(1);
+        tcb.rcv_adv = tcb.rcv_adv.later(tcb.rcv_nxt);
+        tcb.set(bit::ACK_NOW);
+        out.peer_fin = true;
+    }
+
+    /// Remembers where the peer's data ends. A FIN beyond the window, before data that we hold, or at another place than
+    /// the first one is not believed.
+    fn note_fin(&mut self, now: Instant, segment: &Segment<'_>) {
+        let tcb = &mut *self.tcb;
+        let at = segment.seq.plus(segment.payload.len() as u32);
+        if tcb.has(bit::FIN_SEEN) {
+            // Again: our acknowledgement may have been lost, and TIME-WAIT starts anew.
+            tcb.set(bit::ACK_NOW);
+            return self.linger(now);
+        }
+        let holds_more = tcb.ooo.highest().is_some_and(|top| top.gt(at));
+        if at.lt(tcb.rcv_nxt) || at.gt(tcb.rcv_adv) || holds_more {
+            return;
+        }
+        tcb.rcv_fin = at;
+        compiler_fence(Ordering::Release);
+        tcb.set(bit::FIN_SEEN);
+        if at != tcb.rcv_nxt {
+            tcb.set(bit::ACK_NOW);
+        }
+    }
+}

@@ -63,6 +63,11 @@ impl Rtt {
         self.timed_at = Instant::NEVER;
     }
 
+    /// Is a segment being timed?
+    pub fn is_timing(&self) -> bool {
+        self.timed_at.is_set()
+    }
+
     /// The peer acknowledged everything before `ack`. True if that gave a sample.
     pub fn acked(&mut self, ack: SeqNr, now: Instant) -> bool {
         if !self.timed_at.is_set() || ack.lt(self.timed_end) {

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::cc::newreno::NewReno;
 use super::image::flag;
 use super::loss::Loss;
-use super::ranges::Ranges;
+use super::ranges::{Range, Ranges};
 use super::rtt::Rtt;
 use super::seq::SeqNr;
 use super::time::Instant;
@@ -43,6 +43,12 @@ pub(crate) mod bit {
     pub const LOSS_PROBE: u32 = 1 << 27;
     /// The persist timer ran out: send what little the window allows.
     pub const OVERRIDE: u32 = 1 << 28;
+    /// The newest tail loss probe is not answered yet.
+    pub const PROBED: u32 = 1 << 29;
+    /// The peer pushed data that is not acknowledged yet.
+    pub const PUSHED: u32 = 1 << 30;
+    /// A duplicate arrived: tell the peer in a D-SACK block (RFC 2883).
+    pub const DUPLICATE: u32 = 1 << 31;
 }
 
 /// All state of one connection. Units are those of [`super::image::Image`].
@@ -74,7 +80,6 @@ pub struct Tcb {
     /// One past the last byte queued by the program.
     pub(crate) snd_end: SeqNr,
     pub(crate) snd_wl1: SeqNr,
-    pub(crate) snd_wl2: SeqNr,
     pub(crate) snd_wnd: u32,
     pub(crate) max_window: u32,
     /// End of the last segment sent that was less than full (Minshall's variant of Nagle's rule).
@@ -92,6 +97,8 @@ pub struct Tcb {
     pub(crate) rcv_fin: SeqNr,
     /// Where the newest out-of-order segment began: the first SACK block holds it.
     pub(crate) ooo_newest: SeqNr,
+    /// The newest duplicate, with [`bit::DUPLICATE`].
+    pub(crate) duplicate: Range,
     /// Duplicate acknowledgements still to be sent, when they are all that the peer goes by.
     pub(crate) dup_acks_due: u32,
     /// Largest segment received of late.
@@ -117,6 +124,8 @@ pub struct Tcb {
     pub(crate) user_timeout_ms: u32,
     /// Window or keepalive probes that the peer has not answered.
     pub(crate) probes: u32,
+    /// Doublings of the persist timer.
+    pub(crate) persist_backoff: u32,
     /// Challenge ACKs sent in the current second.
     pub(crate) challenges: u32,
     /// As asked for, not used by the engine: carried from image to image.
@@ -188,6 +197,11 @@ impl Tcb {
     /// One past the last data byte received in order: the peer's FIN does not count.
     pub(crate) fn rcv_end(&self) -> SeqNr {
         if self.fin_received() { self.rcv_fin } else { self.rcv_nxt }
+    }
+
+    /// One past the last sequence number that the peer's window allows.
+    pub(crate) fn snd_edge(&self) -> SeqNr {
+        self.snd_una.plus(self.snd_wnd)
     }
 
     /// Sent and not acknowledged, in the sequence space.

@@ -1,11 +1,40 @@
-//! Taking a connection over from the kernel, and giving it back.
-use super::image::Image;
-use super::{Connection, Instant, Tcb};
+//! How does a connection change hands? From the kernel to the engine, and back.
+
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use zerocopy::FromZeros;
+
+use super::cc::newreno::NewReno;
+use super::connection::Connection;
+use super::image::{Image, flag};
+use super::loss::Loss;
+use super::rtt::Rtt;
+use super::seq::SeqNr;
+use super::tcb::{Tcb, bit};
+use super::time::Instant;
+use crate::ip::flow::FlowKey;
+use crate::mem::ring;
+
+/// Bits that mean the same in an image and in a record.
+const COMMON: u32 = flag::WSCALE
+    | flag::SACK
+    | flag::TIMESTAMPS
+    | flag::TS_RECENT
+    | flag::NODELAY
+    | flag::CORK
+    | flag::KEEPALIVE
+    | flag::RESET_RECEIVED;
+/// Bits of an image which say that the program closed its sending side.
+const CLOSED_BY_US: u32 = flag::FIN_QUEUED | flag::FIN_SENT | flag::FIN_ACKED;
+/// A path must carry at least this, bytes (RFC 791).
+const MTU_MIN: u32 = 68;
+/// Assumed before the peer has sent anything (RFC 9293, section 3.7.1).
+const RCV_MSS_INITIAL: u32 = 536;
 
 /// Why an image cannot be taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportError {
-    /// A ring's size is not a power of two.
+    /// A ring's size is not a power of two, or none that the sequence space can address.
     RingSize,
     /// The image's numbers contradict each other or the bytes beside it.
     Unsound,
@@ -15,10 +44,167 @@ pub enum ImportError {
     Mtu,
 }
 
+impl std::fmt::Display for ImportError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::RingSize => "a ring's size is not a power of two",
+            Self::Unsound => "the connection's numbers contradict each other",
+            Self::WindowTooLarge => "the advertised window does not fit into the receive ring",
+            Self::Mtu => "the path's MTU leaves no room for data",
+        })
+    }
+}
+
+impl std::error::Error for ImportError {}
+
 impl<'a> Connection<'a> {
     /// Takes a connection over: fills in `tcb` and both rings. `recv_bytes` are the unread bytes, `send_bytes` the
     /// unacknowledged and unsent ones; `mtu` is that of the path.
-    pub fn import(tcb: &'a mut Tcb, snd: &'a mut [u8], rcv: &'a mut [u8], image: &Image, recv_bytes: &[u8], send_bytes: &[u8], mtu: u32, now: Instant) -> Result<(), ImportError> {
-        let _ = (tcb,snd,rcv,image,recv_bytes,send_bytes,mtu,now); todo!()
+    #[expect(clippy::too_many_arguments, reason = "each is a different part of the connection, and there is one caller")]
+    pub fn import(
+        tcb: &'a mut Tcb,
+        snd: &'a mut [u8],
+        rcv: &'a mut [u8],
+        image: &Image,
+        recv_bytes: &[u8],
+        send_bytes: &[u8],
+        mtu: u32,
+        now: Instant,
+    ) -> Result<(), ImportError> {
+        let sizes = (ring_size(rcv)?, ring_size(snd)?);
+        check(image, sizes, (recv_bytes.len(), send_bytes.len()))?;
+        if mtu < MTU_MIN {
+            return Err(ImportError::Mtu);
+        }
+        ring::write(rcv, image.rcv_read, recv_bytes);
+        ring::write(snd, image.snd_end.wrapping_sub(send_bytes.len() as u32), send_bytes);
+        compiler_fence(Ordering::Release);
+        *tcb = Tcb::from_image(image, mtu, now);
+        Ok(())
+    }
+}
+
+fn ring_size(ring: &[u8]) -> Result<u32, ImportError> {
+    u32::try_from(ring.len()).ok().filter(|len| len.is_power_of_two() && *len <= 1 << 30).ok_or(ImportError::RingSize)
+}
+
+/// Do the image's numbers agree with each other, with the bytes beside it and with the rings?
+fn check(image: &Image, (rcv, snd): (u32, u32), (unread, unacked): (usize, usize)) -> Result<(), ImportError> {
+    let wup = SeqNr(image.rcv_wup);
+    let lengths_agree = image.unread() as usize == unread && image.unacknowledged() as usize == unacked;
+    if !image.is_sound(rcv, snd) || !lengths_agree || wup.gt(SeqNr(image.rcv_nxt)) {
+        return Err(ImportError::Unsound);
+    }
+    let used_up = image.rcv_nxt.wrapping_sub(image.rcv_wup);
+    let window = image.rcv_wnd.saturating_sub(used_up);
+    match image.unread().checked_add(window) {
+        Some(need) if need <= rcv => Ok(()),
+        _ => Err(ImportError::WindowTooLarge),
+    }
+}
+
+impl Tcb {
+    fn from_image(image: &Image, mtu: u32, now: Instant) -> Self {
+        let has = |bits: u32| image.flags & bits != 0;
+        let mut tcb = Self::new_zeroed();
+        tcb.bits = image.flags & COMMON;
+        tcb.assign(flag::FIN_QUEUED, has(CLOSED_BY_US));
+        tcb.assign(bit::FIN_SEEN, has(flag::FIN_RECEIVED));
+        tcb.assign(bit::PASSIVE, has(flag::FIN_RECEIVED) && !has(flag::FIN_SENT | flag::FIN_ACKED));
+        tcb.take_numbers(image);
+        tcb.take_settings(image, mtu, now);
+        tcb.rtt = Rtt::new(image.srtt_us, image.rttvar_us);
+        tcb.cc = NewReno::new(image.cwnd, image.ssthresh, tcb.mss);
+        tcb.loss = Loss::new(tcb.snd_una);
+        tcb.heard_at = now;
+        tcb.data_sent_at = now;
+        if tcb.flight() != 0 {
+            tcb.watch_flight(now);
+        }
+        if has(flag::FIN_RECEIVED) || tcb.rcv_wup != tcb.rcv_nxt {
+            tcb.set(bit::ACK_NOW);
+        }
+        tcb
+    }
+
+    fn take_numbers(&mut self, image: &Image) {
+        self.snd_una = SeqNr(image.snd_una);
+        self.snd_nxt = SeqNr(image.snd_nxt);
+        self.snd_end = SeqNr(image.snd_end);
+        self.snd_wl1 = SeqNr(image.snd_wl1);
+        self.snd_wnd = image.snd_wnd;
+        self.max_window = image.max_window.max(image.snd_wnd);
+        self.snd_sml = self.snd_una;
+        self.push_end = self.snd_una;
+        self.rcv_nxt = SeqNr(image.rcv_nxt);
+        self.rcv_read = SeqNr(image.rcv_read);
+        self.rcv_wup = SeqNr(image.rcv_wup);
+        self.rcv_adv = self.rcv_wup.plus(image.rcv_wnd).later(self.rcv_nxt);
+        self.rcv_fin = self.rcv_nxt.minus(1);
+        self.rcv_mss = RCV_MSS_INITIAL;
+    }
+
+    fn take_settings(&mut self, image: &Image, mtu: u32, now: Instant) {
+        self.ts_offset = image.ts_val.wrapping_sub(now.millis());
+        self.ts_recent = image.ts_recent;
+        self.ts_recent_at = now;
+        self.mss_clamp = u32::from(image.mss_clamp);
+        self.mtu = mtu;
+        self.snd_wscale = u32::from(image.snd_wscale);
+        self.rcv_wscale = u32::from(image.rcv_wscale);
+        self.keep_idle_ms = image.keep_idle_ms;
+        self.keep_interval_ms = image.keep_interval_ms;
+        self.keep_count = image.keep_count;
+        self.user_timeout_ms = image.user_timeout_ms;
+        self.rcvbuf = image.rcvbuf;
+        self.sndbuf = image.sndbuf;
+        self.fit_segments();
+        self.start_keepalive(now);
+    }
+
+    /// The state as an image: a pure read that takes any record, even one that its owner left in the middle of a step
+    /// (check the result with [`Image::is_sound`]). Out-of-order data is not part of it: the peer sends that again.
+    pub fn image(&self, flow: FlowKey, now: Instant) -> Image {
+        let (srtt_us, rttvar_us) = self.rtt.micros();
+        let (cwnd, ssthresh) = self.cc.segments(self.mss);
+        Image {
+            flow,
+            snd_una: self.snd_una.0,
+            snd_nxt: self.snd_nxt.0,
+            snd_end: self.snd_end.0,
+            rcv_nxt: self.rcv_nxt.0,
+            rcv_read: self.rcv_read.0,
+            snd_wl1: self.snd_wl1.0,
+            snd_wnd: self.snd_wnd,
+            max_window: self.max_window.max(self.snd_wnd),
+            rcv_wnd: self.rcv_adv.ahead_of(self.rcv_wup),
+            rcv_wup: self.rcv_wup.0,
+            mss_clamp: u16::try_from(self.mss_clamp).unwrap_or(u16::MAX),
+            snd_wscale: self.snd_wscale.min(14) as u8,
+            rcv_wscale: self.rcv_wscale.min(14) as u8,
+            flags: self.image_flags(),
+            ts_val: self.ts_clock(now),
+            ts_recent: self.ts_recent,
+            srtt_us,
+            rttvar_us,
+            cwnd,
+            ssthresh,
+            keep_idle_ms: self.keep_idle_ms,
+            keep_interval_ms: self.keep_interval_ms,
+            keep_count: self.keep_count,
+            user_timeout_ms: self.user_timeout_ms,
+            rcvbuf: self.rcvbuf,
+            sndbuf: self.sndbuf,
+        }
+    }
+
+    fn image_flags(&self) -> u32 {
+        let ends = [
+            (self.fin_queued() && !self.fin_sent(), flag::FIN_QUEUED),
+            (self.fin_sent(), flag::FIN_SENT),
+            (self.fin_acked(), flag::FIN_ACKED),
+            (self.fin_received(), flag::FIN_RECEIVED),
+        ];
+        ends.into_iter().filter(|(on, _)| *on).fold(self.bits & COMMON, |flags, (_, bit)| flags | bit)
     }
 }

@@ -1,1 +1,51 @@
-//! skeleton
+//! What window do we offer?
+
+use super::connection::Connection;
+use super::seq::SeqNr;
+use super::tcb::{Tcb, bit};
+
+impl Tcb {
+    /// The window that the peer may still use, bytes.
+    pub(crate) fn rcv_window(&self) -> u32 {
+        self.rcv_adv.ahead_of(self.rcv_nxt)
+    }
+
+    /// The window field of a segment that goes out now; what it promises is remembered in `rcv_adv`.
+    ///
+    /// The right edge never moves back and never past the free space of the ring. Where the scaled field cannot express
+    /// the promised edge, it is rounded up if there is room, else down; what was promised is accepted all the same.
+    pub(crate) fn offer_window(&mut self, ring: usize) -> u16 {
+        let scale = self.rcv_wscale.min(14);
+        let room_edge = self.rcv_read.plus(ring as u32);
+        let edge = if self.worth_growing(ring) { room_edge } else { self.rcv_adv };
+        let mut field = (edge.ahead_of(self.rcv_nxt) >> scale).min(u32::from(u16::MAX));
+        let at = |field: u32| self.rcv_nxt.plus(field << scale);
+        if at(field).lt(self.rcv_adv) && field < u32::from(u16::MAX) && at(field + 1).le(room_edge) {
+            field += 1;
+        }
+        self.rcv_adv = self.rcv_adv.later(at(field));
+        field as u16
+    }
+
+    /// Would the edge move far enough to be worth it (RFC 9293, section 3.8.6.2.2)?
+    fn worth_growing(&self, ring: usize) -> bool {
+        let room_edge: SeqNr = self.rcv_read.plus(ring as u32);
+        room_edge.ahead_of(self.rcv_adv) >= self.rcv_mss.min(ring as u32 / 2)
+    }
+}
+
+impl Connection<'_> {
+    /// The program has read: is an acknowledgement due? Either because the window could at least double (as Linux does,
+    /// so that a bulk transfer needs few updates), or because a pushed message was read and no answer is to be expected.
+    pub(crate) fn after_read(&mut self) {
+        let ring = self.rcv.len();
+        let tcb = &mut *self.tcb;
+        let window = tcb.rcv_window();
+        let room = tcb.rcv_read.plus(ring as u32).ahead_of(tcb.rcv_nxt);
+        let opens = window <= ring as u32 / 2 && room >= window.saturating_mul(2) && tcb.worth_growing(ring);
+        let is_one_way = tcb.has(bit::PUSHED) && !tcb.has(bit::PINGPONG) && tcb.readable() == 0;
+        if !tcb.fin_received() && (opens || (is_one_way && tcb.rcv_wup != tcb.rcv_nxt)) {
+            tcb.set(bit::ACK_NOW);
+        }
+    }
+}

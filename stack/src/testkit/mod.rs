@@ -1,2 +1,14 @@
-//! Two engines, a virtual clock and a bad link between them.
+//! Two engines, a virtual clock and a bad link between them. Everything follows from a seed.
+//!
+//! Segments travel as whole frames, so that headers and checksums are part of every simulation.
 #![deny(unsafe_code)]
+
+pub mod host;
+pub mod link;
+pub mod pair;
+pub mod random;
+pub mod traffic;
+
+pub use host::{Host, Setup};
+pub use link::{Link, LinkSpec};
+pub use pair::{A, B, Pair};

@@ -1,0 +1,189 @@
+//! One end of a simulated connection.
+
+use zerocopy::FromZeros;
+
+use crate::ip::flow::FlowKey;
+use crate::ip::path::Path;
+use crate::ip::{input, output};
+use crate::stats::Counter;
+use crate::tcp::image::{Image, flag};
+use crate::tcp::{Connection, Instant, Outcome, SegmentOut, Tcb};
+
+/// How two simulated ends are set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Bytes of each ring.
+    pub ring: usize,
+    /// First sequence numbers of both.
+    pub isn: [u32; 2],
+    /// [`flag`] bits of both.
+    pub flags: u32,
+    /// Window scale of both.
+    pub wscale: u8,
+    /// MTU of the path.
+    pub mtu: u32,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let flags = flag::WSCALE | flag::SACK | flag::TIMESTAMPS;
+        Self { ring: 64 << 10, isn: [1_000, 2_000_000_000], flags, wscale: 7, mtu: 1500 }
+    }
+}
+
+impl Setup {
+    /// The image of end `side`, fresh after a handshake, with the whole ring as window.
+    pub fn image(&self, side: usize) -> Image {
+        let (own, peer) = (self.isn[side], self.isn[1 - side]);
+        let address = |n: usize| std::net::SocketAddr::from(([10, 0, 0, 1 + n as u8], 4000 + n as u16));
+        let window = (self.ring as u32).min(u32::from(u16::MAX) << self.wscale);
+        Image {
+            flow: FlowKey::tcp(address(side), address(1 - side)),
+            snd_una: own,
+            snd_nxt: own,
+            snd_end: own,
+            rcv_nxt: peer,
+            rcv_read: peer,
+            snd_wl1: peer,
+            snd_wnd: window,
+            max_window: window,
+            rcv_wnd: window,
+            rcv_wup: peer,
+            mss_clamp: 1460,
+            snd_wscale: self.wscale,
+            rcv_wscale: self.wscale,
+            flags: self.flags,
+            ts_val: own ^ 0x5555,
+            ts_recent: 0,
+            cwnd: 10,
+            ssthresh: u32::MAX,
+            keep_idle_ms: 7_200_000,
+            keep_interval_ms: 75_000,
+            keep_count: 9,
+            ..Image::default()
+        }
+    }
+}
+
+/// One end: record, rings, and what its engine has reported.
+#[derive(Debug)]
+pub struct Host {
+    /// The record.
+    pub tcb: Box<Tcb>,
+    snd: Vec<u8>,
+    rcv: Vec<u8>,
+    flow: FlowKey,
+    path: Path,
+    ip_id: u16,
+    /// All outcomes so far, joined.
+    pub seen: Outcome,
+    counted: Vec<u64>,
+}
+
+impl Host {
+    /// An end of `side` as `setup` says.
+    pub fn new(setup: &Setup, side: usize, now: Instant) -> Self {
+        let image = setup.image(side);
+        let path = Path { ifindex: 1, mtu: setup.mtu, ttl: 64, ..Path::default() };
+        let mut host = Self {
+            tcb: Box::new(Tcb::new_zeroed()),
+            snd: vec![0; setup.ring],
+            rcv: vec![0; setup.ring],
+            flow: image.flow,
+            path,
+            ip_id: 0,
+            seen: Outcome::default(),
+            counted: vec![0; Counter::ALL.len()],
+        };
+        host.import(&image, &[], &[], now);
+        host
+    }
+
+    /// The engine, for calls.
+    pub fn connection(&mut self) -> Connection<'_> {
+        Connection { tcb: &mut self.tcb, snd: &mut self.snd, rcv: &mut self.rcv }
+    }
+
+    /// How often something was counted.
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.counted[counter as usize]
+    }
+
+    /// The image as the daemon would take it, with the bytes beside it.
+    pub fn export(&self, now: Instant) -> (Image, Vec<u8>, Vec<u8>) {
+        let image = self.tcb.image(self.flow, now);
+        let (rcv_len, snd_len) = (self.rcv.len() as u32, self.snd.len() as u32);
+        assert!(image.is_sound(rcv_len, snd_len), "unsound image {image:?}");
+        let mut unread = vec![0; image.unread() as usize];
+        crate::mem::ring::read(&self.rcv, image.rcv_read, &mut unread);
+        let mut unacked = vec![0; image.unacknowledged() as usize];
+        let start = image.snd_end.wrapping_sub(image.unacknowledged());
+        crate::mem::ring::read(&self.snd, start, &mut unacked);
+        (image, unread, unacked)
+    }
+
+    /// Takes an image over into fresh rings.
+    pub fn import(&mut self, image: &Image, unread: &[u8], unacked: &[u8], now: Instant) {
+        self.snd.fill(0xee);
+        self.rcv.fill(0xdd);
+        let Self { tcb, snd, rcv, path, .. } = self;
+        Connection::import(tcb, snd, rcv, image, unread, unacked, path.mtu, now).expect("a sound image");
+    }
+
+    /// Gives the connection away and takes it back, as a demotion and promotion would.
+    pub fn change_hands(&mut self, now: Instant) {
+        let (image, unread, unacked) = self.export(now);
+        self.import(&image, &unread, &unacked, now);
+    }
+
+    /// A frame arrived. Frames that are damaged are dropped and counted.
+    pub fn frame_in(&mut self, now: Instant, frame: &[u8]) {
+        match input::parse(frame, 14 + self.path.mtu as usize) {
+            Ok(incoming) if incoming.flow == self.flow => {
+                let outcome = self.connection().on_segment(now, &incoming.segment);
+                self.note(&outcome);
+            }
+            Ok(_) => self.counted[Counter::RxNoConnection as usize] += 1,
+            Err(drop) => self.counted[drop.counter() as usize] += 1,
+        }
+    }
+
+    /// Runs the timers that are due.
+    pub fn timers(&mut self, now: Instant) {
+        if self.tcb.deadline().is_some_and(|at| at <= now) {
+            let outcome = self.connection().on_timer(now);
+            self.note(&outcome);
+        }
+    }
+
+    /// The next frame to send.
+    pub fn frame_out(&mut self, now: Instant) -> Option<(SegmentOut, Vec<u8>)> {
+        let segment = self.connection().poll_transmit(now)?;
+        self.counted[Counter::SegmentsSent as usize] += 1;
+        if let Some(counter) = segment.counter() {
+            self.counted[counter as usize] += 1;
+        }
+        let mut frame = vec![0; 14 + self.path.mtu as usize];
+        let (path, flow, ip_id) = (self.path, self.flow, self.ip_id);
+        let payload = self.connection();
+        let payload = payload.payload(&segment);
+        let len = output::build(&mut frame, &path, &flow, &segment, payload, ip_id).expect("a segment fits the MTU");
+        self.ip_id = ip_id.wrapping_add(1);
+        frame.truncate(len);
+        Some((segment, frame))
+    }
+
+    fn note(&mut self, outcome: &Outcome) {
+        let seen = &mut self.seen;
+        seen.readable |= outcome.readable;
+        seen.writable |= outcome.writable;
+        seen.peer_fin |= outcome.peer_fin;
+        seen.reset |= outcome.reset;
+        seen.timed_out |= outcome.timed_out;
+        seen.urgent |= outcome.urgent;
+        seen.closed |= outcome.closed;
+        for counter in outcome.counts.iter() {
+            self.counted[counter as usize] += 1;
+        }
+    }
+}

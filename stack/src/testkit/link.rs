@@ -1,0 +1,95 @@
+//! One direction of a bad link.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::random::Random;
+use crate::tcp::Instant;
+
+/// How bad a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkSpec {
+    /// Delay of every frame, ns.
+    pub delay: u64,
+    /// Frames lost, per mille.
+    pub loss: u64,
+    /// Frames that arrive twice, per mille.
+    pub duplication: u64,
+    /// Frames held back so that later ones overtake them, per mille.
+    pub reordering: u64,
+    /// How much longer these take at most, ns.
+    pub jitter: u64,
+    /// Frames in which a byte is changed, per mille.
+    pub corruption: u64,
+}
+
+impl Default for LinkSpec {
+    fn default() -> Self {
+        Self { delay: 50_000, loss: 0, duplication: 0, reordering: 0, jitter: 0, corruption: 0 }
+    }
+}
+
+/// A frame under way: arrival time first, then order of departure.
+type Travelling = Reverse<(u64, u64, Vec<u8>)>;
+
+/// One direction of a link.
+#[derive(Debug)]
+pub struct Link {
+    /// How bad it is; may be changed at any time.
+    pub spec: LinkSpec,
+    random: Random,
+    travelling: BinaryHeap<Travelling>,
+    count: u64,
+}
+
+impl Link {
+    /// An empty link.
+    pub fn new(spec: LinkSpec, seed: u64) -> Self {
+        Self { spec, random: Random::new(seed), travelling: BinaryHeap::new(), count: 0 }
+    }
+
+    /// Frames offered so far.
+    pub fn offered(&self) -> u64 {
+        self.count
+    }
+
+    /// A frame leaves at `now`.
+    pub fn send(&mut self, now: Instant, mut frame: Vec<u8>) {
+        self.count += 1;
+        if self.random.chance(self.spec.loss) {
+            return;
+        }
+        if self.random.chance(self.spec.corruption) {
+            let at = self.random.below(frame.len() as u64) as usize;
+            frame[at] ^= 1 << self.random.below(8);
+        }
+        if self.random.chance(self.spec.duplication) {
+            self.launch(now, frame.clone());
+        }
+        self.launch(now, frame);
+    }
+
+    fn launch(&mut self, now: Instant, frame: Vec<u8>) {
+        let held = if self.random.chance(self.spec.reordering) { self.random.below(self.spec.jitter) } else { 0 };
+        let order = self.travelling.len() as u64 + (self.count << 8);
+        self.travelling.push(Reverse((now.0 + self.spec.delay + held, order, frame)));
+    }
+
+    /// When the next frame arrives.
+    pub fn next_arrival(&self) -> Option<Instant> {
+        self.travelling.peek().map(|Reverse((at, ..))| Instant(*at))
+    }
+
+    /// A frame that has arrived by `now`.
+    pub fn receive(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if self.next_arrival()? > now {
+            return None;
+        }
+        self.travelling.pop().map(|Reverse((.., frame))| frame)
+    }
+
+    /// Loses everything under way.
+    pub fn cut(&mut self) {
+        self.travelling.clear();
+    }
+}
