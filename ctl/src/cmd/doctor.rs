@@ -1,8 +1,8 @@
 //! `underpass doctor`: will it work here, in which mode, and if not why and what to do.
 
+mod features;
 mod host;
 mod interface;
-mod netlink;
 
 use std::path::PathBuf;
 

@@ -106,6 +106,20 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_the_same_option_table() {
+        let readme = include_str!("../../../README.md");
+        for option in OPTIONS {
+            let alias = option.alias.map(|alias| format!(", `{alias}`")).unwrap_or_default();
+            let default = match option.default_text {
+                "" => format!("`{}`", option.default),
+                words => words.to_owned(),
+            };
+            let row = format!("| `{}`{alias} | {default} | {} | {} |\n", option.name, option.accepts, option.text);
+            assert!(readme.contains(&row), "the README lacks {row}");
+        }
+    }
+
+    #[test]
     fn nothing_is_taken_for_a_request() {
         assert_eq!(escape(".a-b\n'\\\""), "\\&.a\\-b\n\\&'\\e\\(dq");
     }

@@ -30,7 +30,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage.";
 
 /// Faster sockets for unmodified programs: busy TCP connections move live from the kernel into an in-process stack, and back.
 #[derive(Debug, Parser)]
-#[command(name = "underpass", version, about, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "underpass", version, after_help = AFTER_HELP, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

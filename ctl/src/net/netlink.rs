@@ -17,6 +17,8 @@ pub enum Protocol {
     Netfilter,
     /// NETLINK_XFRM: IPsec policies.
     Xfrm,
+    /// NETLINK_GENERIC: what drivers can do.
+    Generic,
 }
 
 const HEADER: usize = 16;
@@ -141,6 +143,7 @@ impl Netlink {
             Protocol::Route => libc::NETLINK_ROUTE,
             Protocol::Netfilter => libc::NETLINK_NETFILTER,
             Protocol::Xfrm => libc::NETLINK_XFRM,
+            Protocol::Generic => libc::NETLINK_GENERIC,
         };
         let fd = sys::netlink_socket(number)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
