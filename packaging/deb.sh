@@ -22,6 +22,7 @@ install -d "$root/usr/share/man/man1" "$root/usr/share/bash-completion/completio
 "$command" completions bash >"$root/usr/share/bash-completion/completions/underpass"
 "$command" completions zsh >"$root/usr/share/zsh/vendor-completions/_underpass"
 "$command" completions fish >"$root/usr/share/fish/vendor_completions.d/underpass.fish"
+install -D -m 644 packaging/underpass.toml "$root/usr/share/doc/underpass/examples/underpass.toml"
 install -D -m 644 README.md "$root/usr/share/doc/underpass/README.md"
 cat LICENSE-MIT LICENSE-APACHE >"$root/usr/share/doc/underpass/copyright"
 
