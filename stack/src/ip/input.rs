@@ -118,7 +118,7 @@ pub(super) fn packet(frame: &[u8]) -> Result<Packet<'_>, Drop> {
     }
     // Ethernet pads short packets, so there may be more bytes than the packet has, but never fewer.
     let whole = bytes.get(..total_len).ok_or(Drop::Runt)?;
-    if !Sum::default().add(&whole[..header_len]).is_valid() {
+    if !Sum::default().plus(&whole[..header_len]).is_valid() {
         return Err(Drop::BadIpHeader);
     }
     if ip.proto != PROTO_TCP {
@@ -140,6 +140,6 @@ impl Packet<'_> {
 
     fn checksum_is_acceptable(&self, field: [u8; 2]) -> bool {
         let pseudo = self.pseudo();
-        field == pseudo.partial() || pseudo.add(self.tcp).is_valid()
+        field == pseudo.partial() || pseudo.plus(self.tcp).is_valid()
     }
 }

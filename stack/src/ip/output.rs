@@ -46,11 +46,7 @@ pub fn build(
 /// Writes the Ethernet and IPv4 headers of a frame that is as long as it will be.
 fn write_ip(frame: &mut [u8], path: &Path, flow: &FlowKey, ip_id: u16) -> Option<()> {
     let (ether, rest) = ethernet::Header::mut_from_prefix(frame).ok()?;
-    *ether = ethernet::Header {
-        destination: path.dst_mac,
-        source: path.src_mac,
-        ethertype: ethernet::IPV4.into(),
-    };
+    *ether = ethernet::Header { destination: path.dst_mac, source: path.src_mac, ethertype: ethernet::IPV4.into() };
     let total_len = u16::try_from(rest.len()).ok()?;
     let (ip, _) = ipv4::Header::mut_from_prefix(rest).ok()?;
     *ip = ipv4::Header {
@@ -65,7 +61,7 @@ fn write_ip(frame: &mut [u8], path: &Path, flow: &FlowKey, ip_id: u16) -> Option
         source: flow.local.as_v4()?,
         destination: flow.remote.as_v4()?,
     };
-    ip.checksum = Sum::default().add(ip.as_bytes()).checksum();
+    ip.checksum = Sum::default().plus(ip.as_bytes()).checksum();
     Some(())
 }
 
@@ -85,7 +81,7 @@ fn write_tcp(packet: &mut [u8], flow: &FlowKey, segment: &SegmentOut, options_le
         urgent: 0.into(),
     };
     tcp::write_options(rest.get_mut(..options_len)?, segment.timestamps, &segment.sack);
-    let checksum = pseudo.add(packet).checksum();
+    let checksum = pseudo.plus(packet).checksum();
     tcp::Header::mut_from_prefix(packet).ok()?.0.checksum = checksum;
     Some(())
 }
@@ -96,14 +92,14 @@ pub fn complete_checksum(frame: &mut [u8]) -> bool {
     let Ok(found) = packet(frame) else { return false };
     let Ok((header, _)) = tcp::Header::ref_from_prefix(found.tcp) else { return false };
     let pseudo = found.pseudo();
-    if header.checksum != pseudo.partial() || pseudo.add(found.tcp).is_valid() {
+    if header.checksum != pseudo.partial() || pseudo.plus(found.tcp).is_valid() {
         return false;
     }
     let place = found.at..found.at + found.tcp.len();
     let tcp_bytes = &mut frame[place];
     let Ok((header, _)) = tcp::Header::mut_from_prefix(tcp_bytes) else { return false };
     header.checksum = [0; 2];
-    let checksum = pseudo.add(tcp_bytes).checksum();
+    let checksum = pseudo.plus(tcp_bytes).checksum();
     if let Ok((header, _)) = tcp::Header::mut_from_prefix(tcp_bytes) {
         header.checksum = checksum;
     }
@@ -129,8 +125,8 @@ pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer) 
         FromPeer::Reset => (image.rcv_nxt, Flags::RST),
         FromPeer::Ack => (image.rcv_nxt, Flags::default()),
     };
-    let timestamps = (image.flags & flag::TIMESTAMPS != 0)
-        .then_some(Timestamps { val: image.ts_recent, ecr: image.ts_val });
+    let timestamps =
+        (image.flags & flag::TIMESTAMPS != 0).then_some(Timestamps { val: image.ts_recent, ecr: image.ts_val });
     let segment = SegmentOut {
         seq: SeqNr(seq),
         ack: SeqNr(image.snd_una),

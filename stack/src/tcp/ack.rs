@@ -85,7 +85,8 @@ impl Tcb {
         let before = self.loss.sacked_bytes();
         let view = self.flight_view();
         for block in blocks.chunks_exact(8) {
-            let number = |at: usize| SeqNr(u32::from_be_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]));
+            let number =
+                |at: usize| SeqNr(u32::from_be_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]));
             self.loss.sack(number(0), number(4), view);
         }
         self.loss.sacked_bytes() != before

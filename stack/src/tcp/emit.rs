@@ -34,7 +34,8 @@ impl Connection<'_> {
         if tcb.snd_nxt.ge(tcb.snd_end) {
             tcb.timers.stop(Timer::Cork);
         }
-        if tcb.loss.phase() == Phase::Open {
+        // In recovery, what is new waits for what is old to be acknowledged: no round trip to measure.
+        if tcb.loss.phase() != Phase::Recovery {
             tcb.rtt.start(end, now);
         }
         tcb.watch_flight(now);

@@ -1,7 +1,7 @@
 //! The TCP engine, sans-IO: time is an argument, packets come in and go out as values.
 //!
-//! One question a file. Segments come in through [`input`], leave through [`output`]; [`timer`] says when to look
-//! again; [`transfer`] takes a connection over from the kernel and gives it back.
+//! One question a file. Segments come in through `input`, leave through `output`; `timer` says when to look again;
+//! [`transfer`] takes a connection over from the kernel and gives it back.
 #![deny(unsafe_code)]
 
 pub(crate) mod ack;
@@ -12,11 +12,12 @@ pub(crate) mod delack;
 pub(crate) mod emit;
 pub mod image;
 pub(crate) mod input;
+pub(crate) mod keepalive;
 pub(crate) mod loss;
 pub(crate) mod nagle;
 pub mod outcome;
 pub(crate) mod output;
-pub(crate) mod probe;
+pub(crate) mod persist;
 pub(crate) mod ranges;
 pub(crate) mod reassemble;
 pub(crate) mod rtt;
@@ -25,6 +26,7 @@ pub mod seq;
 pub(crate) mod settings;
 pub mod tcb;
 pub mod time;
+pub(crate) mod timeout;
 pub(crate) mod timer;
 pub(crate) mod timestamps;
 pub mod transfer;

@@ -28,13 +28,6 @@ impl Outcome {
     pub(crate) fn count(&mut self, counter: Counter) {
         self.counts.push(counter);
     }
-
-    /// An outcome that only counts.
-    pub(crate) fn counted(counter: Counter) -> Self {
-        let mut outcome = Self::default();
-        outcome.count(counter);
-        outcome
-    }
 }
 
 /// A few counters to raise by one each.

@@ -69,9 +69,10 @@ impl Ranges {
 
     /// Bytes of `[from, until)` that are in no range.
     pub fn missing(&self, from: SeqNr, until: SeqNr) -> u32 {
-        let covered = self.as_slice().iter().fold(0u32, |sum, range| {
-            sum + range.end.earlier(until).ahead_of(range.start.later(from))
-        });
+        let covered = self
+            .as_slice()
+            .iter()
+            .fold(0u32, |sum, range| sum + range.end.earlier(until).ahead_of(range.start.later(from)));
         until.ahead_of(from).saturating_sub(covered)
     }
 

@@ -26,8 +26,8 @@ const COMMON: u32 = flag::WSCALE
     | flag::RESET_RECEIVED;
 /// Bits of an image which say that the program closed its sending side.
 const CLOSED_BY_US: u32 = flag::FIN_QUEUED | flag::FIN_SENT | flag::FIN_ACKED;
-/// A path must carry at least this, bytes (RFC 791).
-const MTU_MIN: u32 = 68;
+/// A path must carry at least this, bytes: full headers and the smallest segment.
+const MTU_MIN: u32 = 128;
 /// Assumed before the peer has sent anything (RFC 9293, section 3.7.1).
 const RCV_MSS_INITIAL: u32 = 536;
 
@@ -60,7 +60,10 @@ impl std::error::Error for ImportError {}
 impl<'a> Connection<'a> {
     /// Takes a connection over: fills in `tcb` and both rings. `recv_bytes` are the unread bytes, `send_bytes` the
     /// unacknowledged and unsent ones; `mtu` is that of the path.
-    #[expect(clippy::too_many_arguments, reason = "each is a different part of the connection, and there is one caller")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different part of the connection, and there is one caller"
+    )]
     pub fn import(
         tcb: &'a mut Tcb,
         snd: &'a mut [u8],

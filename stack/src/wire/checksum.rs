@@ -17,12 +17,12 @@ impl Sum {
     /// versions: the prefix of a v4-mapped address adds 0xffff, which is zero in ones' complement.
     pub fn pseudo(source: &Addr, destination: &Addr, proto: u8, len: u16) -> Self {
         let [high, low] = len.to_be_bytes();
-        Self::default().add(&source.0).add(&destination.0).add(&[0, proto, high, low])
+        Self::default().plus(&source.0).plus(&destination.0).plus(&[0, proto, high, low])
     }
 
     /// Adds bytes that start at an even offset of the packet; an odd last byte is padded with zero.
     #[must_use]
-    pub fn add(self, bytes: &[u8]) -> Self {
+    pub fn plus(self, bytes: &[u8]) -> Self {
         let mut lanes = [0u64; STRIDE / 4];
         let mut strides = bytes.chunks_exact(STRIDE);
         for stride in &mut strides {
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_1071() {
-        let sum = Sum::default().add(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+        let sum = Sum::default().plus(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
         assert_eq!(sum.partial(), [0xdd, 0xf2]);
         assert_eq!(sum.checksum(), [0x22, 0x0d]);
     }
@@ -96,27 +96,27 @@ mod tests {
     fn mapped_addresses_sum_like_ipv4() {
         let (a, b) = ([10, 0, 0, 1], [192, 168, 7, 200]);
         let mapped = Sum::pseudo(&Addr::v4(a), &Addr::v4(b), 6, 1000);
-        let plain = Sum::default().add(&a).add(&b).add(&[0, 6, 3, 232]);
+        let plain = Sum::default().plus(&a).plus(&b).plus(&[0, 6, 3, 232]);
         assert_eq!(mapped.partial(), plain.partial());
     }
 
     proptest! {
         #[test]
         fn agrees_with_the_reference(bytes in proptest::collection::vec(any::<u8>(), 0..3000), cut in 0usize..1500) {
-            prop_assert_eq!(u16::from_be_bytes(Sum::default().add(&bytes).checksum()), reference(&bytes));
+            prop_assert_eq!(u16::from_be_bytes(Sum::default().plus(&bytes).checksum()), reference(&bytes));
             let (one, two) = bytes.split_at((cut * 2).min(bytes.len() & !1));
-            prop_assert_eq!(u16::from_be_bytes(Sum::default().add(one).add(two).checksum()), reference(&bytes));
+            prop_assert_eq!(u16::from_be_bytes(Sum::default().plus(one).plus(two).checksum()), reference(&bytes));
         }
 
         #[test]
         fn a_flipped_bit_is_seen(mut bytes in proptest::collection::vec(any::<u8>(), 2..200), at: usize, bit in 0u8..8) {
             bytes[..2].fill(0);
-            let checksum = Sum::default().add(&bytes).checksum();
+            let checksum = Sum::default().plus(&bytes).checksum();
             bytes[..2].copy_from_slice(&checksum);
-            prop_assert!(Sum::default().add(&bytes).is_valid());
+            prop_assert!(Sum::default().plus(&bytes).is_valid());
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
-            prop_assert!(!Sum::default().add(&bytes).is_valid());
+            prop_assert!(!Sum::default().plus(&bytes).is_valid());
         }
     }
 }

@@ -1,9 +1,8 @@
-//! What to do when a timer runs out?
+//! What if no answer comes?
 
 use super::connection::Connection;
 use super::image::flag;
 use super::loss::Phase;
-use super::nagle::Partial;
 use super::outcome::Outcome;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
@@ -11,10 +10,8 @@ use super::timer::Timer;
 use crate::stats::Counter;
 
 const MS: u64 = 1_000_000;
-/// Linux: TCP_RTO_MAX, also the longest wait between window probes, ns.
-const PERSIST_MAX: u64 = 120_000 * MS;
 /// Retransmission timeouts, or unanswered window probes, in a row after which the kernel shall go on.
-const GIVE_UP: u32 = 5;
+pub(super) const GIVE_UP: u32 = 5;
 /// Added to the probe timeout: for the peer's processing; and for its delayed acknowledgement if one segment is out.
 const PROBE_SLACK: u64 = 2 * MS;
 const PROBE_SLACK_SINGLE: u64 = 45 * MS;
@@ -50,7 +47,7 @@ impl Tcb {
     }
 
     /// When the user timeout of what is unanswered ends (TCP_USER_TIMEOUT, RFC 5482).
-    fn user_deadline(&self) -> Option<Instant> {
+    pub(super) fn user_deadline(&self) -> Option<Instant> {
         let counts = self.user_timeout_ms != 0 && self.unanswered_since.is_set();
         counts.then(|| self.unanswered_since.after(u64::from(self.user_timeout_ms) * MS))
     }
@@ -104,57 +101,6 @@ impl Tcb {
         out.count(Counter::Timeouts);
         out.timed_out |= self.loss.timeouts() >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);
         self.timers.set(Timer::Retransmit, now.after(self.rtt.rto()));
-    }
-
-    /// Is this much data worth a segment now (sender's side of the silly window syndrome, RFC 9293, section 3.8.6.2.1)?
-    pub(crate) fn is_worth_sending(&mut self, now: Instant, len: u32, unsent: u32, full: u32) -> bool {
-        if len == full {
-            return true;
-        }
-        if len < unsent {
-            return self.has(bit::OVERRIDE) || len >= self.max_window / 2;
-        }
-        match self.partial() {
-            Partial::Send => true,
-            Partial::Wait => false,
-            Partial::Corked => {
-                self.cork(now);
-                false
-            }
-        }
-    }
-
-    /// Data waits. If it waits for the peer's window and nothing is in flight whose acknowledgement could open it, the
-    /// peer has to be asked.
-    pub(crate) fn wait_for_window(&mut self, now: Instant, window: u32, unsent: u32) {
-        let is_short = window == 0 || window < unsent.min(self.mss);
-        if is_short && self.flight() == 0 && !self.timers.is_set(Timer::Persist) {
-            self.timers.set(Timer::Persist, now.after(self.persist_wait()));
-        }
-    }
-
-    fn persist_wait(&self) -> u64 {
-        (self.rtt.rto_base() << self.persist_backoff.min(16)).min(PERSIST_MAX)
-    }
-
-    /// The persist timer ran out: send what little the window allows, or ask.
-    fn on_persist(&mut self, now: Instant, out: &mut Outcome) {
-        let waits = self.snd_nxt.lt(self.snd_end) || (self.fin_queued() && !self.fin_sent());
-        if self.flight() != 0 || !waits {
-            return;
-        }
-        if self.snd_wnd != 0 {
-            self.set(bit::OVERRIDE);
-            return;
-        }
-        if self.probes == 0 {
-            self.unanswered_since = now;
-        }
-        out.timed_out |= self.probes >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);
-        self.set(bit::WINDOW_PROBE);
-        self.probes = self.probes.saturating_add(1);
-        self.persist_backoff = self.persist_backoff.saturating_add(1);
-        self.timers.set(Timer::Persist, now.after(self.persist_wait()));
     }
 
     /// After a silence, the window that was found then says little (RFC 5681, section 4.1).
