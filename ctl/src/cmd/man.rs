@@ -15,7 +15,7 @@ given back whenever anything is asked of them that the stack cannot do exactly. 
 
 const FILES: &[(&str, &str)] = &[
     ("/run/underpass/control.sock", "the daemon's socket"),
-    ("/etc/underpass/underpass.toml", "the daemon's configuration, if given with --config"),
+    ("/usr/share/doc/underpass/examples/underpass.toml", "an example of the daemon's settings (--config)"),
     ("/etc/underpass/profiles/NAME.env", "profiles for underpass run: lines of NAME=value"),
     ("/usr/lib/underpass/libunderpass.so", "the library"),
 ];

@@ -12,8 +12,8 @@ use super::super::failure::Failure;
 use super::features::{Features, features};
 use super::{Check, Status};
 
-/// Largest MTU whose frames fit into a 4096-byte buffer behind 256 bytes of headroom and an Ethernet header.
-const MAX_MTU: u32 = 4096 - 256 - 14;
+/// Largest MTU whose frames fit into a 4096-byte buffer behind 256 bytes of headroom, an Ethernet header and a VLAN tag.
+const MAX_MTU: u32 = 4096 - 256 - 18;
 
 /// One interface and what was found.
 #[derive(Debug, Serialize)]
