@@ -81,7 +81,8 @@ fn json_is_json() {
         let value: serde_json::Value = serde_json::from_slice(&run(UNDERPASS, args).stdout).unwrap();
         assert_eq!(value.is_array(), is_array, "{args:?}");
     }
-    let doctor: serde_json::Value = serde_json::from_slice(&run(UNDERPASS, &["doctor", "--json", "lo"]).stdout).unwrap();
+    let doctor: serde_json::Value =
+        serde_json::from_slice(&run(UNDERPASS, &["doctor", "--json", "lo"]).stdout).unwrap();
     assert_eq!(doctor["works"], false);
     assert_eq!(doctor["interfaces"][0]["name"], "lo");
     assert!(doctor["host"].as_array().unwrap().iter().any(|check| check["name"] == "daemon"));
