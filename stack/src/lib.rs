@@ -9,6 +9,7 @@ pub mod control;
 pub mod ip;
 pub mod lane;
 pub mod mem;
+pub mod stack;
 pub mod stats;
 pub mod tcp;
 pub mod testkit;

@@ -2,6 +2,7 @@
 //!
 //! With `xsk`, the only place of this crate with `unsafe`.
 
+pub mod buddy;
 pub mod plain;
 pub mod region;
 pub mod ring;

@@ -69,6 +69,8 @@ impl Region {
     /// Maps `len` bytes of `fd` at file offset `pgoff` (AF_XDP rings).
     pub fn map_at(fd: BorrowedFd<'_>, len: usize, pgoff: u64) -> io::Result<Self> {
         let base = mmap(fd, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_POPULATE, pgoff)?;
+        // SAFETY: just mapped; see `map`.
+        unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_DONTFORK) };
         Ok(Self { base, len, access: Access::Owner, fd: None })
     }
 
@@ -81,8 +83,11 @@ impl Region {
             Access::Reader => libc::PROT_READ,
         };
         let base = mmap(fd.as_fd(), len, prot, 0, 0)?;
-        // SAFETY: the range was just mapped. Advice only: keep queues out of core dumps.
-        unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_DONTDUMP) };
+        for advice in [libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
+            // SAFETY: the range was just mapped. Advice only: queues stay out of core dumps and out of children, who
+            // would keep AF_XDP queues of a dead parent alive.
+            unsafe { libc::madvise(base.as_ptr().cast(), len, advice) };
+        }
         Ok(Self { base, len, access, fd: Some(fd) })
     }
 
@@ -99,6 +104,12 @@ impl Region {
     /// The descriptor, if this region holds one.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Lets `change` replace the descriptor with a duplicate of another number.
+    pub fn renumber(mut self, change: impl FnOnce(OwnedFd) -> OwnedFd) -> Self {
+        self.fd = self.fd.take().map(change);
+        self
     }
 
     /// Forbids shrinking, growing and further seals, so that no mapper can be made to fault (memfd seals, fcntl(2)).

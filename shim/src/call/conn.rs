@@ -1,0 +1,251 @@
+//! Descriptors and connections: made, shared, closed.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::*;
+
+use libc::c_int;
+use underpass_stack::lane::Reason;
+
+use super::{Act, enter, needs_kernel, socket_of};
+use crate::epoll_set::EpollSet;
+use crate::errno::Errno;
+use crate::fd::{self, Entry, Ref};
+use crate::socket::{Socket, Where};
+use crate::{engine, holders, log, options, sys, tier};
+
+/// A descriptor that a call has just made: a TCP socket is entered, anything else marked as plain.
+pub fn made(fd: RawFd, is_tcp: bool) {
+    if fd < 0 {
+        return;
+    }
+    lost(fd);
+    if !is_tcp {
+        fd::set_plain(fd);
+        return;
+    }
+    if let Ok((_, inode)) = sys::file_id(fd) {
+        enter(fd, &Socket::open(fd, inode));
+    }
+}
+
+/// Is this what socket(2) makes TCP sockets from?
+pub fn makes_tcp(domain: c_int, kind: c_int, proto: c_int) -> bool {
+    let stream = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) == libc::SOCK_STREAM;
+    (domain == libc::AF_INET || domain == libc::AF_INET6) && stream && (proto == 0 || proto == libc::IPPROTO_TCP)
+}
+
+/// A new epoll set.
+pub fn made_epoll(fd: RawFd) {
+    if fd >= 0 {
+        lost(fd);
+        fd::set(fd, &EpollSet::open(fd));
+    }
+}
+
+/// A number was given out anew although we never saw its descriptor closed: what we have of it ends here.
+fn lost(fd: RawFd) {
+    if matches!(fd::lookup(fd), Entry::Socket(_) | Entry::Epoll(_)) {
+        forget(fd);
+    }
+}
+
+/// close(2).
+pub fn close(fd: RawFd) -> Act<c_int> {
+    match fd::lookup(fd) {
+        Entry::Own => Act::Done(Err(Errno(libc::EBADF))),
+        Entry::Unknown => Act::Real,
+        Entry::Plain => {
+            fd::clear(fd);
+            Act::Real
+        }
+        Entry::Socket(_) | Entry::Epoll(_) => {
+            forget(fd);
+            Act::Real
+        }
+    }
+}
+
+/// A descriptor is about to be closed (or replaced): the last of a connection on a lane demotes it first, so that the kernel
+/// finishes it; reference counts in other processes decide about FIN, as always.
+pub fn forget(fd: RawFd) {
+    match fd::lookup(fd) {
+        Entry::Socket(socket) => forget_socket(fd, &socket),
+        Entry::Epoll(set) => {
+            if fd::Record::fds(&*set).load(Acquire) == 1 {
+                EpollSet::close(&set);
+            }
+        }
+        Entry::Unknown | Entry::Plain | Entry::Own => {}
+    }
+    fd::clear(fd);
+}
+
+fn forget_socket(fd: RawFd, socket: &Ref<Socket>) {
+    engine::hide(fd);
+    if fd::Record::fds(&**socket).load(Acquire) > 1 {
+        if socket.fd.load(Relaxed) == fd {
+            let others = |other| matches!(fd::lookup(other), Entry::Socket(s) if s.is(socket));
+            let mut heir = -1;
+            fd::for_each(|other, _| if heir < 0 && other != fd && others(other) { heir = other });
+            socket.fd.store(heir, Relaxed);
+        }
+        return;
+    }
+    if let Where::Lane(slot) = socket.place()
+        && let Err(reason) = tier::demote(socket, Reason::Closing)
+    {
+        log::warn(format_args!("fd {fd}: closed on the lane, the daemon being away ({})", reason.name()));
+        if let Some(mut engine) = engine::get() {
+            engine.stack.orphan(slot, sys::now());
+            engine.set_owner(slot, None);
+            engine.flush(sys::now());
+        }
+        socket.settle(Where::Kernel);
+    }
+    let sets = std::mem::take(&mut *socket.sets.lock());
+    for (set, member) in sets {
+        let mut members = set.members.lock();
+        members.remove(member);
+        set.recount(&members);
+    }
+    socket.waiters.ring();
+    holders::release(socket);
+}
+
+/// close_range(2): the program's descriptors of the range go, ours stay.
+pub fn close_range(first: u32, last: u32, flags: c_int) -> Act<c_int> {
+    const CLOSE_RANGE_CLOEXEC: c_int = 4;
+    if flags & CLOSE_RANGE_CLOEXEC != 0 {
+        return Act::Real;
+    }
+    let mut own: Vec<u32> = Vec::new();
+    let mut ours: Vec<RawFd> = Vec::new();
+    fd::for_each(|fd, entry| {
+        let n = fd as u32;
+        if (first..=last).contains(&n) {
+            match entry {
+                Entry::Own => own.push(n),
+                _ => ours.push(fd),
+            }
+        }
+    });
+    ours.into_iter().for_each(forget);
+    if own.is_empty() {
+        return Act::Real;
+    }
+    let mut from = first;
+    for skip in own {
+        if skip > from && let Err(errno) = sys::close_range(from, skip - 1, flags) {
+            return Act::Done(Err(errno));
+        }
+        from = skip + 1;
+    }
+    Act::Done(if from <= last { sys::close_range(from, last, flags).map(|()| 0) } else { Ok(0) })
+}
+
+/// `copy` was made as a duplicate of `fd`.
+pub fn duplicated(fd: RawFd, copy: RawFd) {
+    if copy < 0 || copy == fd {
+        return;
+    }
+    match fd::lookup(fd) {
+        Entry::Socket(socket) => {
+            fd::set(copy, &socket);
+            engine::show(copy, &socket);
+        }
+        Entry::Epoll(set) => fd::set(copy, &set),
+        Entry::Plain => fd::set_plain(copy),
+        Entry::Unknown | Entry::Own => fd::clear(copy),
+    }
+}
+
+/// dup2(2) and dup3(2) onto one of our own descriptors: it moves away first.
+pub fn is_own(fd: RawFd) -> bool {
+    matches!(fd::lookup(fd), Entry::Own)
+}
+
+/// shutdown(2).
+pub fn shutdown(fd: RawFd, how: c_int) -> Act<c_int> {
+    let Some(socket) = socket_of(fd) else { return Act::Real };
+    if how != libc::SHUT_WR {
+        return needs_kernel(&socket, Reason::Closing);
+    }
+    loop {
+        match socket.place() {
+            Where::Kernel => return Act::Real,
+            Where::Changing => socket.await_change(),
+            Where::Lane(slot) => {
+                let Some(mut engine) = engine::get() else { return Act::Real };
+                if socket.slot() != Some(slot) {
+                    continue;
+                }
+                let now = sys::now();
+                if let Some(mut connection) = engine.stack.connection(slot) {
+                    connection.shutdown_write(now);
+                }
+                engine.stack.touch(slot);
+                engine.flush(now);
+                drop(engine);
+                // EPOLLOUT is there from now on: every write fails at once.
+                for (set, member) in socket.sets.lock().iter() {
+                    set.mark(*member);
+                }
+                socket.waiters.ring();
+                return Act::Done(Ok(0));
+            }
+        }
+    }
+}
+
+/// A call that belongs to the kernel whatever the tier (connect, bind, listen, sendfile, …).
+pub fn kernel_only<T>(fd: RawFd, reason: Reason) -> Act<T> {
+    match socket_of(fd) {
+        Some(socket) => needs_kernel(&socket, reason),
+        None => Act::Real,
+    }
+}
+
+/// The socket stays in the kernel from now on.
+pub fn pin(fd: RawFd, reason: Reason) {
+    let Some(socket) = socket_of(fd) else { return };
+    if tier::demote(&socket, reason).is_ok() {
+        socket.retry_at.store(u64::MAX, Relaxed);
+        socket.reason.store(reason as u16, Relaxed);
+        engine::show(fd, &socket);
+    }
+}
+
+/// Descriptors on their way to another process (SCM_RIGHTS): demoted, and shared from now on.
+pub fn passed_on(fds: &[RawFd]) {
+    for &fd in fds {
+        if let Some(socket) = socket_of(fd) {
+            let _ = tier::demote(&socket, Reason::Shared);
+            holders::mark_shared_for_ever(&socket);
+            socket.reason.store(Reason::Shared as u16, Relaxed);
+            engine::show(fd, &socket);
+        }
+    }
+}
+
+/// exec(3): nothing of the lanes outlives the process image.
+pub fn before_exec() {
+    if options::is_off() || engine::live() == 0 || sys::getpid() != crate::init::pid() {
+        return;
+    }
+    let owners = engine::get().map(|engine| engine.owners()).unwrap_or_default();
+    for socket in owners {
+        let _ = tier::demote(&socket, Reason::Exec);
+    }
+}
+
+/// accept(2) gave a new descriptor.
+pub fn accepted(listener: RawFd, fd: RawFd) {
+    if fd < 0 {
+        return;
+    }
+    made(fd, socket_of(listener).is_some());
+    if let Entry::Socket(socket) = fd::lookup(fd) {
+        socket.reason.store(Reason::NotYetBusy as u16, Relaxed);
+        engine::show(fd, &socket);
+    }
+}

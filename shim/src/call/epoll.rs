@@ -1,0 +1,158 @@
+//! epoll(7) over lanes and kernel descriptors at once.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::*;
+
+use libc::{c_int, epoll_event, pollfd, sigset_t};
+use underpass_stack::lane::Reason;
+use underpass_stack::tcp::Instant;
+
+use super::poll::lane_events;
+use super::{Act, is_settled, socket_of};
+use crate::epoll_set::{EpollSet, MODE_BITS};
+use crate::errno::{Errno, Result};
+use crate::fd::{self, Entry, Ref};
+use crate::socket::{Socket, Where};
+use crate::wait::{self, Ended, Sleep};
+use crate::{engine, sys, tier};
+
+/// The kernel part of a set is looked at while lanes are busy no less often than this, ns.
+const KERNEL_LOOK: u64 = 32_000;
+
+/// The set behind a descriptor.
+pub fn set_of(ep: RawFd) -> Option<Ref<EpollSet>> {
+    match fd::lookup(ep) {
+        Entry::Epoll(set) => Some(set),
+        _ => None,
+    }
+}
+
+/// epoll_ctl(2). `real` makes the real call with other events.
+pub fn ctl(ep: RawFd, op: c_int, fd: RawFd, event: Option<epoll_event>, real: &mut dyn FnMut(Option<epoll_event>) -> Result<c_int>) -> Act<c_int> {
+    let Some(set) = set_of(ep) else { return Act::Real };
+    if let Entry::Epoll(inner) = fd::lookup(fd) {
+        return nest(&inner, op);
+    }
+    let Some(socket) = socket_of(fd) else { return Act::Real };
+    let _change = socket.change.lock();
+    let laned = socket.slot().is_some();
+    let sent = match (laned, event) {
+        (true, Some(event)) => Some(epoll_event { events: event.events & MODE_BITS & !(libc::EPOLLEXCLUSIVE as u32), u64: event.u64 }),
+        (_, event) => event,
+    };
+    let result = real(sent);
+    if result.is_ok() {
+        note(&set, &socket, op, fd, event, laned);
+    }
+    Act::Done(result)
+}
+
+/// The kernel accepted the change: ours follows.
+fn note(set: &Ref<EpollSet>, socket: &Ref<Socket>, op: c_int, fd: RawFd, event: Option<epoll_event>, laned: bool) {
+    let mut sets = socket.sets.lock();
+    let mut members = set.members.lock();
+    match (op, event) {
+        (libc::EPOLL_CTL_DEL, _) => {
+            members.remove(fd);
+            sets.retain(|(other, number)| !(other.is(set) && *number == fd));
+        }
+        (_, Some(event)) => {
+            if members.get_mut(fd).is_none() {
+                sets.push((set.clone(), fd));
+            }
+            members.set(fd, socket, event.events, event.u64);
+            if let Some(member) = members.get_mut(fd) {
+                member.laned = laned;
+            }
+            members.mark(fd);
+        }
+        _ => {}
+    }
+    set.recount(&members);
+    drop(members);
+    drop(sets);
+    if laned {
+        set.waiters.ring();
+    }
+}
+
+/// A set inside another one: the outer one sleeps in the kernel, so the inner one's sockets have to be there.
+fn nest(inner: &Ref<EpollSet>, op: c_int) -> Act<c_int> {
+    if op == libc::EPOLL_CTL_ADD {
+        inner.nested.store(true, Relaxed);
+        let sockets: Vec<Ref<Socket>> = inner.members.lock().iter().map(|(_, m)| m.socket.clone()).collect();
+        for socket in sockets {
+            let _ = tier::demote(&socket, Reason::CallNotCarried);
+        }
+    }
+    Act::Real
+}
+
+/// The place for a wait's results.
+pub struct Room<'a> {
+    /// Where the program wants the events.
+    pub events: &'a mut [epoll_event],
+}
+
+/// epoll_wait(2) and its kin.
+pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Option<&sigset_t>) -> Act<c_int> {
+    let Some(set) = set_of(ep) else { return Act::Real };
+    if set.sockets.load(Relaxed) == 0 || (set.lanes.load(Relaxed) == 0 && !may_change(&set)) {
+        return Act::Real;
+    }
+    let kernel = [pollfd { fd: ep, events: libc::POLLIN, revents: 0 }];
+    let lanes = set.lanes.load(Relaxed) > 0;
+    let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes };
+    match wait::until(&sleep, |sure| look(&set, ep, room, sure)) {
+        Ok(found) => Act::Done(found.map(|n| n as c_int)),
+        Err(Ended::Timeout) => Act::Done(Ok(0)),
+        Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
+    }
+}
+
+/// Could a socket of the set go to a lane while a thread sleeps on it?
+fn may_change(set: &EpollSet) -> bool {
+    crate::options::promotes() && set.members.lock().iter().any(|(_, m)| !is_settled(&m.socket))
+}
+
+fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, sure: bool) -> Option<Result<usize>> {
+    if engine::has_work() {
+        engine::settle();
+    }
+    let max = room.events.len();
+    let found = look_lanes(set, room, sure);
+    let now = sys::now();
+    let due = now.nanos_since(Instant(set.looked.load(Relaxed))) >= KERNEL_LOOK;
+    let mut total = found;
+    if total < max && (due || (sure && total == 0)) {
+        set.looked.store(now.0, Relaxed);
+        match sys::epoll_look(ep, &mut room.events[total..]) {
+            Ok(n) => total += n,
+            Err(errno) if total == 0 => return Some(Err(errno)),
+            Err(_) => {}
+        }
+    }
+    (total > 0).then_some(Ok(total))
+}
+
+fn look_lanes(set: &Ref<EpollSet>, room: &mut Room<'_>, sure: bool) -> usize {
+    if set.lanes.load(Relaxed) == 0 {
+        return 0;
+    }
+    let Some(mut engine) = (if sure { engine::get() } else { engine::try_get() }) else { return 0 };
+    engine.pass(sys::now());
+    let mut at = 0;
+    let max = room.events.len();
+    let mut mask = |socket: &Socket| match socket.place() {
+        Where::Lane(slot) => lane_events(&mut engine, socket, slot) as u32,
+        _ => 0,
+    };
+    let mut emit = |events, u64| {
+        if let Some(place) = room.events.get_mut(at) {
+            *place = epoll_event { events, u64 };
+            at += 1;
+        }
+    };
+    set.members.lock().collect(max, &mut mask, &mut emit)
+}
+

@@ -1,0 +1,130 @@
+//! What the calls mean (POSIX and the socket manual pages), tier by tier.
+
+pub mod conn;
+pub mod epoll;
+pub mod opt;
+pub mod poll;
+pub mod recv;
+pub mod send;
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::*;
+
+use underpass_stack::control::{DemoteForeign, Done};
+use underpass_stack::lane::Reason;
+use underpass_stack::tcp::{State, Tcb};
+
+use crate::errno::{Errno, Result};
+use crate::fd::{self, Entry, Ref};
+use crate::socket::{self, Kind, Socket, Where};
+use crate::{engine, log, options, policy, session, signals, sys, tier};
+
+/// What a hook does after the shim has looked at the call.
+pub enum Act<T> {
+    /// Returns this.
+    Done(Result<T>),
+    /// Makes the real call: nothing of ours, or given back to the kernel.
+    Real,
+    /// A signal handler ran and the call is to go on: thread cancellation gets its chance first.
+    Again,
+}
+
+/// What a wait that was interrupted by a signal comes to: `timed` calls always end with EINTR.
+pub fn interrupted<T>(timed: bool) -> Act<T> {
+    if !timed && signals::restarts() { Act::Again } else { Act::Done(Err(Errno(libc::EINTR))) }
+}
+
+/// The TCP socket behind a descriptor, an unknown descriptor being looked up first.
+pub fn socket_of(fd: RawFd) -> Option<Ref<Socket>> {
+    match fd::lookup(fd) {
+        Entry::Socket(socket) => {
+            if socket.foreign.load(Relaxed) {
+                call_home(&socket, fd);
+            }
+            Some(socket)
+        }
+        Entry::Unknown => introduce(fd),
+        Entry::Plain | Entry::Own | Entry::Epoll(_) => None,
+    }
+}
+
+/// Finds out what an unknown descriptor is, and enters it in the table.
+pub fn introduce(fd: RawFd) -> Option<Ref<Socket>> {
+    if options::is_off() {
+        return None;
+    }
+    match socket::classify(fd) {
+        Ok(Kind::Tcp(inode)) => {
+            let socket = Socket::open(fd, inode);
+            // In repair mode without being ours: it lives in another process's stack.
+            if sys::sockopt(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR) == Ok(1) {
+                socket.foreign.store(true, Relaxed);
+            }
+            enter(fd, &socket);
+            if socket.foreign.load(Relaxed) {
+                call_home(&socket, fd);
+            }
+            Some(socket)
+        }
+        Ok(Kind::Other) => {
+            fd::set_plain(fd);
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Enters a socket under a descriptor and shows it.
+pub fn enter(fd: RawFd, socket: &Ref<Socket>) {
+    fd::set(fd, socket);
+    engine::show(fd, socket);
+}
+
+/// Has another process's stack give the socket back.
+fn call_home(socket: &Ref<Socket>, fd: RawFd) {
+    engine::count(underpass_stack::stats::Counter::CallsForeign, 1);
+    let asked = session::ensure().and_then(|()| session::ask(&DemoteForeign { pad: 0 }, &[fd])?.expect::<Done>());
+    match asked {
+        Ok(_) => {
+            socket.foreign.store(false, Relaxed);
+            socket.read_options(fd);
+        }
+        Err(reason) => log::error(format_args!("fd {fd} is in another process's stack, which does not let go: {}", reason.text())),
+    }
+}
+
+/// A call that the lane does not carry: the connection goes back to the kernel first.
+pub fn needs_kernel<T>(socket: &Ref<Socket>, reason: Reason) -> Act<T> {
+    loop {
+        match socket.place() {
+            Where::Kernel => return Act::Real,
+            Where::Changing => socket.await_change(),
+            Where::Lane(_) => {
+                if tier::demote(socket, reason).is_err() {
+                    return Act::Done(Err(Errno(libc::EAGAIN)));
+                }
+            }
+        }
+    }
+}
+
+/// Makes a short real call while no tier change can come between.
+pub fn steady<T>(socket: &Socket, call: impl FnOnce() -> T) -> T {
+    let _change = socket.change.lock();
+    call()
+}
+
+/// May the socket never be promoted, so that its calls are plainly the kernel's?
+pub fn is_settled(socket: &Socket) -> bool {
+    !policy::may_promote(socket) && socket.place() == Where::Kernel
+}
+
+/// Has the peer's FIN come, so that reads end after the bytes at hand?
+pub fn peer_closed(tcb: &Tcb) -> bool {
+    !matches!(tcb.state(), State::Established | State::FinWait1 | State::FinWait2)
+}
+
+/// Has the program closed its sending side?
+pub fn write_closed(tcb: &Tcb) -> bool {
+    !matches!(tcb.state(), State::Established | State::CloseWait)
+}

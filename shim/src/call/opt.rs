@@ -1,0 +1,285 @@
+//! Socket options, ioctl and status flags. What the lane answers itself, what the kernel answers rightly for it, and what gives
+//! the connection back: the last is the default.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::*;
+
+use libc::{c_int, c_ulong};
+use underpass_stack::ip::flow::FlowKey;
+use underpass_stack::lane::Reason;
+use underpass_stack::tcp::image::flag;
+use underpass_stack::tcp::{Connection, Instant};
+use zerocopy::IntoBytes;
+
+use super::{Act, conn, needs_kernel, socket_of, steady};
+use crate::engine::Engine;
+use crate::errno::Result;
+use crate::fd::Ref;
+use crate::socket::{Socket, Where};
+use crate::tcp_info;
+use crate::{engine, sys};
+
+const SIOCINQ: c_ulong = libc::FIONREAD;
+const SIOCOUTQ: c_ulong = libc::TIOCOUTQ;
+const SIOCOUTQNSD: c_ulong = 0x894b;
+
+/// An option with its level.
+type Name = (c_int, c_int);
+
+const SOCKET: c_int = libc::SOL_SOCKET;
+const TCP: c_int = libc::IPPROTO_TCP;
+
+/// Options whose value the kernel socket still has right while it is silent.
+const KERNEL_KNOWS: &[Name] = &[
+    (SOCKET, libc::SO_TYPE),
+    (SOCKET, libc::SO_PROTOCOL),
+    (SOCKET, libc::SO_DOMAIN),
+    (SOCKET, libc::SO_ERROR),
+    (SOCKET, libc::SO_ACCEPTCONN),
+    (SOCKET, libc::SO_RCVBUF),
+    (SOCKET, libc::SO_SNDBUF),
+    (SOCKET, libc::SO_RCVTIMEO),
+    (SOCKET, libc::SO_SNDTIMEO),
+    (SOCKET, libc::SO_RCVLOWAT),
+    (SOCKET, libc::SO_SNDLOWAT),
+    (SOCKET, libc::SO_LINGER),
+    (SOCKET, libc::SO_OOBINLINE),
+    (SOCKET, libc::SO_REUSEPORT),
+    (SOCKET, libc::SO_BROADCAST),
+    (SOCKET, libc::SO_DONTROUTE),
+    (SOCKET, libc::SO_PRIORITY),
+    (SOCKET, libc::SO_INCOMING_CPU),
+    (SOCKET, libc::SO_COOKIE),
+    (SOCKET, libc::SO_BUSY_POLL),
+    (SOCKET, libc::SO_MARK),
+    (SOCKET, libc::SO_BINDTODEVICE),
+    (TCP, libc::TCP_NODELAY),
+    (TCP, libc::TCP_CORK),
+    (TCP, libc::TCP_KEEPIDLE),
+    (TCP, libc::TCP_KEEPINTVL),
+    (TCP, libc::TCP_KEEPCNT),
+    (TCP, libc::TCP_USER_TIMEOUT),
+    (TCP, libc::TCP_CONGESTION),
+    (TCP, libc::TCP_QUICKACK),
+    (TCP, libc::TCP_DEFER_ACCEPT),
+    (TCP, libc::TCP_SYNCNT),
+    (TCP, libc::TCP_NOTSENT_LOWAT),
+    (libc::IPPROTO_IP, libc::IP_TOS),
+    (libc::IPPROTO_IP, libc::IP_TTL),
+    (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+];
+
+/// Options that mean nothing to a connection on a lane, or act only when it is back: the kernel keeps them.
+const KERNEL_KEEPS: &[Name] = &[
+    (SOCKET, libc::SO_LINGER),
+    (SOCKET, libc::SO_RCVBUF),
+    (SOCKET, libc::SO_SNDBUF),
+    (SOCKET, libc::SO_BROADCAST),
+    (SOCKET, libc::SO_BUSY_POLL),
+    (SOCKET, libc::SO_INCOMING_CPU),
+    (SOCKET, libc::SO_SNDLOWAT),
+    (TCP, libc::TCP_SYNCNT),
+    (TCP, libc::TCP_DEFER_ACCEPT),
+    (TCP, libc::TCP_LINGER2),
+];
+
+/// getsockopt(2). `real` asks the kernel into the program's memory; `store` puts a value of ours there.
+pub fn get(fd: RawFd, level: c_int, name: c_int, real: &mut dyn FnMut() -> Result<c_int>, store: &mut dyn FnMut(&[u8]) -> bool) -> Act<c_int> {
+    let Some(socket) = socket_of(fd) else { return Act::Real };
+    loop {
+        match socket.place() {
+            Where::Kernel => return Act::Real,
+            Where::Changing => socket.await_change(),
+            Where::Lane(_) if KERNEL_KNOWS.contains(&(level, name)) => return Act::Done(steady(&socket, &mut *real)),
+            Where::Lane(slot) => {
+                return match ours(&socket, slot, (level, name)) {
+                    Some(value) if store(&value) => Act::Done(Ok(0)),
+                    Some(_) => Act::Real,
+                    None => needs_kernel(&socket, Reason::CallNotCarried),
+                };
+            }
+        }
+    }
+}
+
+/// The value of an option that the silent kernel socket has wrong.
+fn ours(socket: &Socket, slot: u32, name: Name) -> Option<Vec<u8>> {
+    let int = |value: u32| Some(value.as_bytes().to_vec());
+    match name {
+        (SOCKET, libc::SO_KEEPALIVE) => int(u32::from(socket.restore.lock().keepalive != 0)),
+        (SOCKET, libc::SO_REUSEADDR) => int(u32::from(socket.restore.lock().reuse_addr != 0)),
+        (TCP, libc::TCP_MAXSEG) => int(engine::get()?.stack.connection(slot)?.tcb.mss()),
+        (TCP, libc::TCP_INFO) => {
+            let silent = tcp_info::of_kernel(socket.fd.load(Relaxed))?;
+            let mut engine = engine::get()?;
+            Some(tcp_info::of_lane(silent, &mut engine.stack.connection(slot)?))
+        }
+        _ => None,
+    }
+}
+
+/// setsockopt(2). `real` tells the kernel; `value` is the value where it is an int.
+pub fn set(fd: RawFd, level: c_int, name: c_int, value: Option<c_int>, real: &mut dyn FnMut() -> Result<c_int>) -> Act<c_int> {
+    let Some(socket) = socket_of(fd) else { return Act::Real };
+    let act = loop {
+        match socket.place() {
+            Where::Kernel => break Act::Done(steady(&socket, &mut *real)),
+            Where::Changing => socket.await_change(),
+            Where::Lane(slot) => match set_on_lane(&socket, slot, (level, name), value, real) {
+                Some(result) => break Act::Done(result),
+                None => match needs_kernel(&socket, Reason::SocketOption) {
+                    Act::Real => {}
+                    other => return other,
+                },
+            },
+        }
+    };
+    if matches!(act, Act::Done(Ok(_))) && matches!((level, name), (SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT)) {
+        socket.read_options(fd);
+    }
+    act
+}
+
+/// `None`: the lane cannot do it.
+fn set_on_lane(socket: &Ref<Socket>, slot: u32, name: Name, value: Option<c_int>, real: &mut dyn FnMut() -> Result<c_int>) -> Option<Result<c_int>> {
+    if KERNEL_KEEPS.contains(&name) {
+        return Some(steady(socket, real));
+    }
+    match name {
+        (SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT) => return Some(steady(socket, real)),
+        (SOCKET, libc::SO_KEEPALIVE) => {
+            let on = value? != 0;
+            socket.restore.lock().keepalive = u32::from(on);
+            return change(socket, slot, |connection, now| {
+                let keep = Keepalive::of(connection, now);
+                connection.set_keepalive(now, on, keep.idle, keep.interval, keep.count);
+            });
+        }
+        (TCP, libc::TCP_NODELAY | libc::TCP_CORK | libc::TCP_KEEPIDLE | libc::TCP_KEEPINTVL | libc::TCP_KEEPCNT | libc::TCP_USER_TIMEOUT | libc::TCP_QUICKACK) => {}
+        _ => return None,
+    }
+    let value = value?;
+    // The kernel judges the value and keeps it for the time after the lane.
+    let judged = steady(socket, real);
+    if judged.is_err() {
+        return Some(judged);
+    }
+    change(socket, slot, |connection, now| {
+        let Keepalive { on, idle, interval, count } = Keepalive::of(connection, now);
+        let ms = (value as u32).saturating_mul(1_000);
+        match name.1 {
+            libc::TCP_NODELAY => connection.set_nodelay(value != 0),
+            libc::TCP_CORK => connection.set_cork(value != 0),
+            libc::TCP_KEEPIDLE => connection.set_keepalive(now, on, ms, interval, count),
+            libc::TCP_KEEPINTVL => connection.set_keepalive(now, on, idle, ms, count),
+            libc::TCP_KEEPCNT => connection.set_keepalive(now, on, idle, interval, value as u32),
+            libc::TCP_USER_TIMEOUT => connection.set_user_timeout(value as u32),
+            _ => connection.set_quickack(value != 0),
+        }
+    })
+}
+
+/// A connection's keepalive settings; times in ms.
+struct Keepalive {
+    on: bool,
+    idle: u32,
+    interval: u32,
+    count: u32,
+}
+
+impl Keepalive {
+    fn of(connection: &Connection<'_>, now: Instant) -> Self {
+        let image = connection.tcb.image(FlowKey::default(), now);
+        Self {
+            on: image.flags & flag::KEEPALIVE != 0,
+            idle: image.keep_idle_ms,
+            interval: image.keep_interval_ms,
+            count: image.keep_count,
+        }
+    }
+}
+
+fn change(
+    socket: &Socket,
+    slot: u32,
+    change: impl FnOnce(&mut Connection<'_>, Instant),
+) -> Option<Result<c_int>> {
+    let mut engine = engine::get()?;
+    if socket.slot() != Some(slot) {
+        return None;
+    }
+    let now = sys::now();
+    engine.stack.with_connection(slot, now, |connection| change(connection, now))?;
+    engine.tell();
+    Some(Ok(0))
+}
+
+/// ioctl(2) on a TCP socket.
+pub fn ioctl(fd: RawFd, request: c_ulong, is_null: bool, store: &mut dyn FnMut(c_int), load: &mut dyn FnMut() -> c_int) -> Act<c_int> {
+    let Some(socket) = socket_of(fd) else { return Act::Real };
+    match request {
+        libc::FIONBIO if !is_null => {
+            socket.nonblocking.store(load() != 0, Relaxed);
+            Act::Real
+        }
+        libc::FIOASYNC => {
+            conn::pin(fd, Reason::SocketOption);
+            Act::Real
+        }
+        SIOCINQ | SIOCOUTQ | SIOCOUTQNSD if !is_null => queue_length(&socket, request, store),
+        libc::FIOCLEX | libc::FIONCLEX => Act::Real,
+        _ => needs_kernel(&socket, Reason::CallNotCarried),
+    }
+}
+
+fn queue_length(socket: &Ref<Socket>, request: c_ulong, store: &mut dyn FnMut(c_int)) -> Act<c_int> {
+    let Some(slot) = socket.slot() else { return needs_kernel(socket, Reason::CallNotCarried) };
+    let Some(mut engine) = engine::get() else { return Act::Real };
+    engine.pass(sys::now());
+    let Some(length) = length_of(&mut engine, socket, slot, request) else {
+        drop(engine);
+        return needs_kernel(socket, Reason::CallNotCarried);
+    };
+    store(length as c_int);
+    Act::Done(Ok(0))
+}
+
+fn length_of(engine: &mut Engine, socket: &Socket, slot: u32, request: c_ulong) -> Option<usize> {
+    if socket.slot() != Some(slot) {
+        return None;
+    }
+    let tcb = engine.stack.connection(slot)?.tcb;
+    Some(match request {
+        SIOCINQ => tcb.readable(),
+        SIOCOUTQ => tcb.unacked() + tcb.unsent(),
+        _ => tcb.unsent(),
+    })
+}
+
+/// fcntl(2), F_SETFL.
+pub fn status_flags(fd: RawFd, flags: c_int) {
+    let Some(socket) = socket_of(fd) else { return };
+    socket.nonblocking.store(flags & libc::O_NONBLOCK != 0, Relaxed);
+    if flags & libc::O_ASYNC != 0 {
+        conn::pin(fd, Reason::SocketOption);
+    }
+}
+
+/// listen(2) succeeded.
+pub fn listens(fd: RawFd) {
+    if let Some(socket) = socket_of(fd) {
+        socket.retry_at.store(u64::MAX, Relaxed);
+        socket.reason.store(Reason::Listening as u16, Relaxed);
+        engine::show(fd, &socket);
+    }
+}
+
+/// connect(2) was called: a connection is, or will be, there.
+pub fn connects(fd: RawFd) {
+    if let Some(socket) = socket_of(fd)
+        && socket.reason() == Reason::NotConnected
+    {
+        socket.reason.store(Reason::NotYetBusy as u16, Relaxed);
+        engine::show(fd, &socket);
+    }
+}

@@ -1,0 +1,248 @@
+//! poll(2) and select(2) over lanes and kernel descriptors at once.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::*;
+
+use libc::{c_int, nfds_t, pollfd, sigset_t};
+use underpass_stack::tcp::Instant;
+
+use super::{Act, peer_closed, socket_of, write_closed};
+use crate::doorbell::Waiters;
+use crate::engine::Engine;
+use crate::epoll_set::EpollSet;
+use crate::errno::Errno;
+use crate::fd::{self, Entry, Ref};
+use crate::policy::{self, Seen};
+use crate::socket::{Socket, Where};
+use crate::wait::{self, Ended, Sleep};
+use crate::{engine, sys};
+
+/// Kernel descriptors are looked at while lanes are busy no less often than this, ns.
+const KERNEL_LOOK: u64 = 32_000;
+
+/// One descriptor of a poll set.
+enum Watched {
+    /// A TCP socket, in whatever tier it is at the moment.
+    Socket(Ref<Socket>),
+    /// An epoll set, which may have lanes inside.
+    Set(Ref<EpollSet>),
+    /// The kernel's.
+    Plain,
+}
+
+/// What a lane's socket is ready for, as poll(2) bits.
+pub fn lane_events(engine: &mut Engine, socket: &Socket, slot: u32) -> c_int {
+    let low = socket.recv_low.load(Relaxed) as usize;
+    let Some(connection) = engine.stack.connection(slot) else { return 0 };
+    let (peer_closed, write_closed) = (peer_closed(connection.tcb), write_closed(connection.tcb));
+    let mut events = 0;
+    if connection.tcb.readable() >= low || peer_closed {
+        events |= c_int::from(libc::POLLIN | libc::POLLRDNORM);
+    }
+    if peer_closed {
+        events |= c_int::from(libc::POLLRDHUP);
+    }
+    if write_closed || connection.send_space() >= connection.snd.len() / 3 {
+        events |= c_int::from(libc::POLLOUT | libc::POLLWRNORM);
+    }
+    if peer_closed && write_closed {
+        events |= c_int::from(libc::POLLHUP);
+    }
+    events
+}
+
+/// A poll in progress.
+pub struct Poll<'a> {
+    fds: &'a mut [pollfd],
+    watched: Vec<Watched>,
+    kernel: Vec<pollfd>,
+    looked: Instant,
+}
+
+impl<'a> Poll<'a> {
+    /// `None`: no TCP socket among them that could be on a lane; the real call does it.
+    pub fn new(fds: &'a mut [pollfd]) -> Option<Self> {
+        if !crate::options::promotes() && engine::live() == 0 {
+            return None;
+        }
+        let watched: Vec<Watched> = fds.iter().map(|p| watched(p.fd)).collect();
+        if watched.iter().all(|w| matches!(w, Watched::Plain)) {
+            return None;
+        }
+        Some(Self { fds, watched, kernel: Vec::new(), looked: Instant::NEVER })
+    }
+
+    /// poll(2) until `deadline`, with `mask` meanwhile.
+    pub fn run(mut self, deadline: Option<Instant>, mask: Option<&sigset_t>) -> Act<c_int> {
+        for (p, w) in self.fds.iter().zip(&self.watched) {
+            if let Watched::Socket(socket) = w {
+                policy::observe(socket, p.fd, Seen::Call);
+            }
+        }
+        let places: Vec<Ref<Socket>> = self.sockets().cloned().collect();
+        let sets: Vec<Ref<EpollSet>> = self.sets().cloned().collect();
+        let waiters: Vec<&Waiters> = places.iter().map(|s| &s.waiters).chain(sets.iter().map(|s| &s.waiters)).collect();
+        self.split();
+        let kernel = self.kernel.clone();
+        let lanes = self.has_lanes();
+        let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes };
+        match wait::until(&sleep, |sure| self.look(sure)) {
+            Ok(n) => Act::Done(Ok(n)),
+            Err(Ended::Timeout) => Act::Done(Ok(self.clear())),
+            Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
+        }
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &Ref<Socket>> {
+        self.watched.iter().filter_map(|w| if let Watched::Socket(s) = w { Some(s) } else { None })
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &Ref<EpollSet>> {
+        self.watched.iter().filter_map(|w| if let Watched::Set(s) = w { Some(s) } else { None })
+    }
+
+    fn has_lanes(&self) -> bool {
+        self.sockets().any(|s| s.slot().is_some()) || self.sets().any(|s| s.lanes.load(Relaxed) > 0)
+    }
+
+    /// The kernel's view: descriptors of lanes are left out (poll ignores negative numbers).
+    fn split(&mut self) {
+        self.kernel.clear();
+        for (p, w) in self.fds.iter().zip(&self.watched) {
+            let laned = matches!(w, Watched::Socket(socket) if socket.place() != Where::Kernel);
+            self.kernel.push(pollfd { fd: if laned { -1 } else { p.fd }, events: p.events, revents: 0 });
+        }
+    }
+
+    fn look(&mut self, sure: bool) -> Option<c_int> {
+        if engine::has_work() {
+            engine::settle();
+        }
+        let ready = self.look_lanes(sure);
+        let now = sys::now();
+        if ready == 0 || sure || now.nanos_since(self.looked) >= KERNEL_LOOK {
+            if ready == 0 && !sure && now.nanos_since(self.looked) < KERNEL_LOOK {
+                return None;
+            }
+            self.looked = now;
+            let ready = ready + self.look_kernel();
+            return (ready > 0).then_some(ready);
+        }
+        Some(ready)
+    }
+
+    fn look_lanes(&mut self, sure: bool) -> c_int {
+        self.fds.iter_mut().for_each(|p| p.revents = 0);
+        if engine::live() == 0 {
+            return 0;
+        }
+        let Some(mut engine) = (if sure { engine::get() } else { engine::try_get() }) else { return 0 };
+        engine.pass(sys::now());
+        let mut ready = 0;
+        for (p, w) in self.fds.iter_mut().zip(&self.watched) {
+            let events = match w {
+                Watched::Socket(socket) => socket.slot().map_or(0, |slot| lane_events(&mut engine, socket, slot)),
+                Watched::Set(set) if set.lanes.load(Relaxed) > 0 => set_events(&mut engine, set),
+                _ => 0,
+            };
+            let always = libc::POLLERR | libc::POLLHUP;
+            p.revents = events as i16 & (p.events | always);
+            ready += c_int::from(p.revents != 0);
+        }
+        ready
+    }
+
+    fn look_kernel(&mut self) -> c_int {
+        self.split();
+        let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        if !matches!(sys::ppoll(&mut self.kernel, Some(none), None), Ok(n) if n > 0) {
+            return 0;
+        }
+        let mut ready = 0;
+        for (p, k) in self.fds.iter_mut().zip(&self.kernel) {
+            if k.revents != 0 {
+                ready += c_int::from(p.revents == 0);
+                p.revents |= k.revents;
+            }
+        }
+        ready
+    }
+
+    fn clear(&mut self) -> c_int {
+        self.fds.iter_mut().for_each(|p| p.revents = 0);
+        0
+    }
+}
+
+fn watched(fd: RawFd) -> Watched {
+    if fd < 0 || fd::is_plain(fd) {
+        return Watched::Plain;
+    }
+    if let Entry::Epoll(set) = fd::lookup(fd) {
+        return if set.sockets.load(Relaxed) > 0 { Watched::Set(set) } else { Watched::Plain };
+    }
+    match socket_of(fd) {
+        Some(socket) if !super::is_settled(&socket) => Watched::Socket(socket),
+        _ => Watched::Plain,
+    }
+}
+
+fn set_events(engine: &mut Engine, set: &EpollSet) -> c_int {
+    let mut mask = |socket: &Socket| socket.slot().map_or(0, |slot| lane_events(engine, socket, slot) as u32);
+    if set.members.lock().any_ready(&mut mask) { c_int::from(libc::POLLIN | libc::POLLRDNORM) } else { 0 }
+}
+
+/// poll(2): the real call unless one of the descriptors may be on a lane.
+pub fn poll(fds: Option<&mut [pollfd]>, deadline: Option<Instant>, mask: Option<&sigset_t>) -> Act<c_int> {
+    match fds.and_then(Poll::new) {
+        Some(poll) => poll.run(deadline, mask),
+        None => Act::Real,
+    }
+}
+
+/// A bound on the number of descriptors that poll(2) itself accepts here.
+pub const MAX_FDS: nfds_t = 1 << 20;
+
+/// select(2)'s three sets as a poll set.
+pub struct Select {
+    fds: Vec<pollfd>,
+}
+
+/// Bits that select(2) reports as readable, writable and exceptional (select(2), "Correspondence between select() and poll()
+/// notifications").
+const READ: i16 = libc::POLLRDNORM | libc::POLLRDBAND | libc::POLLIN | libc::POLLHUP | libc::POLLERR;
+const WRITE: i16 = libc::POLLWRBAND | libc::POLLWRNORM | libc::POLLOUT | libc::POLLERR;
+const EXCEPT: i16 = libc::POLLPRI;
+
+impl Select {
+    /// From what is set in the three sets below `count`.
+    pub fn new(count: c_int, is_set: impl Fn(usize, RawFd) -> bool) -> Self {
+        let asked = [libc::POLLIN | libc::POLLRDNORM, libc::POLLOUT | libc::POLLWRNORM, libc::POLLPRI];
+        let fds = (0..count)
+            .filter_map(|fd| {
+                let events = (0..3).filter(|&n| is_set(n, fd)).fold(0, |all, n| all | asked[n]);
+                (events != 0).then_some(pollfd { fd, events, revents: 0 })
+            })
+            .collect();
+        Self { fds }
+    }
+
+    /// Polls. After [`Act::Done`] with a count, [`Select::results`] tells which.
+    pub fn run(&mut self, deadline: Option<Instant>, mask: Option<&sigset_t>) -> Act<c_int> {
+        let act = poll(Some(&mut self.fds), deadline, mask);
+        match act {
+            Act::Done(Ok(_)) if self.fds.iter().any(|p| p.revents & libc::POLLNVAL != 0) => Act::Done(Err(Errno(libc::EBADF))),
+            Act::Done(Ok(_)) => Act::Done(Ok(self.results().count() as c_int)),
+            other => other,
+        }
+    }
+
+    /// Which set, which descriptor.
+    pub fn results(&self) -> impl Iterator<Item = (usize, RawFd)> {
+        let ready = |p: &pollfd, n: usize| {
+            let (asked, bits) = [(libc::POLLIN, READ), (libc::POLLOUT, WRITE), (libc::POLLPRI, EXCEPT)][n];
+            p.events & asked != 0 && p.revents & bits != 0
+        };
+        self.fds.iter().flat_map(move |p| (0..3).filter(move |&n| ready(p, n)).map(move |n| (n, p.fd)))
+    }
+}

@@ -1,0 +1,240 @@
+//! recv(2) and its kin.
+
+use std::io::IoSliceMut;
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::*;
+
+use libc::{c_int, pollfd};
+use underpass_stack::lane::Reason;
+
+use super::{Act, interrupted, is_settled, needs_kernel, peer_closed};
+use crate::errno::Errno;
+use crate::fd::Ref;
+use crate::policy::{self, Seen};
+use crate::socket::{Socket, Where};
+use crate::wait::{self, Ended, Sleep};
+use crate::{engine, sys};
+
+/// Flags that the lane carries exactly.
+const CARRIED: c_int = libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_WAITALL | libc::MSG_TRUNC | libc::MSG_NOSIGNAL | libc::MSG_CMSG_CLOEXEC;
+
+/// The places that a call fills, in order, and how far it has come.
+pub struct Scatter<'a, 'b> {
+    bufs: &'a mut [IoSliceMut<'b>],
+    index: usize,
+    at: usize,
+    done: usize,
+    len: usize,
+}
+
+impl<'a, 'b> Scatter<'a, 'b> {
+    /// Nothing filled yet.
+    pub fn new(bufs: &'a mut [IoSliceMut<'b>]) -> Self {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        Self { bufs, index: 0, at: 0, done: 0, len }
+    }
+
+    fn left(&self) -> usize {
+        self.len - self.done
+    }
+
+    /// The next place with room.
+    fn next(&mut self) -> Option<&mut [u8]> {
+        while self.index < self.bufs.len() && self.at == self.bufs[self.index].len() {
+            self.index += 1;
+            self.at = 0;
+        }
+        self.bufs.get_mut(self.index).map(|buf| &mut buf[self.at..])
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.at += n;
+        self.done += n;
+    }
+}
+
+/// What a try on one tier came to.
+enum Step {
+    /// The call is over with what has been received.
+    Over,
+    /// It failed.
+    Failed(Errno),
+    /// Nothing more is there now.
+    Dry,
+    /// The tier changed.
+    Moved,
+}
+
+/// Receives on a TCP socket.
+pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_int) -> Act<usize> {
+    if flags & !CARRIED != 0 {
+        return needs_kernel(socket, if flags & libc::MSG_OOB != 0 { Reason::Urgent } else { Reason::CallNotCarried });
+    }
+    if into.done == 0 && is_settled(socket) {
+        return Act::Real;
+    }
+    policy::observe(socket, fd, Seen::Call);
+    let blocking = flags & libc::MSG_DONTWAIT == 0 && !socket.nonblocking.load(Relaxed);
+    let timeout = socket.recv_timeout.load(Relaxed);
+    let deadline = (timeout != 0).then(|| sys::now().after(timeout));
+    loop {
+        let step = match socket.place() {
+            Where::Changing => {
+                socket.await_change();
+                Step::Moved
+            }
+            Where::Kernel => from_kernel(socket, fd, into, flags),
+            Where::Lane(slot) => from_lane(socket, slot, into, flags),
+        };
+        match step {
+            Step::Moved => continue,
+            Step::Over => return Act::Done(Ok(into.done)),
+            Step::Failed(_) if into.done > 0 => return Act::Done(Ok(into.done)),
+            Step::Failed(errno) => return Act::Done(Err(errno)),
+            Step::Dry => {}
+        }
+        if !blocking {
+            policy::observe(socket, fd, Seen::Wait);
+            return Act::Done(if into.done > 0 { Ok(into.done) } else { Err(Errno(libc::EAGAIN)) });
+        }
+        if policy::observe(socket, fd, Seen::Wait) {
+            continue;
+        }
+        match await_bytes(socket, fd, wanted(socket, into, flags) - counted(into, flags), deadline) {
+            Ok(()) => {}
+            Err(_) if into.done > 0 => return Act::Done(Ok(into.done)),
+            Err(Ended::Timeout) => return Act::Done(Err(Errno(libc::EAGAIN))),
+            Err(Ended::Signal) => return interrupted(timeout != 0),
+        }
+    }
+}
+
+/// Bytes after which a blocking call returns (SO_RCVLOWAT, MSG_WAITALL).
+fn wanted(socket: &Socket, into: &Scatter<'_, '_>, flags: c_int) -> usize {
+    let low = if flags & libc::MSG_WAITALL != 0 { into.len } else { socket.recv_low.load(Relaxed) as usize };
+    low.clamp(1, into.len.max(1))
+}
+
+/// Bytes that no longer lie in the queue: with MSG_PEEK they all still do.
+fn counted(into: &Scatter<'_, '_>, flags: c_int) -> usize {
+    if flags & libc::MSG_PEEK != 0 { 0 } else { into.done }
+}
+
+fn from_kernel(socket: &Socket, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_int) -> Step {
+    let Some(_inside) = socket.enter_kernel() else { return Step::Moved };
+    if into.len == 0 {
+        return match sys::recv(fd, &mut [], flags | libc::MSG_DONTWAIT) {
+            Ok(_) => Step::Over,
+            Err(errno) => Step::Failed(errno),
+        };
+    }
+    let want = wanted(socket, into, flags);
+    let flags = (flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
+    while let Some(room) = into.next() {
+        let asked = room.len();
+        match sys::recv(fd, room, flags) {
+            Ok(0) => return Step::Over,
+            Ok(n) => {
+                into.advance(n.min(asked));
+                // A peek sees the same bytes again; MSG_TRUNC tells the whole length, which is the caller's to know.
+                if flags & (libc::MSG_PEEK | libc::MSG_TRUNC) != 0 {
+                    into.done = into.done.max(n);
+                    return Step::Over;
+                }
+                if n < asked {
+                    break;
+                }
+            }
+            Err(Errno(libc::EAGAIN)) => break,
+            Err(errno) => return Step::Failed(errno),
+        }
+    }
+    if into.done >= want { Step::Over } else { Step::Dry }
+}
+
+fn from_lane(socket: &Socket, slot: u32, into: &mut Scatter<'_, '_>, flags: c_int) -> Step {
+    let want = wanted(socket, into, flags);
+    let Some(mut engine) = engine::get() else { return Step::Moved };
+    if socket.slot() != Some(slot) {
+        return Step::Moved;
+    }
+    let now = sys::now();
+    let readable = engine.stack.connection(slot).map_or(0, |c| c.tcb.readable());
+    if readable < into.left().max(1) {
+        engine.pass(now);
+    }
+    let Some(connection) = engine.stack.connection(slot) else { return Step::Moved };
+    let (readable, ended) = (connection.tcb.readable(), peer_closed(connection.tcb));
+    if readable == 0 {
+        return if ended || into.len == 0 { Step::Over } else { Step::Dry };
+    }
+    if flags & libc::MSG_PEEK != 0 {
+        if readable < want && !ended {
+            return Step::Dry;
+        }
+        peek(&mut engine, slot, into);
+        return Step::Over;
+    }
+    if flags & libc::MSG_TRUNC != 0 {
+        let left = into.left();
+        into.done += engine.stack.discard(slot, left).unwrap_or(0);
+    } else {
+        take(&mut engine, slot, into);
+    }
+    engine.flush(now);
+    if into.done >= want || ended { Step::Over } else { Step::Dry }
+}
+
+fn take(engine: &mut engine::Engine, slot: u32, into: &mut Scatter<'_, '_>) {
+    while let Some(room) = into.next() {
+        let n = engine.stack.recv(slot, room, None).unwrap_or(0);
+        if n == 0 {
+            break;
+        }
+        into.advance(n);
+    }
+}
+
+fn peek(engine: &mut engine::Engine, slot: u32, into: &mut Scatter<'_, '_>) {
+    let mut offset = 0;
+    while let Some(room) = into.next() {
+        let n = engine.stack.recv(slot, room, Some(offset)).unwrap_or(0);
+        if n == 0 {
+            break;
+        }
+        offset += n;
+        into.advance(n);
+    }
+}
+
+/// Waits until `missing` bytes, the end of the stream, an error or another tier is there.
+fn await_bytes(socket: &Socket, fd: RawFd, missing: usize, deadline: Option<underpass_stack::tcp::Instant>) -> Result<(), Ended> {
+    let Where::Lane(slot) = socket.place() else {
+        let kernel = [pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 }];
+        let sleep = Sleep { places: &[&socket.waiters], kernel: &kernel, deadline, ..Sleep::default() };
+        return wait::until(&sleep, |_| kernel_has(socket, &kernel));
+    };
+    let sleep = Sleep { places: &[&socket.waiters], deadline, lanes: true, ..Sleep::default() };
+    wait::until(&sleep, |sure| {
+        if engine::has_work() {
+            engine::settle();
+        }
+        if socket.slot() != Some(slot) {
+            return Some(());
+        }
+        let mut engine = if sure { engine::get() } else { engine::try_get() }?;
+        engine.pass(sys::now());
+        let tcb = engine.stack.connection(slot)?.tcb;
+        (tcb.readable() >= missing.max(1) || peer_closed(tcb)).then_some(())
+    })
+}
+
+/// Has the kernel something for a waiting call, or did the socket leave its tier?
+pub fn kernel_has(socket: &Socket, kernel: &[pollfd]) -> Option<()> {
+    if socket.place() != Where::Kernel {
+        return Some(());
+    }
+    let mut fds = kernel.to_vec();
+    let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(sys::ppoll(&mut fds, Some(none), None), Ok(n) if n > 0).then_some(())
+}

@@ -1,0 +1,253 @@
+//! The process's one stack, behind one lock, and who owns which slot.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+
+use parking_lot::{Mutex, MutexGuard};
+use underpass_stack::lane::{Reason, Tier};
+use underpass_stack::stack::{Event, Stack, event};
+use underpass_stack::stats::Counter;
+use underpass_stack::tcp::Instant;
+
+use crate::errno::{Errno, Result};
+use crate::fd::{self, Ref};
+use crate::socket::Socket;
+use crate::{log, options, sys, tier};
+
+/// The stack and the sockets of its slots.
+pub struct Engine {
+    /// The stack.
+    pub stack: Stack,
+    owners: Vec<Option<Ref<Socket>>>,
+    events: Vec<Event>,
+    demotions: Vec<(Ref<Socket>, Reason)>,
+    xsk_fds: Vec<RawFd>,
+}
+
+static ENGINE: Mutex<Option<Engine>> = parking_lot::const_mutex(None);
+/// Passes made by application threads; the helper watches it.
+static PASSES: AtomicU64 = AtomicU64::new(0);
+/// Something waits to be done without the lock: demotions, leftovers.
+static WORK: AtomicBool = AtomicBool::new(false);
+/// The earliest timer (ns), 0 for none: read without the lock.
+static DEADLINE: AtomicU64 = AtomicU64::new(0);
+/// Connections on the lane.
+static LIVE: AtomicU64 = AtomicU64::new(0);
+/// What the shim counts itself, added to the arena's counters from time to time.
+static COUNTS: [AtomicU64; Counter::ALL.len()] = [const { AtomicU64::new(0) }; Counter::ALL.len()];
+
+/// Adds to a counter, without the lock.
+pub fn count(counter: Counter, n: u64) {
+    COUNTS[counter as usize].fetch_add(n, Relaxed);
+}
+
+/// The lock, with the stack in it or not.
+pub fn lock() -> MutexGuard<'static, Option<Engine>> {
+    ENGINE.lock()
+}
+
+/// The mutex, for the handlers of fork(2).
+pub fn mutex() -> &'static Mutex<Option<Engine>> {
+    &ENGINE
+}
+
+/// After fork(2), in the child: the stack is the parent's. Its mappings are not here (MADV_DONTFORK), so nothing of it may be
+/// dropped, only forgotten.
+pub fn leave_to_parent() {
+    std::mem::forget(ENGINE.lock().take());
+    LIVE.store(0, Relaxed);
+    DEADLINE.store(0, Relaxed);
+    WORK.store(false, Relaxed);
+}
+
+/// The stack, if there is one.
+pub fn get() -> Option<parking_lot::MappedMutexGuard<'static, Engine>> {
+    MutexGuard::try_map(ENGINE.lock(), Option::as_mut).ok()
+}
+
+/// The stack, if there is one and nobody else is at work in it.
+pub fn try_get() -> Option<parking_lot::MappedMutexGuard<'static, Engine>> {
+    MutexGuard::try_map(ENGINE.try_lock()?, Option::as_mut).ok()
+}
+
+/// The stack, made if there is none.
+pub fn ensure() -> Result<parking_lot::MappedMutexGuard<'static, Engine>> {
+    let mut guard = ENGINE.lock();
+    if guard.is_none() {
+        let stack = Stack::new(&options::stack_name(), sys::getpid(), sys::realtime()).map_err(Errno::from)?;
+        if let Some(fd) = stack.arena().fd() {
+            fd::set_own(fd.as_raw_fd());
+        }
+        *guard = Some(Engine { stack, owners: Vec::new(), events: Vec::new(), demotions: Vec::new(), xsk_fds: Vec::new() });
+    }
+    MutexGuard::try_map(guard, Option::as_mut).map_err(|_| Errno(libc::ENOMEM))
+}
+
+/// Connections on the lane, without the lock.
+pub fn live() -> u64 {
+    LIVE.load(Relaxed)
+}
+
+/// Passes of application threads so far, without the lock.
+pub fn passes() -> u64 {
+    PASSES.load(Relaxed)
+}
+
+/// The earliest timer, without the lock.
+pub fn deadline() -> Option<Instant> {
+    let at = DEADLINE.load(Relaxed);
+    (at != 0).then_some(Instant(at))
+}
+
+/// Does something wait for [`settle`]?
+pub fn has_work() -> bool {
+    WORK.load(Relaxed)
+}
+
+impl Engine {
+    /// One run over rings and timers, and the news told to whom it concerns. Returns the frames received.
+    pub fn pass(&mut self, now: Instant) -> usize {
+        let frames = self.stack.pass(now);
+        PASSES.store(PASSES.load(Relaxed) + 1, Relaxed);
+        self.tell();
+        frames
+    }
+
+    /// After any change to the stack: events go to their sockets, the helper learns of timers.
+    pub fn tell(&mut self) {
+        if self.stack.has_events() {
+            self.tell_events();
+        }
+        if self.stack.has_leftovers() {
+            WORK.store(true, Relaxed);
+        }
+        DEADLINE.store(self.stack.next_deadline().map_or(0, |at| at.0), Relaxed);
+    }
+
+    fn tell_events(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        self.stack.take_events(&mut events);
+        for event in events.drain(..) {
+            let Some(Some(socket)) = self.owners.get(event.slot as usize) else { continue };
+            for (set, fd) in socket.sets.lock().iter() {
+                set.mark(*fd);
+            }
+            socket.waiters.ring();
+            if event.bits & event::DEMOTE != 0 {
+                self.demotions.push((socket.clone(), demotion_reason(event.bits)));
+                WORK.store(true, Relaxed);
+            }
+        }
+        self.events = events;
+    }
+
+    /// Sends what a call has queued.
+    pub fn flush(&mut self, now: Instant) {
+        self.stack.send_touched(now);
+        self.tell();
+    }
+
+    /// Enters the owner of a slot.
+    pub fn set_owner(&mut self, slot: u32, owner: Option<Ref<Socket>>) {
+        let at = slot as usize;
+        if self.owners.len() <= at {
+            self.owners.resize_with(at + 1, || None);
+        }
+        self.owners[at] = owner;
+        LIVE.store(self.stack.live() as u64, Relaxed);
+    }
+
+    /// The owner of a slot.
+    pub fn owner(&self, slot: u32) -> Option<Ref<Socket>> {
+        self.owners.get(slot as usize)?.clone()
+    }
+
+    /// Every socket on the lane.
+    pub fn owners(&self) -> Vec<Ref<Socket>> {
+        self.owners.iter().flatten().cloned().collect()
+    }
+
+    /// The AF_XDP sockets to sleep on.
+    pub fn xsk_fds(&self) -> &[RawFd] {
+        &self.xsk_fds
+    }
+
+    /// After an attachment: the AF_XDP sockets are the library's own descriptors.
+    pub fn note_xsk_fds(&mut self) {
+        self.xsk_fds = self.stack.wait_fds().map(|fd| fd.as_raw_fd()).collect();
+        self.xsk_fds.iter().for_each(|&fd| fd::set_own(fd));
+        for (_, port) in self.stack.ports() {
+            if let Some(fd) = port.umem_fd() {
+                fd::set_own(fd.as_raw_fd());
+            }
+        }
+    }
+
+    /// Adds the shim's own counts to the arena's.
+    pub fn publish_counts(&mut self) {
+        let stats = self.stack.stats();
+        for (&counter, cell) in Counter::ALL.iter().zip(&COUNTS) {
+            if cell.load(Relaxed) != 0 {
+                stats.add(counter, cell.swap(0, Relaxed));
+            }
+        }
+    }
+
+    /// Shows a socket on the board.
+    pub fn show(&mut self, fd: RawFd, socket: &Socket) {
+        let Some(entry) = self.stack.board_mut(fd) else { return };
+        entry.kind = 1;
+        entry.tier = if socket.slot().is_some() { Tier::Xdp } else { Tier::Kernel } as u8;
+        entry.reason = socket.reason.load(Relaxed);
+        entry.slot = socket.slot().unwrap_or(u32::MAX);
+        entry.inode = socket.inode.load(Relaxed);
+        entry.promoted = socket.moves[0].load(Relaxed);
+        entry.demoted = socket.moves[1].load(Relaxed);
+    }
+
+    /// Takes a descriptor off the board.
+    pub fn hide(&mut self, fd: RawFd) {
+        if let Some(entry) = self.stack.board_mut(fd) {
+            *entry = Default::default();
+        }
+    }
+}
+
+fn demotion_reason(bits: u8) -> Reason {
+    match bits {
+        bits if bits & event::RESET != 0 => Reason::PeerReset,
+        bits if bits & event::URGENT != 0 => Reason::Urgent,
+        _ => Reason::Timeouts,
+    }
+}
+
+/// Does what a pass left to be done without the lock: demotions that the engine asked for, leftovers.
+pub fn settle() {
+    if !WORK.swap(false, Relaxed) {
+        return;
+    }
+    let (demotions, leftovers) = match get() {
+        Some(mut engine) => (std::mem::take(&mut engine.demotions), engine.stack.take_leftovers()),
+        None => return,
+    };
+    for (socket, reason) in demotions {
+        if let Err(reason) = tier::demote(&socket, reason) {
+            log::warn(format_args!("a connection stays on the lane: {}", reason.text()));
+        }
+    }
+    tier::inject(leftovers);
+}
+
+/// Shows a socket on the board, if there is a stack.
+pub fn show(fd: RawFd, socket: &Socket) {
+    if let Ok(mut engine) = ensure() {
+        engine.show(fd, socket);
+    }
+}
+
+/// Takes a descriptor off the board.
+pub fn hide(fd: RawFd) {
+    if let Some(mut engine) = get() {
+        engine.hide(fd);
+    }
+}

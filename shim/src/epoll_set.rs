@@ -1,0 +1,219 @@
+//! An epoll set of the program: the real one, and what we know of the TCP sockets in it.
+//!
+//! The kernel set stays complete: a socket on a lane is in it with no events, so that its removal, `EEXIST` and the like
+//! stay the kernel's business. Lane readiness is kept in a queue beside it, so waiting costs only what is ready.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::*};
+
+use parking_lot::Mutex;
+
+use crate::doorbell::Waiters;
+use crate::fd::{Pool, Record, Ref};
+use crate::socket::Socket;
+
+/// Bits that say how, not what (they survive a one-shot's disarming).
+pub const MODE_BITS: u32 = (libc::EPOLLET | libc::EPOLLONESHOT | libc::EPOLLWAKEUP | libc::EPOLLEXCLUSIVE) as u32;
+
+/// One TCP socket in a set.
+pub struct Member {
+    /// The socket.
+    pub socket: Ref<Socket>,
+    /// What the program asked for.
+    pub events: u32,
+    /// What it wants to be told.
+    pub data: u64,
+    /// On a lane: the kernel's entry is silent.
+    pub laned: bool,
+    /// In the ready queue.
+    queued: bool,
+    /// A one-shot that has fired.
+    pub disarmed: bool,
+}
+
+/// The set's members and the queue of those that may be ready.
+#[derive(Default)]
+pub struct Members {
+    by_fd: HashMap<RawFd, Member>,
+    ready: VecDeque<RawFd>,
+}
+
+/// One epoll set.
+pub struct EpollSet {
+    refs: AtomicU32,
+    fds: AtomicU32,
+    /// Its (first) descriptor.
+    pub fd: AtomicI32,
+    /// The TCP sockets.
+    pub members: Mutex<Members>,
+    /// How many members are on lanes.
+    pub lanes: AtomicU32,
+    /// How many TCP sockets are in it.
+    pub sockets: AtomicU32,
+    /// Threads that wait on the set.
+    pub waiters: Waiters,
+    /// The set is itself watched by another epoll set: its sockets stay in the kernel.
+    pub nested: AtomicBool,
+    /// When the kernel part was last looked at (CLOCK_MONOTONIC, ns).
+    pub looked: AtomicU64,
+}
+
+static POOL: Pool<EpollSet> = Pool::new();
+
+impl Record for EpollSet {
+    const TAG: usize = 2;
+    fn refs(&self) -> &AtomicU32 {
+        &self.refs
+    }
+    fn fds(&self) -> &AtomicU32 {
+        &self.fds
+    }
+    fn recycle(&'static self) {
+        let old = std::mem::take(&mut *self.members.lock());
+        drop(old);
+        POOL.put(self);
+    }
+}
+
+impl EpollSet {
+    fn blank() -> Self {
+        Self {
+            refs: AtomicU32::new(0),
+            fds: AtomicU32::new(0),
+            fd: AtomicI32::new(-1),
+            members: Mutex::new(Members::default()),
+            lanes: AtomicU32::new(0),
+            sockets: AtomicU32::new(0),
+            waiters: Waiters::new(),
+            nested: AtomicBool::new(false),
+            looked: AtomicU64::new(0),
+        }
+    }
+
+    /// A record for a new set.
+    pub fn open(fd: RawFd) -> Ref<Self> {
+        let set = POOL.take(Self::blank);
+        set.fd.store(fd, Relaxed);
+        set.fds.store(0, Relaxed);
+        set.lanes.store(0, Relaxed);
+        set.sockets.store(0, Relaxed);
+        set.nested.store(false, Relaxed);
+        set.looked.store(0, Relaxed);
+        set
+    }
+
+    /// A member's socket has something to tell, or changed its tier: it may be ready.
+    pub fn mark(&self, fd: RawFd) {
+        self.members.lock().mark(fd);
+        self.waiters.ring();
+    }
+
+    /// Recounts what the fast path looks at.
+    pub fn recount(&self, members: &Members) {
+        self.sockets.store(members.by_fd.len() as u32, SeqCst);
+        self.lanes.store(members.by_fd.values().filter(|m| m.laned).count() as u32, SeqCst);
+    }
+
+    /// The set's last descriptor is closed: its sockets forget it.
+    pub fn close(this: &Ref<Self>) {
+        let members = std::mem::take(&mut *this.members.lock());
+        for member in members.by_fd.values() {
+            member.socket.sets.lock().retain(|(set, _)| !set.is(this));
+        }
+        this.sockets.store(0, SeqCst);
+        this.lanes.store(0, SeqCst);
+    }
+}
+
+impl Members {
+    /// Puts a laned member in the ready queue.
+    pub fn mark(&mut self, fd: RawFd) {
+        if let Some(member) = self.by_fd.get_mut(&fd)
+            && member.laned
+            && !member.queued
+        {
+            member.queued = true;
+            self.ready.push_back(fd);
+        }
+    }
+
+    /// Enters or changes a member.
+    pub fn set(&mut self, fd: RawFd, socket: &Ref<Socket>, events: u32, data: u64) {
+        let member = self.by_fd.entry(fd).or_insert_with(|| Member {
+            socket: socket.clone(),
+            events,
+            data,
+            laned: false,
+            queued: false,
+            disarmed: false,
+        });
+        member.events = events;
+        member.data = data;
+        member.disarmed = false;
+    }
+
+    /// A member, to be changed.
+    pub fn get_mut(&mut self, fd: RawFd) -> Option<&mut Member> {
+        self.by_fd.get_mut(&fd)
+    }
+
+    /// Takes a member out.
+    pub fn remove(&mut self, fd: RawFd) -> Option<Member> {
+        self.by_fd.remove(&fd)
+    }
+
+    /// The members with their descriptors.
+    pub fn iter(&self) -> impl Iterator<Item = (RawFd, &Member)> {
+        self.by_fd.iter().map(|(fd, member)| (*fd, member))
+    }
+
+    /// Goes once through the ready queue: `mask` tells a socket's readiness, `emit` takes an event. Level-triggered members stay
+    /// queued while they are ready. Stops at `max` events.
+    pub fn collect(&mut self, max: usize, mask: &mut dyn FnMut(&Socket) -> u32, emit: &mut dyn FnMut(u32, u64)) -> usize {
+        let mut emitted = 0;
+        for _ in 0..self.ready.len() {
+            if emitted == max {
+                break;
+            }
+            let Some(fd) = self.ready.pop_front() else { break };
+            let Some(member) = self.by_fd.get_mut(&fd) else { continue };
+            member.queued = false;
+            if !member.laned || member.disarmed {
+                continue;
+            }
+            let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+            let events = mask(&member.socket) & (member.events | always) & !MODE_BITS;
+            if events == 0 {
+                continue;
+            }
+            emit(events, member.data);
+            emitted += 1;
+            if member.events & libc::EPOLLONESHOT as u32 != 0 {
+                member.disarmed = true;
+            } else if member.events & libc::EPOLLET as u32 == 0 {
+                member.queued = true;
+                self.ready.push_back(fd);
+            }
+        }
+        emitted
+    }
+
+    /// Is a member ready, without taking it?
+    pub fn any_ready(&self, mask: &mut dyn FnMut(&Socket) -> u32) -> bool {
+        let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+        self.ready.iter().filter_map(|fd| self.by_fd.get(fd)).any(|member| {
+            member.laned && !member.disarmed && mask(&member.socket) & (member.events | always) & !MODE_BITS != 0
+        })
+    }
+}
+
+/// The pool's lock, to be held across fork(2).
+pub fn pool_lock() -> parking_lot::MutexGuard<'static, Vec<&'static EpollSet>> {
+    POOL.raw_lock()
+}
+
+/// The pool's mutex, for the handlers of fork(2).
+pub fn pool() -> &'static Mutex<Vec<&'static EpollSet>> {
+    POOL.mutex()
+}

@@ -1,0 +1,255 @@
+//! The fd table: what each descriptor of the program is to us. One load tells a plain descriptor from ours.
+//!
+//! Entries point to records of type-stable pools (never freed, used again), so that a thread which still looks at an entry while
+//! another closes the descriptor reads a valid record and finds out. One of the files with `unsafe`.
+
+use std::ops::Deref;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::*};
+
+use crate::epoll_set::EpollSet;
+use crate::socket::Socket;
+
+const CHUNK: usize = 4096;
+const CHUNKS: usize = 256;
+
+const UNKNOWN: usize = 0;
+const PLAIN: usize = 1;
+/// Low bit pattern of an epoll set's entry.
+const EPOLL: usize = 2;
+/// Low bit pattern of one of our own descriptors.
+const OWN: usize = 3;
+const TAG: usize = 3;
+
+type Chunk = [AtomicUsize; CHUNK];
+
+static TABLE: [AtomicPtr<Chunk>; CHUNKS] = [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
+
+/// What a descriptor is.
+pub enum Entry {
+    /// Not looked at yet.
+    Unknown,
+    /// Nothing of ours.
+    Plain,
+    /// The library's own descriptor, which the program must not close.
+    Own,
+    /// A TCP socket.
+    Socket(Ref<Socket>),
+    /// An epoll set.
+    Epoll(Ref<EpollSet>),
+}
+
+/// What several descriptors (dup) and calls in progress share.
+pub trait Record: Sync + 'static {
+    /// References held: table entries and calls in progress.
+    fn refs(&self) -> &AtomicU32;
+    /// Table entries that name the record.
+    fn fds(&self) -> &AtomicU32;
+    /// The last reference is gone: make it ready for the next use.
+    fn recycle(&'static self);
+    /// Low bits of an entry that points to such a record.
+    const TAG: usize;
+}
+
+/// A counted reference to a record.
+pub struct Ref<T: Record>(&'static T);
+
+impl<T: Record> Ref<T> {
+    /// Takes over a reference that is already counted.
+    pub fn adopt(record: &'static T) -> Self {
+        Self(record)
+    }
+
+    /// Counts one more, unless the record is already on its way back to the pool.
+    fn try_new(record: &'static T) -> Option<Self> {
+        let count = record.refs();
+        count.fetch_update(AcqRel, Acquire, |n| (n > 0).then_some(n + 1)).ok().map(|_| Self(record))
+    }
+
+    /// Are both the same record?
+    pub fn is(&self, other: &T) -> bool {
+        std::ptr::eq(self.0, other)
+    }
+
+    /// The record itself, which is never freed.
+    pub fn record(&self) -> &'static T {
+        self.0
+    }
+}
+
+impl<T: Record> Clone for Ref<T> {
+    fn clone(&self) -> Self {
+        self.0.refs().fetch_add(1, AcqRel);
+        Self(self.0)
+    }
+}
+
+impl<T: Record> Drop for Ref<T> {
+    fn drop(&mut self) {
+        if self.0.refs().fetch_sub(1, AcqRel) == 1 {
+            self.0.recycle();
+        }
+    }
+}
+
+impl<T: Record> Deref for Ref<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.0
+    }
+}
+
+#[inline]
+fn cell(fd: RawFd) -> Option<&'static AtomicUsize> {
+    let fd = usize::try_from(fd).ok()?;
+    let chunk = TABLE.get(fd / CHUNK)?.load(Acquire);
+    // SAFETY: a chunk is never freed once it is in the table.
+    let chunk = unsafe { chunk.as_ref() }?;
+    Some(&chunk[fd % CHUNK])
+}
+
+fn cell_or_make(fd: RawFd) -> Option<&'static AtomicUsize> {
+    if let Some(cell) = cell(fd) {
+        return Some(cell);
+    }
+    let place = TABLE.get(usize::try_from(fd).ok()? / CHUNK)?;
+    let fresh: Box<Chunk> = Box::new([const { AtomicUsize::new(UNKNOWN) }; CHUNK]);
+    let fresh = Box::into_raw(fresh);
+    if place.compare_exchange(std::ptr::null_mut(), fresh, AcqRel, Acquire).is_err() {
+        // SAFETY: `fresh` came from a Box a line ago and nobody else has seen it.
+        drop(unsafe { Box::from_raw(fresh) });
+    }
+    cell(fd)
+}
+
+/// Is the descriptor known to be nothing of ours? The one load of the fast path.
+#[inline]
+pub fn is_plain(fd: RawFd) -> bool {
+    cell(fd).is_some_and(|cell| cell.load(Relaxed) == PLAIN)
+}
+
+/// What the descriptor is, holding a reference.
+pub fn lookup(fd: RawFd) -> Entry {
+    let Some(cell) = cell(fd) else { return Entry::Unknown };
+    loop {
+        let raw = cell.load(Acquire);
+        match raw {
+            UNKNOWN => return Entry::Unknown,
+            PLAIN => return Entry::Plain,
+            OWN => return Entry::Own,
+            _ => {}
+        }
+        let found = if raw & TAG == EPOLL { reference::<EpollSet>(raw).map(Entry::Epoll) } else { reference::<Socket>(raw).map(Entry::Socket) };
+        if let Some(entry) = found
+            && cell.load(Acquire) == raw
+        {
+            return entry;
+        }
+    }
+}
+
+fn reference<T: Record>(raw: usize) -> Option<Ref<T>> {
+    // SAFETY: entries with this tag are only ever made from `&'static T` of a pool that is never freed.
+    Ref::try_new(unsafe { &*((raw & !TAG) as *const T) })
+}
+
+fn raw_of<T: Record>(record: &'static T) -> usize {
+    std::ptr::from_ref(record) as usize | T::TAG
+}
+
+fn swap(fd: RawFd, raw: usize) {
+    if let Some(cell) = cell_or_make(fd) {
+        drop_entry(cell.swap(raw, AcqRel));
+    }
+}
+
+/// Takes away the entry's count and reference.
+fn drop_entry(raw: usize) {
+    match raw {
+        UNKNOWN | PLAIN | OWN => {}
+        raw if raw & TAG == EPOLL => release::<EpollSet>(raw),
+        raw => release::<Socket>(raw),
+    }
+}
+
+fn release<T: Record>(raw: usize) {
+    // SAFETY: as in `reference`; the entry held a reference, which passes to `held`.
+    let held = Ref::<T>(unsafe { &*((raw & !TAG) as *const T) });
+    held.fds().fetch_sub(1, AcqRel);
+}
+
+/// Enters a record for a descriptor; whatever stood there is released.
+pub fn set<T: Record>(fd: RawFd, record: &Ref<T>) {
+    record.fds().fetch_add(1, AcqRel);
+    let held = record.clone();
+    std::mem::forget(held);
+    swap(fd, raw_of(record.record()));
+}
+
+/// Marks a descriptor as nothing of ours.
+pub fn set_plain(fd: RawFd) {
+    swap(fd, PLAIN);
+}
+
+/// Marks a descriptor as the library's own.
+pub fn set_own(fd: RawFd) {
+    swap(fd, OWN);
+}
+
+/// Forgets a descriptor: the number may come back as anything.
+pub fn clear(fd: RawFd) {
+    if let Some(cell) = cell(fd) {
+        drop_entry(cell.swap(UNKNOWN, AcqRel));
+    }
+}
+
+/// Calls `f` with every descriptor that has an entry of ours (sockets, epoll sets, own descriptors).
+pub fn for_each(mut f: impl FnMut(RawFd, Entry)) {
+    for (n, chunk) in TABLE.iter().enumerate() {
+        // SAFETY: as in `cell`.
+        let Some(chunk) = (unsafe { chunk.load(Acquire).as_ref() }) else { continue };
+        for (m, cell) in chunk.iter().enumerate() {
+            if cell.load(Relaxed) > PLAIN {
+                let fd = (n * CHUNK + m) as RawFd;
+                f(fd, lookup(fd));
+            }
+        }
+    }
+}
+
+/// Records of one kind that are used again and never freed.
+pub struct Pool<T: 'static> {
+    free: parking_lot::Mutex<Vec<&'static T>>,
+}
+
+impl<T: Record> Pool<T> {
+    /// An empty pool.
+    pub const fn new() -> Self {
+        Self { free: parking_lot::const_mutex(Vec::new()) }
+    }
+
+    /// A record with one reference: a used one, or a new one.
+    pub fn take(&self, make: impl FnOnce() -> T) -> Ref<T> {
+        let used = self.free.lock().pop();
+        let record = used.unwrap_or_else(|| Box::leak(Box::new(make())));
+        record.refs().store(1, Release);
+        Ref::adopt(record)
+    }
+
+    /// Puts a record back whose references are all gone.
+    pub fn put(&self, record: &'static T) {
+        self.free.lock().push(record);
+    }
+
+    /// The mutex, for the handlers of fork(2).
+    pub fn mutex(&self) -> &parking_lot::Mutex<Vec<&'static T>> {
+        &self.free
+    }
+
+    /// The lock, to be held across fork(2).
+    pub fn raw_lock(&self) -> parking_lot::MutexGuard<'_, Vec<&'static T>> {
+        self.free.lock()
+    }
+}
+
+const _: () = assert!(align_of::<Socket>() >= 4 && align_of::<EpollSet>() >= 4);

@@ -1,0 +1,87 @@
+//! Which sockets other processes hold too: a small page that parent and children share, with a count for every socket that
+//! crossed a fork. One of the files with `unsafe`.
+//!
+//! A count that is not taken back (a child killed, an exec) only keeps its socket in the kernel: never the other way round.
+
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering::*};
+
+use crate::fd::{self, Entry};
+use crate::socket::Socket;
+use crate::sys;
+
+/// Sockets that can be counted; further ones count as shared for ever.
+const PLACES: usize = 16 << 10;
+/// Place of a socket that found none.
+const UNCOUNTED: u32 = u32::MAX;
+
+/// The page: its first word counts the places given out.
+static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+
+fn page() -> Option<&'static [AtomicU32]> {
+    let at = PAGE.load(Acquire);
+    // SAFETY: the mapping has PLACES + 1 words, is never unmapped, and words of shared memory are used as atomics only.
+    (!at.is_null()).then(|| unsafe { std::slice::from_raw_parts(at, PLACES + 1) })
+}
+
+fn page_or_make() -> Option<&'static [AtomicU32]> {
+    if PAGE.load(Acquire).is_null() {
+        let fresh = sys::shared_memory((PLACES + 1) * size_of::<AtomicU32>()).ok()?;
+        PAGE.store(fresh.cast(), Release);
+    }
+    page()
+}
+
+fn count_of(socket: &Socket) -> Option<&'static AtomicU32> {
+    match socket.holder.load(Relaxed) {
+        0 | UNCOUNTED => None,
+        place => page()?.get(place as usize),
+    }
+}
+
+/// Does another process hold the socket, as far as is known?
+pub fn is_shared(socket: &Socket) -> bool {
+    match socket.holder.load(Relaxed) {
+        0 => false,
+        UNCOUNTED => true,
+        _ => count_of(socket).is_some_and(|count| count.load(Acquire) > 1),
+    }
+}
+
+/// Marks a socket as held by a process that will not tell when it lets go (SCM_RIGHTS).
+pub fn mark_shared_for_ever(socket: &Socket) {
+    socket.holder.store(UNCOUNTED, Relaxed);
+}
+
+/// Before fork(2): every socket gets one more holder, the child to come. A fork that fails leaves the count too high, which is the
+/// harmless direction.
+pub fn add_holders() {
+    fd::for_each(|fd, entry| {
+        let Entry::Socket(socket) = entry else { return };
+        // Once a record, however many descriptors name it.
+        if socket.fd.load(Relaxed) == fd {
+            add(&socket);
+        }
+    });
+}
+
+fn add(socket: &Socket) {
+    if socket.holder.load(Relaxed) == 0 {
+        let place = page_or_make().and_then(|page| {
+            let next = page[0].fetch_add(1, AcqRel) + 1;
+            page.get(next as usize)?.store(1, Release);
+            Some(next)
+        });
+        socket.holder.store(place.unwrap_or(UNCOUNTED), Relaxed);
+    }
+    if let Some(count) = count_of(socket) {
+        count.fetch_add(1, AcqRel);
+    }
+}
+
+/// This process lets go of a socket.
+pub fn release(socket: &Socket) {
+    if let Some(count) = count_of(socket) {
+        count.fetch_sub(1, AcqRel);
+    }
+    socket.holder.store(0, Relaxed);
+}

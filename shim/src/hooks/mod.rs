@@ -1,0 +1,106 @@
+//! The functions that stand in front of libc's. Each looks at its descriptor, lets `call` decide, and makes the real call if
+//! there is nothing for us to do.
+//!
+//! With `real`, `sys`, `fd` and `launch` the files with `unsafe`: hooks turn the program's pointers into slices. They are
+//! `extern "C-unwind"`, and the real call is made with no destructor pending, so that the forced unwinding of
+//! pthread_cancel(3) passes through; a panic of ours is caught before.
+
+/// Makes the real call.
+macro_rules! pass {
+    ($name:ident($($arg:expr),*)) => {{
+        // SAFETY: the program's own call, with its own arguments, unchanged.
+        unsafe { crate::real::$name($($arg),*) }
+    }};
+}
+
+mod args;
+mod epoll;
+mod fds;
+mod io;
+mod poll;
+mod process;
+mod socket;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use underpass_stack::stats::Counter;
+
+use crate::call::Act;
+use crate::errno::{self, Errno};
+use crate::guard::{self, Guard};
+use crate::{engine, log, options};
+
+unsafe extern "C-unwind" {
+    /// pthread_testcancel(3).
+    fn pthread_testcancel();
+}
+
+/// A hook's return type.
+trait Returned: Copy {
+    /// What a failed call returns.
+    const FAILED: Self;
+}
+
+impl Returned for i32 {
+    const FAILED: Self = -1;
+}
+
+impl Returned for isize {
+    const FAILED: Self = -1;
+}
+
+/// Runs a hook's own part. `None`: the real call is to be made.
+fn run<T: Returned>(mut body: impl FnMut() -> Act<T>) -> Option<T> {
+    if guard::inside() || options::is_off() {
+        return None;
+    }
+    let saved = errno::get();
+    loop {
+        let act = {
+            let _guard = Guard::enter();
+            let act = catch_unwind(AssertUnwindSafe(&mut body));
+            if engine::has_work() && catch_unwind(engine::settle).is_err() {
+                engine::count(Counter::Panics, 1);
+            }
+            act
+        };
+        match act {
+            Ok(Act::Done(Ok(value))) => {
+                errno::set(saved);
+                return Some(value);
+            }
+            Ok(Act::Done(Err(Errno(errno)))) => {
+                errno::set(errno);
+                return Some(T::FAILED);
+            }
+            Ok(Act::Real) => {
+                errno::set(saved);
+                return None;
+            }
+            Ok(Act::Again) => {
+                // SAFETY: no destructor is pending in this frame; a cancelled thread unwinds from here.
+                unsafe { pthread_testcancel() };
+            }
+            Err(_) => {
+                engine::count(Counter::Panics, 1);
+                let _guard = Guard::enter();
+                log::error(format_args!("a bug was caught in a hook; the kernel does the call"));
+                errno::set(saved);
+                return None;
+            }
+        }
+    }
+}
+
+/// Runs something after a real call, keeping its errno.
+fn after(body: impl FnOnce()) {
+    if guard::inside() || options::is_off() {
+        return;
+    }
+    let saved = errno::get();
+    let _guard = Guard::enter();
+    if catch_unwind(AssertUnwindSafe(body)).is_err() {
+        engine::count(Counter::Panics, 1);
+    }
+    errno::set(saved);
+}

@@ -1,0 +1,54 @@
+//! exec. (fork(2) is followed by pthread_atfork(3) handlers, see `fork`; a process that ends is given back by the daemon.)
+
+use std::ffi::{c_char, c_int};
+
+use super::after;
+use crate::call::conn;
+
+/// execve(2).
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+    after(conn::before_exec);
+    pass!(execve(path, argv, envp))
+}
+
+/// execv(3).
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn execv(path: *const c_char, argv: *const *const c_char) -> c_int {
+    after(conn::before_exec);
+    // SAFETY: libc's own variable.
+    let envp = unsafe { environ };
+    pass!(execve(path, argv, envp.cast_const().cast()))
+}
+
+/// execvp(3).
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn execvp(file: *const c_char, argv: *const *const c_char) -> c_int {
+    after(conn::before_exec);
+    pass!(execvp(file, argv))
+}
+
+/// execvpe(3).
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+    after(conn::before_exec);
+    pass!(execvpe(file, argv, envp))
+}
+
+/// fexecve(3).
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn fexecve(fd: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+    after(conn::before_exec);
+    pass!(fexecve(fd, argv, envp))
+}
+
+/// execveat(2).
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn execveat(dir: c_int, path: *const c_char, argv: *const *const c_char, envp: *const *const c_char, flags: c_int) -> c_int {
+    after(conn::before_exec);
+    pass!(execveat(dir, path, argv, envp, flags))
+}
+
+unsafe extern "C" {
+    static environ: *mut *mut c_char;
+}

@@ -1,0 +1,46 @@
+//! The constructor, and what the process is.
+
+use std::sync::atomic::{AtomicU32, Ordering::*};
+
+use crate::guard::Guard;
+use crate::{engine, fork, options, real, session, sys, tier};
+
+static PID: AtomicU32 = AtomicU32::new(0);
+
+/// Our pid, as of the last fork: a vfork child, which shares our memory, has another.
+pub fn pid() -> u32 {
+    PID.load(Relaxed)
+}
+
+/// Notes the pid.
+pub fn note_pid() {
+    PID.store(sys::getpid(), Relaxed);
+}
+
+extern "C" fn start() {
+    let _guard = Guard::enter();
+    let _ = std::panic::catch_unwind(|| {
+        real::resolve();
+        note_pid();
+        options::read();
+        fork::register();
+    });
+}
+
+/// The process ends: the daemon, which hears of it by the hang-up of the session, gives every connection back to the kernel. Only
+/// if there is no daemon now, another one is looked for.
+extern "C" fn finish() {
+    if engine::live() == 0 || session::is_open() || sys::getpid() != pid() {
+        return;
+    }
+    let _guard = Guard::enter();
+    let _ = std::panic::catch_unwind(tier::adopt);
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: extern "C" fn() = start;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINISH: extern "C" fn() = finish;

@@ -1,0 +1,252 @@
+//! A TCP socket of the program: one record per open file, shared by its duplicates.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering::*};
+
+use parking_lot::Mutex;
+use underpass_stack::lane::Reason;
+
+use crate::doorbell::Waiters;
+use crate::epoll_set::EpollSet;
+use crate::errno::Result;
+use crate::fd::{Pool, Record, Ref};
+use crate::sys;
+
+/// Where the socket's calls go now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// To the kernel.
+    Kernel,
+    /// To this slot of the stack.
+    Lane(u32),
+    /// A tier change is going on: wait for it.
+    Changing,
+}
+
+const KERNEL: u64 = 0;
+const LANE: u64 = 1;
+const CHANGING: u64 = 2;
+const TIER: u64 = 0xff;
+/// One more call inside the kernel.
+const INSIDE_ONE: u64 = 1 << 8;
+const INSIDE: u64 = 0x00ff_ff00;
+
+/// One open TCP socket.
+pub struct Socket {
+    refs: AtomicU32,
+    fds: AtomicU32,
+    /// Tier, calls inside the kernel, slot: see [`Where`].
+    word: AtomicU64,
+    /// Held by whoever changes the tier.
+    pub change: Mutex<()>,
+    /// Those who sleep until something happens on this socket.
+    pub waiters: Waiters,
+    /// The epoll sets that watch it, with the descriptor it was entered under.
+    pub sets: Mutex<Vec<(Ref<EpollSet>, RawFd)>>,
+    /// O_NONBLOCK.
+    pub nonblocking: AtomicBool,
+    /// SO_RCVTIMEO in nanoseconds, 0 for none.
+    pub recv_timeout: AtomicU64,
+    /// SO_SNDTIMEO in nanoseconds, 0 for none.
+    pub send_timeout: AtomicU64,
+    /// SO_RCVLOWAT.
+    pub recv_low: AtomicU32,
+    /// Inode.
+    pub inode: AtomicU64,
+    /// The first descriptor.
+    pub fd: AtomicI32,
+    /// Why it is where it is.
+    pub reason: AtomicU16,
+    /// Waits and bytes that speak for promotion.
+    pub score: AtomicU32,
+    /// Bytes moved by small calls, modulo 2^32.
+    pub moved: AtomicU32,
+    /// No promotion before this time (CLOCK_MONOTONIC, ns); `u64::MAX` for never.
+    pub retry_at: AtomicU64,
+    /// How often promotion was refused in a row.
+    pub refusals: AtomicU32,
+    /// Inherited from a process whose stack may carry it.
+    pub foreign: AtomicBool,
+    /// Its place in the page of holders, plus one; 0 while no other process has it.
+    pub holder: AtomicU32,
+    /// Times promoted and demoted.
+    pub moves: [AtomicU32; 2],
+    /// SO_REUSEADDR, SO_KEEPALIVE, SO_BUF_LOCK of the program, while promoted.
+    pub restore: Mutex<underpass_stack::control::Restore>,
+    /// Attachment while promoted.
+    pub port: AtomicU32,
+}
+
+static POOL: Pool<Socket> = Pool::new();
+
+impl Record for Socket {
+    const TAG: usize = 0;
+    fn refs(&self) -> &AtomicU32 {
+        &self.refs
+    }
+    fn fds(&self) -> &AtomicU32 {
+        &self.fds
+    }
+    fn recycle(&'static self) {
+        self.sets.lock().clear();
+        POOL.put(self);
+    }
+}
+
+/// While one lives, the tier does not change: the thread is inside a real call on the socket.
+pub struct Inside<'a>(&'a Socket);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.word.fetch_sub(INSIDE_ONE, AcqRel);
+    }
+}
+
+impl Socket {
+    fn blank() -> Self {
+        Self {
+            refs: AtomicU32::new(0),
+            fds: AtomicU32::new(0),
+            word: AtomicU64::new(KERNEL),
+            change: parking_lot::const_mutex(()),
+            waiters: Waiters::new(),
+            sets: parking_lot::const_mutex(Vec::new()),
+            nonblocking: AtomicBool::new(false),
+            recv_timeout: AtomicU64::new(0),
+            send_timeout: AtomicU64::new(0),
+            recv_low: AtomicU32::new(1),
+            inode: AtomicU64::new(0),
+            fd: AtomicI32::new(-1),
+            reason: AtomicU16::new(Reason::NotConnected as u16),
+            score: AtomicU32::new(0),
+            moved: AtomicU32::new(0),
+            retry_at: AtomicU64::new(0),
+            refusals: AtomicU32::new(0),
+            foreign: AtomicBool::new(false),
+            holder: AtomicU32::new(0),
+            moves: [const { AtomicU32::new(0) }; 2],
+            restore: parking_lot::const_mutex(underpass_stack::control::Restore { reuse_addr: 0, keepalive: 0, buf_lock: 0, pad: 0 }),
+            port: AtomicU32::new(0),
+        }
+    }
+
+    /// A record for the socket behind `fd`, in the kernel tier.
+    pub fn open(fd: RawFd, inode: u64) -> Ref<Self> {
+        let socket = POOL.take(Self::blank);
+        socket.word.store(KERNEL, Release);
+        socket.fds.store(0, Release);
+        socket.inode.store(inode, Relaxed);
+        socket.fd.store(fd, Relaxed);
+        socket.reason.store(Reason::NotConnected as u16, Relaxed);
+        for counter in [&socket.score, &socket.moved, &socket.refusals, &socket.holder, &socket.moves[0], &socket.moves[1]] {
+            counter.store(0, Relaxed);
+        }
+        socket.retry_at.store(0, Relaxed);
+        socket.foreign.store(false, Relaxed);
+        socket.read_options(fd);
+        socket
+    }
+
+    /// Reads what waiting depends on from the kernel socket.
+    pub fn read_options(&self, fd: RawFd) {
+        let flags = sys::status_flags(fd).unwrap_or(0);
+        self.nonblocking.store(flags & libc::O_NONBLOCK != 0, Relaxed);
+        self.recv_timeout.store(sys::socket_timeout(fd, libc::SO_RCVTIMEO), Relaxed);
+        self.send_timeout.store(sys::socket_timeout(fd, libc::SO_SNDTIMEO), Relaxed);
+        let low = sys::sockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT).unwrap_or(1);
+        self.recv_low.store(low.max(1) as u32, Relaxed);
+    }
+
+    /// Where its calls go now.
+    #[inline]
+    pub fn place(&self) -> Where {
+        decode(self.word.load(Acquire))
+    }
+
+    /// The slot, if it is on the lane.
+    #[inline]
+    pub fn slot(&self) -> Option<u32> {
+        match self.place() {
+            Where::Lane(slot) => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// Keeps the socket in the kernel tier for one real call. `None`: it is not there now.
+    pub fn enter_kernel(&self) -> Option<Inside<'_>> {
+        let enter = |word: u64| (word & TIER == KERNEL && word & INSIDE != INSIDE).then(|| word + INSIDE_ONE);
+        self.word.fetch_update(AcqRel, Acquire, enter).ok().map(|_| Inside(self))
+    }
+
+    /// Starts a change out of the kernel tier, if nobody is inside a real call.
+    pub fn leave_kernel(&self) -> bool {
+        self.word.compare_exchange(KERNEL, CHANGING, AcqRel, Acquire).is_ok()
+    }
+
+    /// Starts a change out of the lane.
+    pub fn leave_lane(&self, slot: u32) -> bool {
+        let on_lane = LANE | u64::from(slot) << 32;
+        self.word.compare_exchange(on_lane, CHANGING, AcqRel, Acquire).is_ok()
+    }
+
+    /// Ends a tier change.
+    pub fn settle(&self, place: Where) {
+        let word = match place {
+            Where::Lane(slot) => LANE | u64::from(slot) << 32,
+            Where::Kernel | Where::Changing => KERNEL,
+        };
+        self.word.store(word, Release);
+        self.waiters.ring();
+    }
+
+    /// Waits while another thread changes the tier.
+    pub fn await_change(&self) {
+        drop(self.change.lock());
+        if self.place() == Where::Changing {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Why it is where it is.
+    pub fn reason(&self) -> Reason {
+        Reason::from_raw(self.reason.load(Relaxed))
+    }
+}
+
+fn decode(word: u64) -> Where {
+    match word & TIER {
+        LANE => Where::Lane((word >> 32) as u32),
+        CHANGING => Where::Changing,
+        _ => Where::Kernel,
+    }
+}
+
+/// What kind of thing an unknown descriptor is.
+pub enum Kind {
+    /// A TCP socket; its inode.
+    Tcp(u64),
+    /// Anything else.
+    Other,
+}
+
+/// Looks an unknown descriptor up. An error means that it is not open.
+pub fn classify(fd: RawFd) -> Result<Kind> {
+    let (kind, inode) = sys::file_id(fd)?;
+    if kind != libc::S_IFSOCK {
+        return Ok(Kind::Other);
+    }
+    let proto = sys::sockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL)?;
+    let domain = sys::sockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)?;
+    let is_tcp = proto == libc::IPPROTO_TCP && (domain == libc::AF_INET || domain == libc::AF_INET6);
+    Ok(if is_tcp { Kind::Tcp(inode) } else { Kind::Other })
+}
+
+/// The pool's lock, to be held across fork(2).
+pub fn pool_lock() -> parking_lot::MutexGuard<'static, Vec<&'static Socket>> {
+    POOL.raw_lock()
+}
+
+/// The pool's mutex, for the handlers of fork(2).
+pub fn pool() -> &'static Mutex<Vec<&'static Socket>> {
+    POOL.mutex()
+}

@@ -1,0 +1,102 @@
+//! TCP_INFO of a connection on the lane: the silent kernel socket's answer with the engine's figures put in (`struct tcp_info`,
+//! <linux/tcp.h>).
+
+use std::os::fd::RawFd;
+
+use underpass_stack::tcp::{Connection, State};
+
+use crate::sys;
+
+/// Offsets of the fields that differ.
+mod at {
+    pub const STATE: usize = 0;
+    pub const RETRANSMITS: usize = 2;
+    pub const BACKOFF: usize = 4;
+    pub const SND_MSS: usize = 16;
+    pub const UNACKED: usize = 24;
+    pub const RETRANS: usize = 36;
+    pub const RTT: usize = 68;
+    pub const RTTVAR: usize = 72;
+    pub const SND_SSTHRESH: usize = 76;
+    pub const SND_CWND: usize = 80;
+    pub const TOTAL_RETRANS: usize = 100;
+    pub const NOTSENT_BYTES: usize = 144;
+}
+
+/// What the kernel says.
+pub fn of_kernel(fd: RawFd) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; 512];
+    let len = sys::sockopt_bytes(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut bytes).ok()?;
+    bytes.truncate(len);
+    Some(bytes)
+}
+
+/// The numbers of enum in <net/tcp_states.h>.
+fn number_of(state: State) -> u8 {
+    match state {
+        State::Established => 1,
+        State::FinWait1 => 4,
+        State::FinWait2 => 5,
+        State::TimeWait => 6,
+        State::Closed => 7,
+        State::CloseWait => 8,
+        State::LastAck => 9,
+        State::Closing => 11,
+    }
+}
+
+/// The engine's figures in the kernel's answer.
+pub fn of_lane(mut bytes: Vec<u8>, connection: &mut Connection<'_>) -> Vec<u8> {
+    let tcb = &connection.tcb;
+    let mss = tcb.mss().max(1);
+    let (rtt, rttvar) = tcb.rtt_us();
+    let (cwnd, ssthresh) = tcb.congestion();
+    let total = word(&bytes, at::TOTAL_RETRANS).wrapping_add(tcb.retransmits());
+    let segments = |n: u32| if n == u32::MAX { 0x7fff_ffff } else { n / mss };
+    for (offset, value) in [
+        (at::SND_MSS, mss),
+        (at::UNACKED, (tcb.unacked() as u32).div_ceil(mss)),
+        (at::RETRANS, 0),
+        (at::RTT, rtt),
+        (at::RTTVAR, rttvar),
+        (at::SND_SSTHRESH, segments(ssthresh)),
+        (at::SND_CWND, segments(cwnd).max(1)),
+        (at::TOTAL_RETRANS, total),
+        (at::NOTSENT_BYTES, tcb.unsent() as u32),
+    ] {
+        if let Some(place) = bytes.get_mut(offset..offset + 4) {
+            place.copy_from_slice(&value.to_ne_bytes());
+        }
+    }
+    for (offset, value) in [(at::STATE, number_of(tcb.state())), (at::RETRANSMITS, 0), (at::BACKOFF, 0)] {
+        if let Some(place) = bytes.get_mut(offset) {
+            *place = value;
+        }
+    }
+    bytes
+}
+
+fn word(bytes: &[u8], offset: usize) -> u32 {
+    let field = bytes.get(offset..offset + 4).and_then(|b| b.try_into().ok());
+    field.map_or(0, u32::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offsets_are_those_of_libc() {
+        let info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+        let base = info.as_ptr() as usize;
+        let offset = |field: usize| field - base;
+        // SAFETY: addresses only, nothing is read.
+        unsafe {
+            let info = info.as_ptr();
+            assert_eq!(offset(&raw const (*info).tcpi_rtt as usize), at::RTT);
+            assert_eq!(offset(&raw const (*info).tcpi_snd_cwnd as usize), at::SND_CWND);
+            assert_eq!(offset(&raw const (*info).tcpi_total_retrans as usize), at::TOTAL_RETRANS);
+            assert_eq!(offset(&raw const (*info).tcpi_unacked as usize), at::UNACKED);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Promotion and demotion of one socket, as the program's side of it.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering::*;
+
+use underpass_stack::arena::PortEntry;
+use underpass_stack::control::{self, Attach, Attached, Demote, Done, FrameRef, Inject, MAX_INJECT, NeedPort, Promote, Promoted};
+use underpass_stack::lane::Reason;
+use underpass_stack::mem::Region;
+use underpass_stack::stack::{ImportRequest, Leftover, PortConfig};
+use underpass_stack::stats::Counter;
+use underpass_stack::xsk::RingSizes;
+
+use crate::fd::Ref;
+use crate::socket::{Socket, Where};
+use crate::{engine, helper, holders, log, options, policy, session, sys};
+
+/// Bytes in front of a received packet (XDP_PACKET_HEADROOM), plus Ethernet and one VLAN tag.
+const FRAME_OVERHEAD: u32 = 256 + 18;
+
+/// Puts the socket back into the kernel tier if a promotion ends early, a panic included.
+struct Change<'a> {
+    socket: &'a Socket,
+    end: Where,
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.socket.settle(self.end);
+    }
+}
+
+/// Moves a socket to the lane, unless something speaks against it; that becomes its reason.
+pub fn promote(socket: &Ref<Socket>, fd: RawFd) {
+    let Some(_change) = socket.change.try_lock() else { return };
+    if !socket.leave_kernel() {
+        return;
+    }
+    let mut change = Change { socket, end: Where::Kernel };
+    match carry_over(socket, fd) {
+        Ok(slot) => {
+            change.end = Where::Lane(slot);
+            socket.moves[0].fetch_add(1, Relaxed);
+            policy::promoted(socket);
+            drop(change);
+            follow(socket, true);
+            engine::show(fd, socket);
+            helper::start();
+            log::info(format_args!("fd {fd}: promoted"));
+        }
+        Err(reason) => {
+            engine::count(Counter::PromotionsRefused, 1);
+            policy::refused(socket, reason);
+            drop(change);
+            engine::show(fd, socket);
+            log::info(format_args!("fd {fd}: not promoted: {}", reason.text()));
+        }
+    }
+}
+
+fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
+    session::ensure()?;
+    if holders::is_shared(socket) {
+        return Err(Reason::Shared);
+    }
+    if socket.sets.lock().iter().any(|(set, _)| set.nested.load(Relaxed)) {
+        return Err(Reason::CallNotCarried);
+    }
+    let (slot, generation) = engine::get().and_then(|mut e| e.stack.reserve()).ok_or(Reason::StackFull)?;
+    let result = ask_and_import(socket, fd, slot, generation);
+    if result.is_err()
+        && let Some(mut engine) = engine::get()
+    {
+        engine.stack.unreserve(slot);
+    }
+    result.map(|()| slot)
+}
+
+fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32) -> Result<(), Reason> {
+    let request = Promote { slot, generation };
+    let mut answer = session::ask(&request, &[fd])?;
+    if answer.is::<NeedPort>() {
+        attach(&answer.expect::<NeedPort>()?, fd)?;
+        answer = session::ask(&request, &[fd])?;
+    }
+    let promoted = answer.expect::<Promoted>()?;
+    let imported = import(socket, fd, slot, &promoted, answer.fds);
+    if imported.is_err() {
+        // The daemon still has the image: it gives the socket back as it was.
+        session::ask(&Demote { slot, generation }, &[])?.expect::<Done>()?;
+    }
+    imported
+}
+
+fn import(socket: &Ref<Socket>, fd: RawFd, slot: u32, promoted: &Promoted, mut fds: Vec<OwnedFd>) -> Result<(), Reason> {
+    let (recv_len, send_len) = (promoted.recv_len as usize, promoted.send_len as usize);
+    let queues = match fds.pop() {
+        Some(memfd) => Some(Region::open_reader(memfd).map_err(|_| Reason::Failed)?),
+        None if recv_len + send_len == 0 => None,
+        None => return Err(Reason::ProtocolError),
+    };
+    let bytes = |at, len| match &queues {
+        Some(region) => region.bytes(at, len).ok_or(Reason::ProtocolError),
+        None => Ok(&[][..]),
+    };
+    *socket.restore.lock() = promoted.restore;
+    socket.port.store(promoted.port, Relaxed);
+    let request = ImportRequest {
+        image: &promoted.image,
+        recv: bytes(0, recv_len)?,
+        send: bytes(recv_len, send_len)?,
+        port: promoted.port,
+        path: promoted.path,
+        fd,
+        inode: socket.inode.load(Relaxed),
+        rings: (options::get().rcvbuf, options::get().sndbuf),
+    };
+    let now = sys::now();
+    let mut engine = engine::get().ok_or(Reason::Failed)?;
+    engine.stack.import(slot, &request, now)?;
+    engine.set_owner(slot, Some(socket.clone()));
+    engine.pass(now);
+    Ok(())
+}
+
+/// The epoll sets that watch the socket follow its tier: a laned member is silent in the kernel's set.
+fn follow(socket: &Socket, laned: bool) {
+    for (set, fd) in socket.sets.lock().iter() {
+        let mut members = set.members.lock();
+        if let Some(member) = members.get_mut(*fd) {
+            member.laned = laned;
+            let silent = laned || member.disarmed;
+            let mode = member.events & crate::epoll_set::MODE_BITS;
+            let events = if silent { mode & !(libc::EPOLLEXCLUSIVE as u32) } else { member.events };
+            let _ = sys::epoll_mod(set.fd.load(Relaxed), *fd, events, member.data);
+        }
+        members.mark(*fd);
+        set.recount(&members);
+        drop(members);
+        set.waiters.ring();
+    }
+}
+
+/// Makes the AF_XDP queues of an interface ours.
+fn attach(need: &NeedPort, socket_fd: RawFd) -> Result<(), Reason> {
+    let name = control_name(&need.name);
+    let allowed = &options::get().interfaces;
+    if !allowed.is_empty() && !allowed.contains(&name) {
+        return Err(Reason::InterfaceExcluded);
+    }
+    let frame_size = [2048u32, 4096].into_iter().find(|size| need.mtu + FRAME_OVERHEAD <= *size).ok_or(Reason::Mtu)?;
+    let (ring, frame_count) = (options::get().ring, options::get().frames);
+    let port = engine::get().and_then(|e| e.stack.free_port()).ok_or(Reason::StackFull)?;
+    let umem = Region::create(c"underpass-umem", frame_size as usize * frame_count as usize)
+        .map_err(|_| Reason::Failed)?
+        .renumber(sys::out_of_the_way);
+    umem.seal().map_err(|_| Reason::Failed)?;
+    let umem_fd = umem.fd().ok_or(Reason::Failed)?.as_raw_fd();
+    let request = Attach { ifindex: need.ifindex, frame_size, frame_count, rx_ring: ring, tx_ring: ring, port };
+    let answer = session::ask(&request, &[umem_fd, socket_fd])?;
+    let attached = answer.expect::<Attached>()?;
+    let sockets = answer.fds.into_iter().map(sys::out_of_the_way).collect();
+    let config = PortConfig {
+        ifindex: need.ifindex,
+        mtu: need.mtu,
+        frame_size,
+        frame_count,
+        rings: RingSizes { fill: ring, completion: ring, rx: ring, tx: ring },
+        xsk_base: attached.xsk_base,
+        netns: u64::from(need.netns_high) << 32 | u64::from(need.netns_low),
+    };
+    let entry = PortEntry {
+        ifindex: need.ifindex,
+        queues: attached.queues,
+        native: attached.native,
+        zero_copy: attached.zero_copy,
+        name: need.name,
+    };
+    let mut engine = engine::get().ok_or(Reason::Failed)?;
+    engine.stack.attach(port, config, umem, sockets, entry).map_err(|error| {
+        log::error(format_args!("AF_XDP queues of {name}: {error}"));
+        Reason::Failed
+    })?;
+    engine.note_xsk_fds();
+    Ok(())
+}
+
+fn control_name(padded: &[u8; 16]) -> String {
+    let len = padded.iter().position(|&b| b == 0).unwrap_or(padded.len());
+    String::from_utf8_lossy(&padded[..len]).into_owned()
+}
+
+/// Gives a socket back to the kernel. An error means that it stays on the lane, and works there.
+pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
+    if give_back(socket, reason)? {
+        collect_stragglers();
+    }
+    Ok(())
+}
+
+/// Returns whether there was something to give back.
+fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
+    let _change = socket.change.lock();
+    let Where::Lane(slot) = socket.place() else { return Ok(false) };
+    let Some(generation) = freeze(socket, slot) else { return Ok(false) };
+    let mut change = Change { socket, end: Where::Lane(slot) };
+    let given_back = session::ensure().and_then(|()| session::ask(&Demote { slot, generation }, &[])?.expect::<Done>());
+    if let Err(refused) = given_back {
+        engine::count(Counter::DemotionsFailed, 1);
+        if let Some(mut engine) = engine::get() {
+            engine.stack.thaw(slot);
+        }
+        return Err(refused);
+    }
+    let leftovers = release(slot);
+    change.end = Where::Kernel;
+    socket.moves[1].fetch_add(1, Relaxed);
+    policy::demoted(socket, reason);
+    drop(change);
+    follow(socket, false);
+    inject(leftovers);
+    engine::show(socket.fd.load(Relaxed), socket);
+    log::info(format_args!("fd {}: demoted: {}", socket.fd.load(Relaxed), reason.text()));
+    Ok(true)
+}
+
+fn freeze(socket: &Socket, slot: u32) -> Option<u32> {
+    let mut engine = engine::get()?;
+    engine.pass(sys::now());
+    if !socket.leave_lane(slot) {
+        return None;
+    }
+    match engine.stack.freeze(slot) {
+        Some(record) => Some(record.generation),
+        None => {
+            // No such connection any more: nothing to give back.
+            socket.settle(Where::Kernel);
+            None
+        }
+    }
+}
+
+fn release(slot: u32) -> Vec<Leftover> {
+    let Some(mut engine) = engine::get() else { return Vec::new() };
+    engine.pass(sys::now());
+    engine.stack.release(slot);
+    engine.set_owner(slot, None);
+    engine.stack.take_leftovers()
+}
+
+/// Frames that XDP had already taken when the flow left its map arrive within microseconds: the kernel gets them at once.
+fn collect_stragglers() {
+    let until = sys::now().after(30_000);
+    while sys::now() < until {
+        if let Some(mut engine) = engine::try_get() {
+            engine.pass(sys::now());
+        }
+        engine::settle();
+    }
+}
+
+/// Has the daemon put frames into the kernel's receive path.
+pub fn inject(leftovers: Vec<Leftover>) {
+    for chunk in leftovers.chunk_by(|a, b| a.port == b.port).flat_map(|same| same.chunks(MAX_INJECT)) {
+        let mut frames = [FrameRef { addr: 0, len: 0 }; MAX_INJECT];
+        for (to, from) in frames.iter_mut().zip(chunk) {
+            *to = from.frame;
+        }
+        let request = Inject { port: chunk[0].port, count: chunk.len() as u32, frames };
+        let done = session::ask(&request, &[]).and_then(|answer| answer.expect::<Done>()).map_or(0, |done| done.count);
+        engine::count(Counter::Injected, u64::from(done));
+        engine::count(Counter::InjectFailed, (chunk.len() as u64).saturating_sub(u64::from(done)));
+        if let Some(mut engine) = engine::get() {
+            chunk.iter().for_each(|leftover| engine.stack.recycle(*leftover));
+        }
+    }
+}
+
+/// Hands everything that a dead daemon had made to its successor.
+pub fn adopt() {
+    if session::reopen().is_err() {
+        return;
+    }
+    let ports: Vec<_> = match engine::get() {
+        Some(engine) => engine.stack.ports().filter_map(|(number, port)| adopt_port(number, port)).collect(),
+        None => return,
+    };
+    for (message, fds) in ports {
+        if let Err(reason) = session::ask(&message, &fds).and_then(|answer| answer.expect::<Done>()) {
+            log::warn(format_args!("the new daemon refused an attachment: {}", reason.text()));
+        }
+    }
+    let owners = engine::get().map(|engine| engine.owners()).unwrap_or_default();
+    for socket in owners {
+        adopt_connection(&socket);
+    }
+}
+
+fn adopt_port(number: u32, port: &underpass_stack::stack::Port) -> Option<(control::AdoptPort, Vec<RawFd>)> {
+    let config = port.config();
+    let mut fds = vec![port.umem_fd()?.as_raw_fd()];
+    fds.extend(port.queue_fds().map(|fd| fd.as_raw_fd()));
+    let attach = Attach {
+        ifindex: config.ifindex,
+        frame_size: config.frame_size,
+        frame_count: config.frame_count,
+        rx_ring: config.rings.rx,
+        tx_ring: config.rings.tx,
+        port: number,
+    };
+    Some((control::AdoptPort { attach, xsk_base: config.xsk_base, queues: fds.len() as u32 - 1 }, fds))
+}
+
+fn adopt_connection(socket: &Ref<Socket>) {
+    let _change = socket.change.lock();
+    let Some(slot) = socket.slot() else { return };
+    let Some(generation) = engine::get().and_then(|engine| engine.stack.record(slot).map(|r| r.generation)) else { return };
+    let message = control::AdoptConn { slot, generation, port: socket.port.load(Relaxed), restore: *socket.restore.lock() };
+    let asked = session::ask(&message, &[socket.fd.load(Relaxed)]).and_then(|answer| answer.expect::<Done>());
+    if let Err(reason) = asked {
+        log::warn(format_args!("the new daemon refused a connection: {}", reason.text()));
+    }
+}

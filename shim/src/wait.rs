@@ -1,0 +1,261 @@
+//! Waiting, in one place: spin while it pays, then sleep in one system call that covers the doorbell, the AF_XDP sockets, the
+//! next timer and whatever kernel descriptors the caller waits for.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::*};
+
+use libc::{pollfd, sigset_t, timespec};
+use underpass_stack::config::Spin;
+use underpass_stack::stats::Counter;
+use underpass_stack::tcp::Instant;
+
+use crate::doorbell::{self, Doorbell, Waiters};
+use crate::errno::{Errno, Result};
+use crate::{engine, options, sys};
+
+/// Spin budget while spinning pays, ns.
+const BUDGET: u64 = 200_000;
+/// Wasted spins in a row after which a thread sleeps at once.
+const GIVE_UP: u32 = 16;
+/// Short waits in a row after which it tries spinning again; doubled each time that did not pay.
+const TRY_AGAIN: u32 = 4;
+/// A spinning thread offers its core to others every so many looks.
+const YIELD_EVERY: u32 = 64;
+/// Threads that sleep on the AF_XDP sockets at most; others are woken by them.
+const ATTENDANTS: u32 = 4;
+
+/// Threads that sleep on the AF_XDP sockets now.
+static ATTENDING: AtomicU32 = AtomicU32::new(0);
+/// Threads that sleep without them.
+static OTHERS: Waiters = Waiters::new();
+/// Threads inside a wait, spinning or asleep.
+static WAITING: AtomicU32 = AtomicU32::new(0);
+
+/// Is somebody asleep on the AF_XDP sockets, or spinning over them?
+pub fn is_attended() -> bool {
+    ATTENDING.load(SeqCst) > 0
+}
+
+/// What a thread has learnt about its waits.
+#[derive(Clone, Copy)]
+struct Habit {
+    spins: bool,
+    wasted: u32,
+    short: u32,
+    try_again: u32,
+}
+
+thread_local! {
+    static HABIT: Cell<Habit> = const { Cell::new(Habit { spins: true, wasted: 0, short: 0, try_again: TRY_AGAIN }) };
+}
+
+fn budget() -> u64 {
+    match options::get().spin {
+        Spin::Never => 0,
+        Spin::Always => u64::MAX,
+        Spin::Usec(us) => u64::from(us) * 1_000,
+        Spin::Auto if engine::live() == 0 => 0,
+        Spin::Auto => HABIT.with(|habit| if habit.get().spins { BUDGET } else { 0 }),
+    }
+}
+
+fn learn(spun: bool, paid: bool, waited: u64) {
+    HABIT.with(|cell| {
+        let mut habit = cell.get();
+        match (spun, paid) {
+            (true, true) => {
+                habit.wasted = 0;
+                habit.short = habit.short.saturating_add(1);
+                if habit.short > 256 {
+                    habit.try_again = TRY_AGAIN;
+                }
+            }
+            (true, false) => {
+                habit.wasted += 1;
+                habit.short = 0;
+                if habit.wasted >= GIVE_UP {
+                    habit.spins = false;
+                    habit.wasted = 0;
+                    habit.try_again = (habit.try_again * 2).min(4096);
+                }
+            }
+            (false, _) if waited < BUDGET => {
+                habit.short += 1;
+                if habit.short >= habit.try_again {
+                    habit.spins = true;
+                    habit.short = 0;
+                }
+            }
+            (false, _) => habit.short = 0,
+        }
+        cell.set(habit);
+    });
+}
+
+/// What is waited for beside lanes.
+#[derive(Default)]
+pub struct Sleep<'a> {
+    /// Where other threads find our doorbell.
+    pub places: &'a [&'a Waiters],
+    /// Kernel descriptors.
+    pub kernel: &'a [pollfd],
+    /// When to give up; `None` never.
+    pub deadline: Option<Instant>,
+    /// The signal mask of the wait (ppoll, pselect, epoll_pwait).
+    pub mask: Option<&'a sigset_t>,
+    /// Spinning makes sense: something on a lane may end the wait.
+    pub lanes: bool,
+}
+
+/// How a wait ended without what was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The deadline passed.
+    Timeout,
+    /// A signal handler ran.
+    Signal,
+}
+
+/// Waits until `look` finds something. `look` is told whether it is worth asking the kernel too, or only the lanes: it
+/// runs often while spinning.
+pub fn until<T>(sleep: &Sleep<'_>, mut look: impl FnMut(bool) -> Option<T>) -> std::result::Result<T, Ended> {
+    let start = sys::now();
+    if let Some(found) = look(true) {
+        return Ok(found);
+    }
+    if sleep.deadline.is_some_and(|at| start >= at) {
+        return Err(Ended::Timeout);
+    }
+    let budget = match sleep.mask {
+        _ if !sleep.lanes => 0,
+        // Signals that only the sleep lets through must not wait for ever.
+        Some(_) => budget().min(BUDGET),
+        None => budget(),
+    };
+    if budget > 0 {
+        if let Some(found) = spin(sleep, start, budget, &mut look) {
+            learn(true, true, 0);
+            engine::count(Counter::SpinsPaid, 1);
+            return Ok(found);
+        }
+        engine::count(Counter::SpinsWasted, 1);
+    }
+    let ended = sleep_until(sleep, &mut look);
+    if sleep.lanes {
+        learn(budget > 0, false, sys::now().nanos_since(start));
+    }
+    ended
+}
+
+fn spin<T>(sleep: &Sleep<'_>, start: Instant, budget: u64, look: &mut impl FnMut(bool) -> Option<T>) -> Option<T> {
+    WAITING.fetch_add(1, Relaxed);
+    let mut looks = 0u32;
+    let found = loop {
+        looks = looks.wrapping_add(1);
+        // The kernel's descriptors are asked at bounded intervals: a system call costs many looks at the lanes.
+        let found = look(looks % YIELD_EVERY == 0);
+        if found.is_some() {
+            break found;
+        }
+        let now = sys::now();
+        let over = now.nanos_since(start) >= budget || sleep.deadline.is_some_and(|at| now >= at);
+        if over {
+            break None;
+        }
+        if looks % YIELD_EVERY == 0 {
+            std::thread::yield_now();
+        } else {
+            sys::relax();
+        }
+    };
+    WAITING.fetch_sub(1, Relaxed);
+    found
+}
+
+/// Enters a doorbell everywhere, and takes it out again on the way out.
+struct Entered<'a> {
+    bell: Arc<Doorbell>,
+    places: &'a [&'a Waiters],
+    attends: bool,
+}
+
+impl<'a> Entered<'a> {
+    fn new(places: &'a [&'a Waiters]) -> Result<Self> {
+        let bell = doorbell::mine()?;
+        bell.arm();
+        places.iter().for_each(|place| place.enter(&bell));
+        let attends = engine::live() > 0 && ATTENDING.fetch_update(SeqCst, SeqCst, |n| (n < ATTENDANTS).then_some(n + 1)).is_ok();
+        if !attends {
+            OTHERS.enter(&bell);
+        }
+        Ok(Self { bell, places, attends })
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.places.iter().for_each(|place| place.leave(&self.bell));
+        if self.attends {
+            ATTENDING.fetch_sub(1, SeqCst);
+            // Somebody else may now have to sleep on the AF_XDP sockets.
+            OTHERS.ring_one();
+        } else {
+            OTHERS.leave(&self.bell);
+        }
+        self.bell.disarm();
+    }
+}
+
+fn sleep_until<T>(sleep: &Sleep<'_>, look: &mut impl FnMut(bool) -> Option<T>) -> std::result::Result<T, Ended> {
+    loop {
+        if let Some(found) = look(true) {
+            return Ok(found);
+        }
+        let Ok(entered) = Entered::new(sleep.places) else { return Err(Ended::Signal) };
+        // Once more now that others find the doorbell: what came before is seen here, what comes later rings.
+        if let Some(found) = look(true) {
+            return Ok(found);
+        }
+        if sleep.deadline.is_some_and(|at| sys::now() >= at) {
+            return Err(Ended::Timeout);
+        }
+        if let Some(mut engine) = engine::try_get() {
+            engine.publish_counts();
+        }
+        engine::count(Counter::Sleeps, 1);
+        let interrupted = sleep_once(sleep, &entered);
+        drop(entered);
+        if interrupted {
+            // What arrived together with the signal counts first, as in the kernel.
+            return look(true).ok_or(Ended::Signal);
+        }
+    }
+}
+
+/// One real wait. Returns whether a signal handler ran.
+fn sleep_once(sleep: &Sleep<'_>, entered: &Entered<'_>) -> bool {
+    let watch = |fd, events| pollfd { fd, events, revents: 0 };
+    let mut fds = Vec::with_capacity(sleep.kernel.len() + 4);
+    fds.push(watch(entered.bell.fd(), libc::POLLIN));
+    fds.extend_from_slice(sleep.kernel);
+    if entered.attends
+        && let Some(engine) = engine::get()
+    {
+        fds.extend(engine.xsk_fds().iter().map(|&fd| watch(fd, libc::POLLIN)));
+    }
+    let timer = if entered.attends { engine::deadline() } else { None };
+    let end = [sleep.deadline, timer].into_iter().flatten().min();
+    let timeout = end.map(|at| {
+        let nanos = at.nanos_since(sys::now());
+        timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 }
+    });
+    matches!(sys::ppoll(&mut fds, timeout, sleep.mask), Err(Errno(libc::EINTR)))
+}
+
+/// After fork(2), in the child: no other thread waits.
+pub fn forget_all() {
+    ATTENDING.store(0, SeqCst);
+    WAITING.store(0, SeqCst);
+    OTHERS.renew();
+}

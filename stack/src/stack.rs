@@ -1,0 +1,227 @@
+//! One process's stack: its connections, its AF_XDP queues, and the pass that joins them. The only file that knows all rooms.
+//!
+//! Whoever holds the stack (the shim keeps it behind one lock) calls; nothing here calls back. What the caller has to act on
+//! (a socket became readable, a connection must go back to the kernel) is left in [`Stack::take_events`]; frames that belong
+//! to the kernel in [`Stack::take_leftovers`].
+
+mod pass;
+mod port;
+mod slots;
+mod transfer;
+
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::io;
+
+use zerocopy::FromZeros;
+
+pub use self::port::{Port, PortConfig};
+pub use self::slots::ImportRequest;
+
+use crate::arena::{
+    self, ARENA_LEN, ArenaHeader, BOARD_AT, CONNS_AT, ConnRecord, MAX_PORTS, MEMFD_NAME, Phase, STATS_AT, SocketEntry,
+};
+use crate::control::FrameRef;
+use crate::ip::flow::FlowKey;
+use crate::mem::Region;
+use crate::mem::buddy::Buddy;
+use crate::stats::{Counter, Stats};
+use crate::tcp::{Connection, Instant};
+
+/// What happened to a connection; bits of [`Event::bits`].
+pub mod event {
+    /// Bytes, or the end of the stream, can be read.
+    pub const READABLE: u8 = 1;
+    /// Send space came free.
+    pub const WRITABLE: u8 = 1 << 1;
+    /// The peer closed its sending side.
+    pub const PEER_FIN: u8 = 1 << 2;
+    /// The peer reset the connection: give it to the kernel, which reports it.
+    pub const RESET: u8 = 1 << 3;
+    /// Too many timeouts: give it to the kernel, which goes on trying.
+    pub const TIMED_OUT: u8 = 1 << 4;
+    /// Urgent data: give it to the kernel, which expresses it.
+    pub const URGENT: u8 = 1 << 5;
+    /// Both directions are closed and acknowledged.
+    pub const CLOSED: u8 = 1 << 6;
+    /// The events after which a connection must be demoted.
+    pub const DEMOTE: u8 = RESET | TIMED_OUT | URGENT;
+}
+
+/// Something that the stack's holder has to act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The connection.
+    pub slot: u32,
+    /// Bits of [`event`].
+    pub bits: u8,
+}
+
+/// A frame that XDP handed us and that the kernel should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// Attachment on which it came.
+    pub port: u32,
+    /// Queue of the attachment.
+    pub queue: u32,
+    /// Its place in the UMEM.
+    pub frame: FrameRef,
+}
+
+/// What the owner keeps about a slot outside the arena.
+#[derive(Debug, Default)]
+struct SlotState {
+    /// Queue on which the peer's frames arrive; ours leave on the same.
+    queue: u32,
+    /// The deadline that stands in the timer heap, if any.
+    scheduled: Option<Instant>,
+    /// In `Stack::touched`.
+    touched: bool,
+    /// Events not yet taken.
+    pending: u8,
+    /// Nobody holds a socket for it any more: freed when the peer has everything.
+    orphan: bool,
+    /// Frames that arrived after the freeze.
+    held: Vec<Leftover>,
+    /// IPv4 identification of the next packet.
+    ip_id: u16,
+}
+
+/// A process's stack.
+pub struct Stack {
+    arena: Region,
+    rings: Buddy,
+    ports: Vec<Option<Port>>,
+    demux: HashMap<FlowKey, u32, foldhash::fast::RandomState>,
+    slots: Vec<SlotState>,
+    free: VecDeque<u32>,
+    timers: BinaryHeap<std::cmp::Reverse<(Instant, u32)>>,
+    touched: Vec<u32>,
+    with_events: Vec<u32>,
+    leftovers: Vec<Leftover>,
+    live: usize,
+}
+
+impl Stack {
+    /// A stack over a new arena. `name` shows in `underpass ps`; `started` is CLOCK_REALTIME in seconds.
+    pub fn new(name: &str, pid: u32, started: u64) -> io::Result<Self> {
+        let arena = new_arena(name, pid, started)?;
+        Ok(Self {
+            arena,
+            rings: Buddy::default(),
+            ports: (0..MAX_PORTS).map(|_| None).collect(),
+            demux: HashMap::default(),
+            slots: Vec::new(),
+            free: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            touched: Vec::new(),
+            with_events: Vec::new(),
+            leftovers: Vec::new(),
+            live: 0,
+        })
+    }
+
+    /// The arena, to be handed to the daemon.
+    pub fn arena(&self) -> &Region {
+        &self.arena
+    }
+
+    /// The arena's header, for what the board shows of the process.
+    pub fn header_mut(&mut self) -> Option<&mut ArenaHeader> {
+        self.arena.get_mut(0)
+    }
+
+    /// What the board shows of a descriptor; `None` for descriptors beyond the board.
+    pub fn board_mut(&mut self, fd: i32) -> Option<&mut SocketEntry> {
+        let offset = arena::board_offset(fd)?;
+        let limit = fd as u32 + 1;
+        let header = self.header_mut()?;
+        header.fd_limit = header.fd_limit.max(limit);
+        self.arena.get_mut(offset)
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats<'_> {
+        Stats(self.arena.counters(STATS_AT, Counter::ALL.len()).unwrap_or(&[]))
+    }
+
+    /// Connections in the engine.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// A connection's record, whatever its phase.
+    pub fn record(&self, slot: u32) -> Option<&ConnRecord> {
+        self.arena.get(arena::conn_offset(slot)?)
+    }
+
+    fn record_mut(&mut self, slot: u32) -> Option<&mut ConnRecord> {
+        self.arena.get_mut(arena::conn_offset(slot)?)
+    }
+
+    /// The connection in a slot, if its phase is [`Phase::Live`].
+    pub fn connection(&mut self, slot: u32) -> Option<Connection<'_>> {
+        let (record, rcv, snd) = conn_parts(&mut self.arena, slot)?;
+        (Phase::from_raw(record.phase) == Phase::Live).then_some(Connection { tcb: &mut record.tcb, snd, rcv })
+    }
+
+    /// The events since the last call, one per connection.
+    pub fn take_events(&mut self, into: &mut Vec<Event>) {
+        for slot in self.with_events.drain(..) {
+            if let Some(state) = self.slots.get_mut(slot as usize) {
+                into.push(Event { slot, bits: std::mem::take(&mut state.pending) });
+            }
+        }
+    }
+
+    /// Are there events to take?
+    pub fn has_events(&self) -> bool {
+        !self.with_events.is_empty()
+    }
+
+    /// The frames that the kernel should have. Give each back with [`Stack::recycle`] when it has been injected.
+    pub fn take_leftovers(&mut self) -> Vec<Leftover> {
+        std::mem::take(&mut self.leftovers)
+    }
+
+    /// Are there leftovers to inject?
+    pub fn has_leftovers(&self) -> bool {
+        !self.leftovers.is_empty()
+    }
+
+    fn raise(&mut self, slot: u32, bits: u8) {
+        let Some(state) = self.slots.get_mut(slot as usize) else { return };
+        if bits == 0 {
+            return;
+        }
+        if state.pending == 0 {
+            self.with_events.push(slot);
+        }
+        state.pending |= bits;
+    }
+}
+
+/// A connection's record and its rings (receive, send).
+fn conn_parts(arena: &mut Region, slot: u32) -> Option<(&mut ConnRecord, &mut [u8], &mut [u8])> {
+    let offset = arena::conn_offset(slot)?;
+    let record: &ConnRecord = arena.get(offset)?;
+    let (rcv, snd) = (record.rcv_ring.range()?, record.snd_ring.range()?);
+    arena.parts_mut::<ConnRecord>(offset, rcv, snd)
+}
+
+fn new_arena(name: &str, pid: u32, started: u64) -> io::Result<Region> {
+    let mut arena = Region::create(MEMFD_NAME, ARENA_LEN)?;
+    let short = || io::Error::from_raw_os_error(libc::ENOMEM);
+    let header: &mut ArenaHeader = arena.get_mut(0).ok_or_else(short)?;
+    *header = ArenaHeader::new_zeroed();
+    header.version = arena::VERSION;
+    header.len = ARENA_LEN as u64;
+    header.pid = pid;
+    header.started = started;
+    let len = name.len().min(header.name.len() - 1);
+    header.name[..len].copy_from_slice(&name.as_bytes()[..len]);
+    // Written last: a reader that sees the magic number sees a whole header.
+    header.magic = arena::MAGIC;
+    arena.seal()?;
+    debug_assert!(BOARD_AT < CONNS_AT);
+    Ok(arena)
+}

@@ -1,0 +1,144 @@
+//! An attachment: the AF_XDP queues of one interface and their frames.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use super::{Leftover, Stack};
+use crate::arena::{MAX_PORTS, PortEntry};
+use crate::mem::Region;
+use crate::xsk::queue::Queue;
+use crate::xsk::umem::FramePool;
+use crate::xsk::RingSizes;
+
+/// Sizes of an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Largest IP packet, bytes.
+    pub mtu: u32,
+    /// Bytes of one frame.
+    pub frame_size: u32,
+    /// Frames of the UMEM.
+    pub frame_count: u32,
+    /// Entries of each ring.
+    pub rings: RingSizes,
+    /// First slot of the XSKMAP (kept for the next daemon).
+    pub xsk_base: u32,
+    /// Low and high half of the network namespace's cookie.
+    pub netns: u64,
+}
+
+/// One attachment.
+pub struct Port {
+    pub(super) config: PortConfig,
+    pub(super) umem: Region,
+    pub(super) pool: FramePool,
+    pub(super) queues: Vec<Queue>,
+    /// Frames to be sent that have not been kicked off, by queue.
+    pub(super) unsent: Vec<bool>,
+}
+
+
+impl Port {
+    /// Sizes and place.
+    pub fn config(&self) -> &PortConfig {
+        &self.config
+    }
+
+    /// The UMEM's memfd.
+    pub fn umem_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.umem.fd()
+    }
+
+    /// The AF_XDP sockets, in queue order.
+    pub fn queue_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.queues.iter().map(Queue::fd)
+    }
+
+    /// The longest frame that a well-behaved sender of this interface sends: MTU, Ethernet and one VLAN tag.
+    pub(super) fn max_frame(&self) -> usize {
+        self.config.mtu as usize + 18
+    }
+
+    /// The start of the frame that an address lies in.
+    pub(super) fn base_of(&self, addr: u64) -> Option<u64> {
+        self.pool.frame_of(addr).map(|frame| self.pool.addr_of(frame))
+    }
+
+    /// Puts free frames into a queue's fill ring until it is full or half of all frames would be out for receiving.
+    fn fill(&mut self, queue: usize) {
+        let share = (self.config.frame_count as usize / 2 / self.queues.len().max(1)).min(self.config.rings.fill as usize);
+        let Some(q) = self.queues.get_mut(queue) else { return };
+        for _ in 0..share {
+            let Some(frame) = self.pool.take() else { break };
+            if !q.fill_push(self.pool.addr_of(frame)) {
+                self.pool.give(frame);
+                break;
+            }
+        }
+        q.fill_flush();
+    }
+}
+
+impl Stack {
+    /// The attachment for an interface of a namespace, if there is one.
+    pub fn port_of(&self, netns: u64, ifindex: u32) -> Option<u32> {
+        self.ports()
+            .find(|(_, port)| port.config.ifindex == ifindex && port.config.netns == netns)
+            .map(|(number, _)| number)
+    }
+
+    /// Every attachment with its number.
+    pub fn ports(&self) -> impl Iterator<Item = (u32, &Port)> {
+        self.ports.iter().enumerate().filter_map(|(n, port)| Some((n as u32, port.as_ref()?)))
+    }
+
+    /// A number for a new attachment.
+    pub fn free_port(&self) -> Option<u32> {
+        (0..MAX_PORTS).find(|&n| self.ports[n].is_none()).map(|n| n as u32)
+    }
+
+    /// Takes an attachment into use: `umem` and the finished AF_XDP sockets, in queue order. `entry` is what the board shows.
+    pub fn attach(
+        &mut self,
+        number: u32,
+        config: PortConfig,
+        umem: Region,
+        sockets: Vec<OwnedFd>,
+        entry: PortEntry,
+    ) -> io::Result<()> {
+        let queues: Vec<Queue> = sockets.into_iter().map(|fd| Queue::map(fd, config.rings)).collect::<io::Result<_>>()?;
+        let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+        let pool = FramePool::new(config.frame_count, config.frame_size).ok_or_else(invalid)?;
+        let unsent = vec![false; queues.len()];
+        let mut port = Port { config, umem, pool, queues, unsent };
+        for queue in 0..port.queues.len() {
+            port.fill(queue);
+        }
+        let place = self.ports.get_mut(number as usize).ok_or_else(invalid)?;
+        *place = Some(port);
+        if let Some(header) = self.header_mut() {
+            header.port[number as usize] = entry;
+            header.ports = header.ports.max(number + 1);
+        }
+        Ok(())
+    }
+
+    /// Gives an injected leftover's frame back to its queue.
+    pub fn recycle(&mut self, leftover: Leftover) {
+        let Some(Some(port)) = self.ports.get_mut(leftover.port as usize) else { return };
+        let Some(queue) = port.queues.get_mut(leftover.queue as usize) else { return };
+        let Some(frame) = port.pool.frame_of(u64::from(leftover.frame.addr)) else { return };
+        if queue.fill_push(port.pool.addr_of(frame)) {
+            queue.fill_flush();
+        } else {
+            port.pool.give(frame);
+        }
+    }
+
+    /// The AF_XDP sockets to wait on.
+    pub fn wait_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.ports.iter().flatten().flat_map(Port::queue_fds)
+    }
+}

@@ -1,0 +1,242 @@
+//! The life of a connection's slot: reserved, live, frozen, free.
+
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
+
+use super::{Leftover, SlotState, Stack, conn_parts};
+use crate::arena::{ConnRecord, MAX_CONNS, MAX_RING, MIN_RING, Phase, RingRef};
+use crate::ip::path::Path;
+use crate::lane::Reason;
+use crate::stats::Counter;
+use crate::tcp::image::Image;
+use crate::tcp::{Connection, Instant};
+
+/// What [`Stack::import`] needs.
+pub struct ImportRequest<'a> {
+    /// The connection's numbers.
+    pub image: &'a Image,
+    /// Bytes that the program has not read.
+    pub recv: &'a [u8],
+    /// Bytes that the peer has not acknowledged, then bytes never sent.
+    pub send: &'a [u8],
+    /// Attachment on which the flow arrives.
+    pub port: u32,
+    /// How packets reach the peer.
+    pub path: Path,
+    /// The program's descriptor, for the board.
+    pub fd: i32,
+    /// The socket's inode, for the board.
+    pub inode: u64,
+    /// Receive and send ring wanted, bytes.
+    pub rings: (u32, u32),
+}
+
+/// The ring for at least `wanted` bytes with room for `needed`.
+fn ring_len(wanted: u32, needed: u64) -> Option<u32> {
+    let len = u64::from(wanted.clamp(MIN_RING, MAX_RING)).max(needed).checked_next_power_of_two()?;
+    (len <= u64::from(MAX_RING)).then_some(len as u32)
+}
+
+impl Stack {
+    /// Takes a free slot for a promotion that is about to be asked for. `None`: the table is full.
+    pub fn reserve(&mut self) -> Option<(u32, u32)> {
+        let slot = match self.free.pop_front() {
+            Some(slot) => slot,
+            None if self.slots.len() < MAX_CONNS => {
+                self.slots.push(SlotState::default());
+                self.slots.len() as u32 - 1
+            }
+            None => return None,
+        };
+        let limit = self.slots.len() as u32;
+        if let Some(header) = self.header_mut() {
+            header.conn_limit = limit;
+        }
+        let record = self.record_mut(slot)?;
+        record.generation = record.generation.wrapping_add(1);
+        let generation = record.generation;
+        compiler_fence(SeqCst);
+        record.phase = Phase::Reserved as u32;
+        Some((slot, generation))
+    }
+
+    /// Gives back a reserved slot whose promotion was refused.
+    pub fn unreserve(&mut self, slot: u32) {
+        if self.record(slot).is_some_and(|r| Phase::from_raw(r.phase) == Phase::Reserved) {
+            self.forget(slot);
+        }
+    }
+
+    /// Fills a reserved slot with a connection and runs it. On an error the slot stays reserved and the kernel socket
+    /// still holds everything.
+    pub fn import(&mut self, slot: u32, request: &ImportRequest<'_>, now: Instant) -> Result<(), Reason> {
+        let image = request.image;
+        if self.record(slot).is_none_or(|r| Phase::from_raw(r.phase) != Phase::Reserved) {
+            return Err(Reason::BadImage);
+        }
+        let rcv_need = u64::from(image.unread()) + u64::from(image.rcv_wnd);
+        let rcv_len = ring_len(request.rings.0, rcv_need).ok_or(Reason::WindowTooLarge)?;
+        let snd_len = ring_len(request.rings.1, u64::from(image.unacknowledged())).ok_or(Reason::QueueTooLarge)?;
+        let Entry::Vacant(place) = self.demux.entry(image.flow) else { return Err(Reason::BadImage) };
+        let rcv_ring = self.rings.take(rcv_len).ok_or(Reason::StackFull)?;
+        let Some(snd_ring) = self.rings.take(snd_len) else {
+            self.rings.put(rcv_ring);
+            return Err(Reason::StackFull);
+        };
+        place.insert(slot);
+        if let Err(reason) = self.fill_record(slot, request, (rcv_ring, snd_ring), now) {
+            self.demux.remove(&image.flow);
+            self.drop_rings(rcv_ring, snd_ring);
+            return Err(reason);
+        }
+        self.live += 1;
+        self.touch(slot);
+        self.stats().add(Counter::Promotions, 1);
+        Ok(())
+    }
+
+    fn fill_record(
+        &mut self,
+        slot: u32,
+        request: &ImportRequest<'_>,
+        (rcv_ring, snd_ring): (RingRef, RingRef),
+        now: Instant,
+    ) -> Result<(), Reason> {
+        let record = self.record_mut(slot).ok_or(Reason::BadImage)?;
+        record.flow = request.image.flow;
+        record.port = request.port;
+        record.fd = request.fd;
+        record.inode = request.inode;
+        record.path = request.path;
+        record.rcv_ring = rcv_ring;
+        record.snd_ring = snd_ring;
+        (record.bytes_in, record.bytes_out, record.retransmits) = (0, 0, 0);
+        let (record, rcv, snd) = conn_parts(&mut self.arena, slot).ok_or(Reason::BadImage)?;
+        let mtu = request.path.mtu;
+        Connection::import(&mut record.tcb, snd, rcv, request.image, request.recv, request.send, mtu, now)
+            .map_err(|_| Reason::BadImage)?;
+        // The phase makes the record valid for the daemon: last.
+        compiler_fence(SeqCst);
+        record.phase = Phase::Live as u32;
+        Ok(())
+    }
+
+    /// Stops a connection for demotion: from here on its record does not change and its frames are held.
+    pub fn freeze(&mut self, slot: u32) -> Option<ConnRecord> {
+        let record = self.record_mut(slot)?;
+        if Phase::from_raw(record.phase) != Phase::Live {
+            return None;
+        }
+        compiler_fence(SeqCst);
+        record.phase = Phase::Frozen as u32;
+        Some(*record)
+    }
+
+    /// Lets a frozen connection run again: its demotion failed.
+    pub fn thaw(&mut self, slot: u32) {
+        let Some(record) = self.record_mut(slot) else { return };
+        if Phase::from_raw(record.phase) != Phase::Frozen {
+            return;
+        }
+        record.phase = Phase::Live as u32;
+        self.touch(slot);
+        // The peer's retransmission brings again what was held meanwhile.
+        let held = self.take_held(slot);
+        for leftover in held {
+            self.recycle(leftover);
+        }
+    }
+
+    fn take_held(&mut self, slot: u32) -> Vec<Leftover> {
+        self.slots.get_mut(slot as usize).map(|state| std::mem::take(&mut state.held)).unwrap_or_default()
+    }
+
+    /// Ends a frozen connection whose kernel socket lives again. Frames held for it become leftovers.
+    pub fn release(&mut self, slot: u32) {
+        let Some(&record) = self.record(slot) else { return };
+        if Phase::from_raw(record.phase) != Phase::Frozen {
+            return;
+        }
+        let held = self.take_held(slot);
+        self.leftovers.extend(held);
+        self.stats().add(Counter::Demotions, 1);
+        self.retire(slot, &record);
+    }
+
+    /// Ends a live connection that nobody wants any more (an orphan that the peer has fully acknowledged).
+    pub(super) fn bury(&mut self, slot: u32) {
+        if let Some(&record) = self.record(slot) {
+            self.retire(slot, &record);
+        }
+    }
+
+    fn retire(&mut self, slot: u32, record: &ConnRecord) {
+        self.demux.remove(&record.flow);
+        self.forget(slot);
+        self.drop_rings(record.rcv_ring, record.snd_ring);
+        self.live -= 1;
+    }
+
+    fn drop_rings(&mut self, rcv: RingRef, snd: RingRef) {
+        for ring in [rcv, snd] {
+            if let Some((offset, len)) = ring.range() {
+                self.arena.discard(offset, len);
+                self.rings.put(ring);
+            }
+        }
+    }
+
+    fn forget(&mut self, slot: u32) {
+        if let Some(record) = self.record_mut(slot) {
+            record.phase = Phase::Free as u32;
+        }
+        if let Some(state) = self.slots.get_mut(slot as usize) {
+            // `scheduled`, `touched` and `pending` stand for entries in lists that skip free slots.
+            state.orphan = false;
+            state.queue = 0;
+        }
+        self.free.push_back(slot);
+    }
+
+    /// The program is done with the connection and the daemon cannot take it back: close it here, freed when the peer
+    /// has acknowledged everything.
+    pub fn orphan(&mut self, slot: u32, now: Instant) {
+        if let Some(mut connection) = self.connection(slot) {
+            connection.shutdown_write(now);
+        }
+        if let Some(state) = self.slots.get_mut(slot as usize) {
+            state.orphan = true;
+        }
+        self.touch(slot);
+    }
+
+    /// Packets of a connection take another path from now on.
+    pub fn set_path(&mut self, slot: u32, generation: u32, path: Path) {
+        let Some(record) = self.record_mut(slot) else { return };
+        if record.generation != generation || Phase::from_raw(record.phase) == Phase::Free {
+            return;
+        }
+        record.path = path;
+        if let Some(mut connection) = self.connection(slot) {
+            connection.set_mtu(path.mtu);
+        }
+        self.touch(slot);
+    }
+
+    /// The slots of live connections.
+    pub fn live_slots(&self) -> Vec<u32> {
+        (0..self.slots.len() as u32)
+            .filter(|&slot| self.record(slot).is_some_and(|r| Phase::from_raw(r.phase) == Phase::Live))
+            .collect()
+    }
+
+    /// Has the connection something to say at the end of this pass?
+    pub fn touch(&mut self, slot: u32) {
+        if let Some(state) = self.slots.get_mut(slot as usize)
+            && !state.touched
+        {
+            state.touched = true;
+            self.touched.push(slot);
+        }
+    }
+}
