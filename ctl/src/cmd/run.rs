@@ -66,14 +66,12 @@ pub fn find_library() -> Option<PathBuf> {
 
 /// The value of LD_PRELOAD with the library first, unless it is there already. ld.so(8) splits at blanks and colons.
 fn preload(library: &Path, before: Option<&OsStr>) -> Result<OsString, Failure> {
-    let is_separator = |byte: &u8| matches!(byte, b' ' | b':');
-    if library.as_os_str().as_bytes().iter().any(|byte| is_separator(byte)) {
+    if library.as_os_str().as_bytes().iter().any(is_separator) {
         let library = library.display();
         return Err(Failure::Failed(format!("{library}: ld.so cannot preload from a path with a blank or a colon")));
     }
     let before = before.unwrap_or_default();
-    let is_there =
-        before.as_bytes().split(|byte| is_separator(byte)).any(|entry| entry == library.as_os_str().as_bytes());
+    let is_there = before.as_bytes().split(is_separator).any(|entry| entry == library.as_os_str().as_bytes());
     let mut value = OsString::new();
     if !is_there {
         value.push(library);
@@ -81,6 +79,10 @@ fn preload(library: &Path, before: Option<&OsStr>) -> Result<OsString, Failure> 
     }
     value.push(before);
     Ok(value)
+}
+
+fn is_separator(byte: &u8) -> bool {
+    matches!(byte, b' ' | b':')
 }
 
 /// The option table as text, for `--help`.
