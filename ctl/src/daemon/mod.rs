@@ -1,8 +1,55 @@
 //! The daemon: the privileged half of Underpass.
+//!
+//! One thread, one epoll loop ([`server`]). Clients open sessions ([`session`]); what they ask for has one file each: [`promote`],
+//! [`demote`], [`attach`], [`inject`], [`adopt`]. [`reap`] gives back what a dead client leaves. The privileged deeds themselves are in
+//! [`eligible`] (may this socket be promoted?), [`settle`] (has the kernel processed what it was given?), [`repair`] and
+//! [`restore`].
 
+mod adopt;
+mod attach;
+mod changes;
+pub mod demote;
+pub mod eligible;
+mod error;
+mod foreign;
+mod inject;
+pub mod interface;
+mod leftbehind;
+mod listen;
+mod namespace;
+mod path;
+mod poller;
+mod promote;
+mod reap;
 pub mod repair;
+mod reply;
+mod requests;
 pub mod restore;
+pub mod server;
+mod session;
+mod settings;
+pub mod settle;
+mod shutdown;
 pub mod sockopt;
+mod state;
+mod wire;
 
 #[cfg(test)]
 mod repair_tests;
+
+use std::path::PathBuf;
+
+pub use error::Error;
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// Settings file (TOML).
+    pub config_file: Option<PathBuf>,
+    /// Started by a person or a supervisor: log at level `info` unless `UNDERPASS_LOG` says otherwise.
+    pub foreground: bool,
+    /// End when the last client has gone.
+    pub on_demand: bool,
+}

@@ -147,11 +147,16 @@ pub fn rcv_nxt(fd: BorrowedFd<'_>) -> io::Result<u32> {
     sequence(fd, RECV_QUEUE)
 }
 
-/// `snd_una` of a socket in repair mode. Leaves the receive queue selected.
-pub fn snd_una(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    let write_seq = sequence(fd, SEND_QUEUE);
+/// One past the last byte that the program has written, of a socket in repair mode.
+pub fn write_seq(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let seq = sequence(fd, SEND_QUEUE);
     set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, RECV_QUEUE)?;
-    Ok(write_seq?.wrapping_sub(ioctl_int(fd, libc::TIOCOUTQ)? as u32))
+    seq
+}
+
+/// Bytes in the send queue.
+pub fn unacked(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    ioctl_int(fd, libc::TIOCOUTQ).map(|len| len as u32)
 }
 
 fn sequence(fd: BorrowedFd<'_>, queue: i32) -> io::Result<u32> {

@@ -64,6 +64,14 @@ pub fn ioctl_int(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<i32> {
     Ok(value)
 }
 
+/// What poll(2) sees on the socket right now.
+pub fn poll_now(fd: BorrowedFd<'_>, events: libc::c_short) -> io::Result<libc::c_short> {
+    let mut watched = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one pollfd, which outlives the call.
+    check(unsafe { libc::poll(&raw mut watched, 1, 0) })?;
+    Ok(watched.revents)
+}
+
 /// From now on the socket receives nothing: a classic filter whose verdict is "keep 0 bytes".
 pub fn attach_drop_all(fd: BorrowedFd<'_>) -> io::Result<()> {
     let mut code = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 
@@ -18,6 +19,11 @@ impl Netns {
     /// The calling thread's own.
     pub fn current() -> io::Result<Self> {
         Ok(Self { fd: File::open("/proc/thread-self/ns/net")?.into() })
+    }
+
+    /// The one that a file names (`/proc/PID/ns/net`, `/run/netns/NAME`).
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { fd: File::open(path)?.into() })
     }
 
     /// The one that a socket was created in. Needs CAP_NET_ADMIN there.

@@ -1,0 +1,154 @@
+//! AF_XDP sockets on the queues of an interface.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use underpass_stack::arena::MAX_PORTS;
+use underpass_stack::control::{Attach, Attached, MAX_FDS};
+use underpass_stack::lane::Reason;
+use underpass_stack::mem::Region;
+use underpass_stack::mem::region::is_sealed;
+use underpass_stack::xsk::RingSizes;
+use underpass_stack::xsk::socket::{self, BindMode};
+
+use super::interface::Interface;
+use super::path::fits;
+use super::reply::{Answer, Refusal, Reply};
+use super::session::Port;
+use super::state::Daemon;
+use crate::net::netns::Inside;
+use crate::net::sys::rx_channels;
+
+/// Frames of a UMEM at most: 4 GiB of 4096-byte frames, so that every address fits a [`underpass_stack::control::FrameRef`].
+const MAX_FRAMES: u32 = 1 << 20;
+/// Entries of a ring at most.
+const MAX_RING: u32 = 1 << 16;
+
+impl Daemon {
+    /// Answers [`Attach`].
+    pub fn attach(&mut self, session: u32, ask: &Attach, fds: Vec<OwnedFd>) -> Answer {
+        let [umem, in_namespace] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Refusal::from(Reason::ProtocolError))?;
+        let (umem, rings) = self.check_attach(session, ask, umem)?;
+        let netns = self.namespace_of(in_namespace.as_fd())?;
+        let Self { namespaces, home, settings, sessions, .. } = self;
+        let namespace = namespaces.get_mut(&netns).ok_or(Reason::Failed)?;
+        let session = sessions.get_mut(&session).ok_or(Reason::ProtocolError)?;
+        if session.port_on(netns, ask.ifindex).is_some() {
+            return Err(Reason::ProtocolError.into());
+        }
+        let link = namespace.link(ask.ifindex)?;
+        if !settings.admits(&link.name) {
+            return Err(Reason::InterfaceExcluded.into());
+        }
+        if !link.ethernet || link.loopback {
+            return Err(Reason::NotEthernet.into());
+        }
+        if !fits(link.mtu, ask.frame_size) {
+            return Err(Reason::Mtu.into());
+        }
+        let wanted = rx_channels(in_namespace.as_fd(), &link.name).unwrap_or(link.rx_queues).min(MAX_FDS as u32);
+        namespace.interface(&link)?;
+        let opened = open_queues(&namespace.enter(home)?, ask, wanted, &umem, rings);
+        let interface = namespace.interface(&link)?;
+        let entered = opened.and_then(|(queues, zero_copy)| {
+            let base = enter_slots(interface, &queues)?;
+            Ok((queues, zero_copy, base))
+        });
+        let (queues, zero_copy, xsk_base) = match entered {
+            Ok(entered) => entered,
+            Err(refusal) => {
+                self.tidy();
+                return Err(refusal);
+            }
+        };
+        interface.users += 1;
+        let native = interface.native;
+        let duplicates = queues.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let count = queues.len() as u32;
+        tracing::info!("session {}: {} AF_XDP queues on {}", session.id, count, link.name);
+        let port = Port { netns, ifindex: ask.ifindex, xsk_base, frame_size: ask.frame_size, rings, queues, umem };
+        session.ports.insert(ask.port, port);
+        let attached = Attached {
+            port: ask.port,
+            queues: count,
+            xsk_base,
+            native: u32::from(native),
+            zero_copy: u32::from(zero_copy),
+        };
+        Ok(Reply::with(&attached, duplicates))
+    }
+
+    /// Checks what a client says of an attachment, and maps its frames.
+    pub fn check_attach(&mut self, session: u32, ask: &Attach, umem: OwnedFd) -> Result<(Region, RingSizes), Refusal> {
+        let known = self.session(session)?;
+        let rings = RingSizes { fill: ask.rx_ring, completion: ask.tx_ring, rx: ask.rx_ring, tx: ask.tx_ring };
+        let sized = matches!(ask.frame_size, 2048 | 4096) && (1..=MAX_FRAMES).contains(&ask.frame_count);
+        let numbered = (ask.port as usize) < MAX_PORTS && !known.ports.contains_key(&ask.port);
+        if known.arena.is_none() || !sized || !numbered || !rings.is_valid() || rings.rx.max(rings.tx) > MAX_RING {
+            return Err(Reason::ProtocolError.into());
+        }
+        if !is_sealed(umem.as_fd()) {
+            return Err(Reason::ProtocolError.into());
+        }
+        let umem = Region::open_owner(umem)?;
+        if umem.len() as u64 != u64::from(ask.frame_size) * u64::from(ask.frame_count) {
+            return Err(Reason::ProtocolError.into());
+        }
+        Ok((umem, rings))
+    }
+}
+
+/// Puts the sockets into free slots of the XSKMAP; returns the first.
+fn enter_slots(interface: &mut Interface, queues: &[OwnedFd]) -> Result<u32, Refusal> {
+    let count = queues.len() as u32;
+    let base = interface.take_slots(count).ok_or(Reason::NoFreeQueue)?;
+    for (slot, queue) in (base..).zip(queues) {
+        if let Err(error) = interface.steer.set_xsk(slot, queue.as_fd()) {
+            interface.free_slots(base, count);
+            return Err(error.into());
+        }
+    }
+    Ok(base)
+}
+
+/// One socket for each queue, the first with the UMEM, the others sharing it. Zero-copy if the driver can.
+fn open_queues(
+    _inside: &Inside<'_>,
+    ask: &Attach,
+    wanted: u32,
+    umem: &Region,
+    rings: RingSizes,
+) -> Result<(Vec<OwnedFd>, bool), Refusal> {
+    let first = socket::open()?;
+    socket::register_umem(first.as_fd(), umem, ask.frame_size, 0)?;
+    socket::set_rings(first.as_fd(), rings)?;
+    let zero_copy = socket::bind(first.as_fd(), ask.ifindex, 0, BindMode::ZeroCopy, true, None).is_ok();
+    let mode = if zero_copy { BindMode::ZeroCopy } else { BindMode::Copy };
+    if !zero_copy {
+        socket::bind(first.as_fd(), ask.ifindex, 0, BindMode::Copy, true, None).map_err(bind_refusal)?;
+    }
+    let mut queues = vec![first];
+    for queue in 1..wanted {
+        let next = socket::open()?;
+        socket::set_rings(next.as_fd(), rings)?;
+        match socket::bind(next.as_fd(), ask.ifindex, queue, mode, true, Some(queues[0].as_fd())) {
+            Ok(()) => queues.push(next),
+            // The driver allocated more queues than it uses.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            Err(error) => return Err(bind_refusal(error)),
+        }
+    }
+    Ok((queues, zero_copy))
+}
+
+fn bind_refusal(error: io::Error) -> Refusal {
+    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+    let reason = match errno {
+        libc::EBUSY => Reason::NoFreeQueue,
+        libc::ENETDOWN => Reason::LinkDown,
+        libc::EOPNOTSUPP | libc::EPROTONOSUPPORT => Reason::Unsupported,
+        libc::EPERM => Reason::NoPrivilege,
+        _ => Reason::Failed,
+    };
+    Refusal { reason, errno }
+}

@@ -1,0 +1,163 @@
+//! Demotion: off the lane, back into the kernel socket.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use underpass_stack::arena::{ConnRecord, Phase};
+use underpass_stack::control::{Demote, Restore};
+use underpass_stack::ip::output::{FromPeer, synthesize};
+use underpass_stack::lane::Reason;
+use underpass_stack::mem::{Region, ring};
+use underpass_stack::tcp::image::{Image, flag};
+
+use super::repair::{self, Dump};
+use super::reply::{Answer, Refusal, Reply};
+use super::restore::restore;
+use super::session::{Conn, Session};
+use super::sockopt;
+use super::state::{Daemon, monotonic};
+
+/// Room for a made-up control segment.
+const CONTROL_FRAME: usize = 128;
+
+impl Daemon {
+    /// Answers [`Demote`].
+    pub fn demote(&mut self, session: u32, ask: &Demote) -> Answer {
+        let known = self.session(session)?;
+        let conn = known.conns.get(&ask.slot).ok_or(Reason::BadImage)?;
+        let record = known.record(ask.slot).ok_or(Reason::BadImage)?;
+        let frozen = Phase::from_raw(record.phase) == Phase::Frozen;
+        if !frozen || record.generation != ask.generation || conn.generation != ask.generation {
+            return Err(Reason::BadImage.into());
+        }
+        let dump = read_record(known, conn, &record).ok_or(Reason::BadImage)?;
+        let conn = known.conns.remove(&ask.slot).ok_or(Reason::BadImage)?;
+        self.give_back(session, conn, &dump)?;
+        Ok(Reply::done(1))
+    }
+
+    /// Gives a connection back that the stack has not taken over: the kernel's queues, or what was read from them.
+    pub fn give_back_untaken(&mut self, session: u32, slot: u32) -> Result<(), Refusal> {
+        let mut conn = self.session(session)?.conns.remove(&slot).ok_or(Reason::BadImage)?;
+        match conn.kept.take() {
+            Some(kept) if kept.hollowed => self.give_back(session, conn, &kept.dump),
+            Some(_) => {
+                let thawed = repair::thaw(conn.fd.as_fd(), &conn.restore);
+                self.let_go(session, conn, &[]);
+                Ok(thawed?)
+            }
+            None => {
+                self.totals.lost += 1;
+                tracing::error!("{:?}: connection lost: its owner's record is gone", conn.flow);
+                abandon(conn.fd.as_fd());
+                self.let_go(session, conn, &[]);
+                Err(Reason::BadImage.into())
+            }
+        }
+    }
+
+    /// Makes the kernel socket live again, then lets the flow's packets reach it.
+    pub fn give_back(&mut self, session: u32, conn: Conn, dump: &Dump) -> Result<(), Refusal> {
+        let restored = restore(conn.fd.as_fd(), &dump.image, &dump.recv, &dump.send, &conn.restore);
+        match &restored {
+            Ok(()) => tracing::debug!("session {session}: {:?} is back in the kernel", conn.flow),
+            Err(error) => {
+                self.totals.lost += 1;
+                tracing::error!("{:?}: connection lost: {error}", conn.flow);
+                abandon(conn.fd.as_fd());
+            }
+        }
+        let frames = control_frames(&conn, &dump.image);
+        self.let_go(session, conn, &frames);
+        Ok(restored?)
+    }
+
+    /// The connection is the kernel's from now on. `frames` are what its peer has said and the socket cannot know otherwise.
+    fn let_go(&mut self, session: u32, conn: Conn, frames: &[Vec<u8>]) {
+        let ifindex = conn.path.ifindex;
+        let namespace = self.namespaces.get_mut(&conn.netns);
+        if let Some(interface) = namespace.and_then(|n| n.interfaces.get_mut(&ifindex)) {
+            interface.steer.release(&conn.flow);
+        }
+        self.inject_all(conn.netns, ifindex, frames);
+        self.totals.demoted += 1;
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.recent.add(conn.netns, conn.flow);
+        }
+        self.answer_waiting(conn.cookie);
+    }
+}
+
+/// The state and the bytes of a connection's record, if they are consistent.
+pub fn read_record(session: &Session, conn: &Conn, record: &ConnRecord) -> Option<Dump> {
+    let arena = session.arena.as_ref()?;
+    if record.flow != conn.flow {
+        return None;
+    }
+    let image = record.tcb.image(conn.flow, monotonic());
+    let (rcv, snd) = (record.rcv_ring.range()?, record.snd_ring.range()?);
+    if !image.is_sound(record.rcv_ring.len, record.snd_ring.len) {
+        return None;
+    }
+    let fin_acked = u32::from(image.flags & flag::FIN_ACKED != 0);
+    Some(Dump {
+        recv: copy(arena, rcv, image.rcv_read, image.unread())?,
+        send: copy(arena, snd, image.snd_una.wrapping_sub(fin_acked), image.unacknowledged())?,
+        image,
+    })
+}
+
+fn copy(arena: &Region, (offset, size): (usize, usize), seq: u32, len: u32) -> Option<Vec<u8>> {
+    let mut out = vec![0; len as usize];
+    ring::read(arena.bytes(offset, size)?, seq, &mut out);
+    Some(out)
+}
+
+/// What the peer has said that a restored socket has still to hear: its FIN or RST, its acknowledgement of our FIN. Where we owe the
+/// peer an acknowledgement, a segment from before the window makes the kernel send one at once.
+pub fn control_frames(conn: &Conn, image: &Image) -> Vec<Vec<u8>> {
+    let has = |bit: u32| image.flags & bit != 0;
+    let mut image = *image;
+    if !has(flag::TS_RECENT) {
+        // Without a timestamp to echo none is better than a wrong one, which would be taken for an old segment's.
+        image.flags &= !flag::TIMESTAMPS;
+    }
+    let frame = |image: &Image, what| {
+        let mut frame = vec![0; CONTROL_FRAME];
+        let len = synthesize(&mut frame, &conn.path, image, what)?;
+        frame.truncate(len);
+        Some(frame)
+    };
+    let fin_received = image.flags & flag::FIN_RECEIVED != 0;
+    let told = if image.flags & flag::RESET_RECEIVED != 0 {
+        frame(&image, FromPeer::Reset)
+    } else if fin_received {
+        frame(&image, FromPeer::Fin)
+    } else if image.flags & flag::FIN_ACKED != 0 {
+        frame(&image, FromPeer::Ack)
+    } else if image.rcv_wup != image.rcv_nxt {
+        frame(&Image { rcv_nxt: image.rcv_wup.wrapping_sub(1), ..image }, FromPeer::Ack)
+    } else {
+        None
+    };
+    told.into_iter().collect()
+}
+
+/// Ends a connection that cannot be restored: the peer is told by a reset as far as the socket still knows it.
+fn abandon(fd: BorrowedFd<'_>) {
+    let undone = sockopt::detach_filter(fd)
+        .and_then(|()| sockopt::set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, repair::REPAIR_OFF_NO_WP))
+        .and_then(|()| sockopt::disconnect(fd));
+    if let Err(error) = undone {
+        tracing::debug!("abandoning a socket: {error}");
+    }
+}
+
+/// What a connection's socket had before its promotion, for a client that hands it over to this daemon.
+pub fn claimed(restore: Restore) -> Restore {
+    Restore {
+        reuse_addr: u32::from(restore.reuse_addr != 0),
+        keepalive: u32::from(restore.keepalive != 0),
+        buf_lock: restore.buf_lock & 3,
+        pad: 0,
+    }
+}

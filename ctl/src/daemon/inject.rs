@@ -1,0 +1,73 @@
+//! Frames that XDP took from the kernel and that it is to have after all.
+
+use underpass_stack::control::{FrameRef, Inject, MAX_INJECT};
+use underpass_stack::ip::flow::FlowKey;
+use underpass_stack::ip::input;
+use underpass_stack::ip::output::complete_checksum;
+use underpass_stack::lane::Reason;
+
+use super::reply::{Answer, Reply};
+use super::state::Daemon;
+use crate::steer::inject::MAX_FRAME;
+
+impl Daemon {
+    /// Answers [`Inject`].
+    pub fn inject(&mut self, session: u32, ask: &Inject) -> Answer {
+        let asked = ask.frames.get(..ask.count as usize).filter(|frames| frames.len() <= MAX_INJECT);
+        let frames = asked.ok_or(Reason::ProtocolError)?;
+        Ok(Reply::done(self.inject_from(session, ask.port, frames)?))
+    }
+
+    /// Injects frames out of a port's UMEM, as far as they are the session's; returns how many.
+    pub fn inject_from(&mut self, session: u32, port: u32, frames: &[FrameRef]) -> Result<u32, Reason> {
+        let known = self.sessions.get(&session).ok_or(Reason::ProtocolError)?;
+        let port = known.ports.get(&port).ok_or(Reason::ProtocolError)?;
+        let (netns, ifindex) = (port.netns, port.ifindex);
+        let mut ready = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let bytes = port.umem.bytes(frame.addr as usize, frame.len as usize).filter(|b| b.len() <= MAX_FRAME);
+            // A copy first: the client can change its frames while we look at them.
+            let own = bytes.and_then(|bytes| prepare(bytes.to_vec()));
+            ready.extend(own.filter(|(_, flow)| known.recent.contains(netns, flow)));
+        }
+        let interface = self.namespaces.get(&netns).and_then(|n| n.interfaces.get(&ifindex));
+        // A frame of a flow that is redirected (again) would come straight back, or meet a socket that hears nothing.
+        ready.retain(|(_, flow)| interface.is_none_or(|i| !i.steer.holds(flow)));
+        let ready: Vec<Vec<u8>> = ready.into_iter().map(|(frame, _)| frame).collect();
+        let done = self.inject_all(netns, ifindex, &ready);
+        self.totals.not_injected += frames.len() as u64 - u64::from(done);
+        Ok(done)
+    }
+
+    /// Injects complete frames; returns how many the kernel took.
+    pub fn inject_all(&mut self, netns: u64, ifindex: u32, frames: &[Vec<u8>]) -> u32 {
+        if frames.is_empty() {
+            return 0;
+        }
+        let Some(namespace) = self.namespaces.get(&netns) else { return 0 };
+        let inside = match namespace.enter(&self.home) {
+            Ok(inside) => inside,
+            Err(error) => {
+                tracing::warn!("cannot enter the namespace of interface {ifindex}: {error}");
+                return 0;
+            }
+        };
+        let mut done = 0;
+        for frame in frames {
+            match self.injector.inject(frame, ifindex) {
+                Ok(()) => done += 1,
+                Err(error) => tracing::warn!("interface {ifindex}: frame of {} bytes not injected: {error}", frame.len()),
+            }
+        }
+        drop(inside);
+        self.totals.injected += u64::from(done);
+        done
+    }
+}
+
+/// Makes a frame fit for the kernel. `None` unless it is a TCP segment in order.
+fn prepare(mut frame: Vec<u8>) -> Option<(Vec<u8>, FlowKey)> {
+    complete_checksum(&mut frame);
+    let flow = input::parse(&frame, MAX_FRAME).ok()?.flow;
+    Some((frame, flow))
+}

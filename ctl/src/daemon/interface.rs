@@ -1,0 +1,133 @@
+//! One accelerated interface: its XDP program and who uses which XSKMAP slots.
+
+use std::io;
+
+use underpass_stack::lane::Reason;
+
+use super::reply::Refusal;
+use crate::net::link::{self, Link};
+use crate::net::netlink::Netlink;
+use crate::steer::Steer;
+use crate::steer::program::MAX_XSKS;
+
+/// An interface with our program on it.
+pub struct Interface {
+    /// The program and its maps.
+    pub steer: Steer,
+    /// Attached in the driver, as opposed to generic XDP.
+    pub native: bool,
+    /// Attachments of living sessions.
+    pub users: u32,
+    ifindex: u32,
+    slots: Slots,
+}
+
+impl Interface {
+    /// Attaches a fresh program, in the driver if that can be, else in generic mode; or takes over what an earlier daemon left.
+    pub fn open(netlink: &mut Netlink, link: &Link) -> Result<Self, Refusal> {
+        if let Some(adopted) = Self::adopt(link)? {
+            return Ok(adopted);
+        }
+        if link.xdp.is_some() {
+            return Err(Reason::ForeignXdp.into());
+        }
+        let steer = Steer::load()?;
+        let native = attach(netlink, link, &steer)?;
+        tracing::info!("{}: XDP program attached ({})", link.name, if native { "native" } else { "generic" });
+        Ok(Self { steer, native, users: 0, ifindex: link.ifindex, slots: Slots::default() })
+    }
+
+    /// Takes over the program that an earlier daemon left on the interface.
+    pub fn adopt(link: &Link) -> Result<Option<Self>, Refusal> {
+        let Some(attached) = link.xdp else { return Ok(None) };
+        let Some(steer) = Steer::adopt(attached.program_id)? else { return Ok(None) };
+        tracing::info!("{}: XDP program of an earlier daemon taken over", link.name);
+        let slots = Slots::default();
+        Ok(Some(Self { steer, native: attached.native, users: 0, ifindex: link.ifindex, slots }))
+    }
+
+    /// Takes `count` slots in a row.
+    pub fn take_slots(&mut self, count: u32) -> Option<u32> {
+        self.slots.take(count)
+    }
+
+    /// Takes these very slots. False if one of them is in use or does not exist.
+    pub fn take_slots_at(&mut self, base: u32, count: u32) -> bool {
+        self.slots.take_at(base, count)
+    }
+
+    /// Gives slots back.
+    pub fn free_slots(&mut self, base: u32, count: u32) {
+        self.slots.free(base, count);
+    }
+
+    /// Removes the program from the interface.
+    pub fn detach(&self, netlink: &mut Netlink) -> io::Result<()> {
+        link::detach_xdp(netlink, self.ifindex, self.steer.program(), self.native)
+    }
+}
+
+fn attach(netlink: &mut Netlink, link: &Link, steer: &Steer) -> Result<bool, Refusal> {
+    let native = link::attach_xdp(netlink, link.ifindex, steer.program(), true);
+    let Err(error) = native else { return Ok(true) };
+    tracing::info!("{}: no native XDP ({error}), trying generic", link.name);
+    match link::attach_xdp(netlink, link.ifindex, steer.program(), false) {
+        Ok(()) => Ok(false),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => Err(Reason::ForeignXdp.into()),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Err(Reason::Unsupported.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Which slots of an XSKMAP are in use, as ranges in order.
+#[derive(Debug, Default)]
+struct Slots {
+    taken: Vec<(u32, u32)>,
+}
+
+impl Slots {
+    fn take(&mut self, count: u32) -> Option<u32> {
+        let mut base = 0u32;
+        for &(start, end) in &self.taken {
+            if start.saturating_sub(base) >= count {
+                break;
+            }
+            base = end;
+        }
+        self.take_at(base, count).then_some(base)
+    }
+
+    fn take_at(&mut self, base: u32, count: u32) -> bool {
+        let Some(end) = base.checked_add(count) else { return false };
+        let free = self.taken.iter().all(|&(s, e)| end <= s || e <= base);
+        if count == 0 || end > MAX_XSKS || !free {
+            return false;
+        }
+        self.taken.push((base, end));
+        self.taken.sort_unstable();
+        true
+    }
+
+    fn free(&mut self, base: u32, count: u32) {
+        self.taken.retain(|&range| range != (base, base.saturating_add(count)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_taken_once_and_gaps_are_used_again() {
+        let mut slots = Slots::default();
+        assert_eq!((slots.take(4), slots.take(2), slots.take(4)), (Some(0), Some(4), Some(6)));
+        slots.free(4, 2);
+        assert_eq!((slots.take(3), slots.take(2)), (Some(10), Some(4)));
+        assert!(!slots.take_at(12, 2));
+        assert!(slots.take_at(13, 2));
+        assert!(!slots.take_at(MAX_XSKS - 1, 2));
+        assert!(!slots.take_at(u32::MAX, 2));
+        assert_eq!(slots.take(MAX_XSKS), None);
+        assert!(!slots.take_at(50, 0));
+    }
+}

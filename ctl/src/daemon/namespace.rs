@@ -1,0 +1,84 @@
+//! What the daemon keeps of a network namespace: its netlink sockets and accelerated interfaces.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use super::interface::Interface;
+use super::reply::Refusal;
+use super::sockopt;
+use crate::net::link::{self, Link};
+use crate::net::netlink::{Netlink, Protocol};
+use crate::net::netns::{Inside, Netns};
+use crate::net::{ipsec, watch};
+
+const SO_NETNS_COOKIE: i32 = 71;
+
+/// A namespace that some session has sockets in.
+pub struct Namespace {
+    /// Requests about links, routes, neighbours.
+    pub route: Netlink,
+    /// Requests about connection tracking.
+    pub netfilter: Option<Netlink>,
+    /// Notifications.
+    pub watch: Netlink,
+    /// Accelerated interfaces by index.
+    pub interfaces: HashMap<u32, Interface>,
+    netns: Netns,
+}
+
+impl Namespace {
+    /// Opens the sockets inside `netns`.
+    pub fn open(netns: Netns, home: &Netns) -> io::Result<Self> {
+        let inside = netns.enter(home)?;
+        let route = Netlink::open(Protocol::Route, 0)?;
+        let netfilter = Netlink::open(Protocol::Netfilter, 0).ok();
+        let watch = watch::subscribe()?;
+        drop(inside);
+        Ok(Self { route, netfilter, watch, interfaces: HashMap::new(), netns })
+    }
+
+    /// Goes inside for a moment.
+    pub fn enter<'a>(&self, home: &'a Netns) -> io::Result<Inside<'a>> {
+        self.netns.enter(home)
+    }
+
+    /// Does an IPsec policy exist here?
+    pub fn has_ipsec(&self, home: &Netns) -> io::Result<bool> {
+        let _inside = self.enter(home)?;
+        ipsec::any_policy()
+    }
+
+    /// An interface as it is now.
+    pub fn link(&mut self, ifindex: u32) -> io::Result<Link> {
+        link::get(&mut self.route, ifindex)
+    }
+
+    /// The interface with our program on it, which is attached if need be.
+    pub fn interface(&mut self, link: &Link) -> Result<&mut Interface, Refusal> {
+        if !self.interfaces.contains_key(&link.ifindex) {
+            let opened = Interface::open(&mut self.route, link)?;
+            self.interfaces.insert(link.ifindex, opened);
+        }
+        self.interfaces.get_mut(&link.ifindex).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV).into())
+    }
+
+    /// Removes the programs that nobody uses. True if none is left.
+    pub fn tidy(&mut self) -> bool {
+        let unused: Vec<u32> = self.interfaces.iter().filter(|(_, i)| i.users == 0).map(|(index, _)| *index).collect();
+        for ifindex in unused {
+            let Some(interface) = self.interfaces.remove(&ifindex) else { continue };
+            match interface.detach(&mut self.route) {
+                Ok(()) => tracing::info!("interface {ifindex}: XDP program detached"),
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(error) => tracing::warn!("interface {ifindex}: XDP program not detached: {error}"),
+            }
+        }
+        self.interfaces.is_empty()
+    }
+}
+
+/// SO_NETNS_COOKIE of a socket: names its namespace for good.
+pub fn cookie_of(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    sockopt::get::<u64>(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE).map(|(cookie, _)| cookie)
+}

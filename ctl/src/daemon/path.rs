@@ -1,0 +1,85 @@
+//! How the packets of a connection reach its peer, and whether a lane may carry them.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use underpass_stack::ip::path::Path;
+use underpass_stack::lane::Reason;
+
+use super::eligible::Endpoints;
+use super::namespace::Namespace;
+use super::reply::Refusal;
+use super::settings::Settings;
+use crate::net::link::Link;
+use crate::net::route::{self, Kind};
+use crate::net::{conntrack, neigh};
+
+/// Bytes of a frame that are not IP packet: XDP's headroom, the Ethernet header, a VLAN tag.
+const OVERHEAD: u32 = 256 + 14 + 4;
+/// Largest frame of an attachment.
+const MAX_FRAME_SIZE: u32 = 4096;
+
+/// Where a connection's packets go.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// For the stack.
+    pub path: Path,
+    /// Whose Ethernet address `path.dst_mac` is.
+    pub next_hop: Ipv4Addr,
+    /// The interface.
+    pub link: Link,
+}
+
+/// Finds the way of a connection's packets.
+pub fn find(namespace: &mut Namespace, settings: &Settings, ends: &Endpoints) -> Result<Way, Refusal> {
+    let route = route::lookup(&mut namespace.route, ends.local, ends.remote, ends.tos)
+        .map_err(|error| Refusal { reason: Reason::NoRoute, errno: error.raw_os_error().unwrap_or(0) })?;
+    match route.kind {
+        Kind::Unicast => {}
+        Kind::Local => return Err(Reason::Loopback.into()),
+        Kind::Other => return Err(Reason::NoRoute.into()),
+    }
+    let link = namespace.link(route.ifindex)?;
+    is_usable(&link, settings)?;
+    let mac = neigh::resolve(&mut namespace.route, route.ifindex, route.next_hop)?;
+    let path = Path {
+        ifindex: route.ifindex,
+        mtu: route.mtu.unwrap_or(link.mtu).min(link.mtu),
+        src_mac: link.mac,
+        dst_mac: mac.ok_or(Reason::NoNeighbour)?,
+        ttl: route.hop_limit.unwrap_or(ends.ttl),
+        tos: ends.tos,
+        pad: [0; 2],
+    };
+    Ok(Way { path, next_hop: route.next_hop, link })
+}
+
+fn is_usable(link: &Link, settings: &Settings) -> Result<(), Refusal> {
+    if link.loopback {
+        return Err(Reason::Loopback.into());
+    }
+    if !link.ethernet {
+        return Err(Reason::NotEthernet.into());
+    }
+    if !link.running {
+        return Err(Reason::LinkDown.into());
+    }
+    if !settings.admits(&link.name) {
+        return Err(Reason::InterfaceExcluded.into());
+    }
+    if !fits(link.mtu, MAX_FRAME_SIZE) { Err(Reason::Mtu.into()) } else { Ok(()) }
+}
+
+/// Does a packet of `mtu` bytes fit into a frame of this size?
+pub fn fits(mtu: u32, frame_size: u32) -> bool {
+    mtu.saturating_add(OVERHEAD) <= frame_size
+}
+
+/// Makes sure that connection tracking will go on accepting the connection's packets.
+pub fn square_conntrack(namespace: &mut Namespace, local: SocketAddrV4, remote: SocketAddrV4) -> Result<(), Refusal> {
+    let Some(netfilter) = namespace.netfilter.as_mut() else { return Ok(()) };
+    match conntrack::lookup(netfilter, local, remote)? {
+        conntrack::Tracking::Untracked => Ok(()),
+        conntrack::Tracking::Translated => Err(Reason::Nat.into()),
+        conntrack::Tracking::Plain => Ok(conntrack::be_liberal(netfilter, local, remote)?),
+    }
+}
