@@ -2,6 +2,7 @@
 
 mod client;
 mod completions;
+mod daemon;
 mod demote;
 mod doctor;
 mod failure;
@@ -43,6 +44,7 @@ enum Command {
     Ss(ss::Args),
     Stats(stats::Args),
     Demote(demote::Args),
+    Daemon(daemon::Args),
     Doctor(doctor::Args),
     #[command(hide = true)]
     Man,
@@ -59,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Ss(args) => ss::main(&args),
         Command::Stats(args) => stats::main(&args),
         Command::Demote(args) => demote::main(&args),
+        Command::Daemon(args) => daemon::main(args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Man => man::main(),
         Command::Completions(args) => completions::main(&args),
