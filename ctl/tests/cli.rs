@@ -30,9 +30,10 @@ struct Installed(PathBuf);
 
 impl Installed {
     fn new(name: &str, with_library: bool) -> Self {
-        let directory = std::env::temp_dir().join(format!("underpass-cli-{name}-{}", std::process::id()));
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{name}-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        fs::copy(UNDERPASS, directory.join("underpass")).unwrap();
+        // Not a copy: a file that was just written cannot be run while another test's fork still has it open.
+        fs::hard_link(UNDERPASS, directory.join("underpass")).unwrap();
         if with_library {
             fs::write(directory.join("libunderpass.so"), []).unwrap();
         }
