@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use underpass_stack::stats::Counter;
-use underpass_stack::tcp::image::flag;
 use underpass_stack::tcp::Kind;
+use underpass_stack::tcp::image::flag;
 use underpass_stack::testkit::traffic::Traffic;
 use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 
@@ -87,7 +87,6 @@ fn watch_edges(setup: &Setup, link: LinkSpec, seed: u64) {
     let mut edges = [None; 2];
     let mut segments = 0u64;
     traffic.run(&mut pair, 1000 * SECOND, |pair| {
-
         for (_, side, segment) in pair.log.replace(Vec::new()).unwrap() {
             let scale = if setup.flags & flag::WSCALE != 0 { setup.wscale } else { 0 };
             let edge = segment.ack.plus(u32::from(segment.window) << scale);

@@ -119,7 +119,8 @@ impl Tcb {
         self.loss.progress(view, acked);
         match phase {
             Phase::Open => self.cc.on_ack(acked, before, self.mss),
-            Phase::Loss => self.cc.on_ack(acked, self.cc.cwnd, self.mss),
+            // Much of what is acknowledged now left the network long ago (RFC 3465, section 2.3).
+            Phase::Loss => self.cc.on_ack(acked.min(self.mss), self.cc.cwnd, self.mss),
             Phase::Recovery => (),
         }
         if phase == Phase::Open && self.loss.has_sacked() && self.loss.open_to_recovery(view, probed) {

@@ -40,10 +40,7 @@ impl Tcb {
     /// When the retransmission timer, started now, runs out: the user timeout may cut it short.
     pub(crate) fn timeout_at(&self, now: Instant) -> Instant {
         let at = now.after(self.rtt.rto());
-        match self.user_deadline() {
-            Some(limit) => at.min(limit.max(now.after(MS))),
-            None => at,
-        }
+        self.user_deadline().filter(|limit| *limit > now).map_or(at, |limit| at.min(limit))
     }
 
     /// When the user timeout of what is unanswered ends (TCP_USER_TIMEOUT, RFC 5482).
@@ -100,7 +97,7 @@ impl Tcb {
         self.timers.stop(Timer::LossProbe);
         out.count(Counter::Timeouts);
         out.timed_out |= self.loss.timeouts() >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);
-        self.timers.set(Timer::Retransmit, now.after(self.rtt.rto()));
+        self.timers.set(Timer::Retransmit, self.timeout_at(now));
     }
 
     /// After a silence, the window that was found then says little (RFC 5681, section 4.1).
