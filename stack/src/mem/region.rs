@@ -40,7 +40,7 @@ impl Region {
     /// `/proc/PID/fd` as `/memfd:NAME`, memfd_create(2).
     pub fn create(name: &CStr, len: usize) -> io::Result<Self> {
         // SAFETY: `name` is NUL-terminated; the call has no other memory effect.
-        let raw = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+        let raw = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
         if raw < 0 {
             return Err(io::Error::last_os_error());
         }
