@@ -29,6 +29,8 @@ static ENGINE: Mutex<Option<Engine>> = parking_lot::const_mutex(None);
 static PASSES: AtomicU64 = AtomicU64::new(0);
 /// Something waits to be done without the lock: demotions, leftovers.
 static WORK: AtomicBool = AtomicBool::new(false);
+/// The arena could not be made: not tried again.
+static IMPOSSIBLE: AtomicBool = AtomicBool::new(false);
 /// The earliest timer (ns), 0 for none: read without the lock.
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
 /// Connections on the lane.
@@ -74,7 +76,15 @@ pub fn try_get() -> Option<parking_lot::MappedMutexGuard<'static, Engine>> {
 pub fn ensure() -> Result<parking_lot::MappedMutexGuard<'static, Engine>> {
     let mut guard = ENGINE.lock();
     if guard.is_none() {
-        let stack = Stack::new(&options::stack_name(), sys::getpid(), sys::realtime()).map_err(Errno::from)?;
+        if IMPOSSIBLE.load(Relaxed) {
+            return Err(Errno(libc::ENOMEM));
+        }
+        let made = Stack::new(&options::stack_name(), sys::getpid(), sys::realtime(), sys::out_of_the_way);
+        let stack = made.map_err(|error| {
+            IMPOSSIBLE.store(true, Relaxed);
+            log::warn(format_args!("no memory for the arena ({error}): nothing is accelerated"));
+            Errno::from(error)
+        })?;
         if let Some(fd) = stack.arena().fd() {
             fd::set_own(fd.as_raw_fd());
         }

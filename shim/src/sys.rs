@@ -1,7 +1,7 @@
 //! The system calls that the shim makes for itself: raw, so that they meet no hook (ours or another preloaded library's) and are
 //! no cancellation points. One of the files with `unsafe`.
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{c_int, c_uint};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{nfds_t, pollfd, sigset_t, timespec};

@@ -11,6 +11,7 @@ mod transfer;
 
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
 
 use zerocopy::FromZeros;
 
@@ -102,9 +103,10 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// A stack over a new arena. `name` shows in `underpass ps`; `started` is CLOCK_REALTIME in seconds.
-    pub fn new(name: &str, pid: u32, started: u64) -> io::Result<Self> {
-        let arena = new_arena(name, pid, started)?;
+    /// A stack over a new arena. `name` shows in `underpass ps`; `started` is CLOCK_REALTIME in seconds; `renumber` may move the
+    /// arena's descriptor out of the program's way.
+    pub fn new(name: &str, pid: u32, started: u64, renumber: impl FnOnce(OwnedFd) -> OwnedFd) -> io::Result<Self> {
+        let arena = new_arena(name, pid, started)?.renumber(renumber);
         Ok(Self {
             arena,
             rings: Buddy::default(),
