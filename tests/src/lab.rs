@@ -9,8 +9,10 @@ use crate::artifact::{Artifacts, Profile};
 use crate::child::is_root;
 use crate::daemon::Daemon;
 use crate::error::{Doing, LabError};
+use crate::failure;
 use crate::namespace::{Namespace, ip, sweep};
 use crate::process::Process;
+use crate::view::{self, SocketView};
 
 /// One of the two hosts. The names only help to talk about them: the hosts are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,7 @@ impl Lab {
     /// As asked, without a daemon.
     pub fn with(options: LabOptions) -> Result<Self, LabError> {
         check_machine()?;
+        failure::show_state_at_panic(options.profile);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         if number == 0 {
             sweep();
@@ -143,6 +146,27 @@ impl Lab {
     /// Starts a command; its output goes to files of this lab.
     pub fn spawn(&self, name: &str, command: &mut Command) -> Result<Process, LabError> {
         Process::spawn(name, command, &self.dir)
+    }
+
+    /// The sockets of a preloaded process (`underpass ss`).
+    pub fn sockets(&self, pid: u32) -> Result<Vec<SocketView>, LabError> {
+        view::sockets(&self.artifacts()?.command, pid)
+    }
+
+    /// A counter of a preloaded process (`underpass stats`).
+    pub fn counter(&self, pid: u32, name: &str) -> Result<u64, LabError> {
+        view::counter(&self.artifacts()?.command, pid, name)
+    }
+
+    /// Runs the `underpass` command as this lab's daemon is to be asked; its stdout.
+    pub fn underpass(&self, args: &[&str]) -> Result<String, LabError> {
+        let socket = self.dir.join("control.sock");
+        view::said(Command::new(&self.artifacts()?.command).args(args).env("UNDERPASS_SOCKET", socket))
+    }
+
+    /// The library and the command under test.
+    pub fn artifacts(&self) -> Result<Artifacts, LabError> {
+        Artifacts::find(self.options.profile)
     }
 
     /// The daemon's log and the counters, if there is a daemon.

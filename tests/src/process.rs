@@ -137,6 +137,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let state = self.exited().map_or_else(|| "was running".to_owned(), |status| format!("had ended: {status}"));
+            eprintln!("{}", self.complain(&state));
+        }
         self.stop();
     }
 }

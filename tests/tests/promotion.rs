@@ -1,0 +1,189 @@
+//! Live connections move to the lane and back under traffic: no byte lost or doubled, no reset, and hardly a timeout.
+
+use std::time::Duration;
+
+use underpass_lab::{Kind, Lab, LabError, LabOptions, Preload, Profile, Side, SocketView, Talk, wait_for};
+
+const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
+const LIMIT: Duration = Duration::from_secs(20);
+const EAGER: (&str, &str) = ("UNDERPASS_PROMOTE", "eager");
+const AUTO: (&str, &str) = ("UNDERPASS_PROMOTE", "auto");
+/// Rounds of a ping-pong, or bytes of a transfer, between two demotions.
+const BREATH: u64 = 20;
+const GULP: u64 = 1 << 20;
+
+fn lab() -> Lab {
+    Lab::with_daemon(LabOptions { profile: Profile::Release, ..LabOptions::default() }).unwrap()
+}
+
+/// How often a connection goes there and back; the larger form for a quiet machine is set by hand.
+fn cycles(modest: u64) -> u64 {
+    let asked = std::env::var("UNDERPASS_TEST_CYCLES").ok();
+    asked.map_or(modest, |text| text.parse().expect("UNDERPASS_TEST_CYCLES is a number"))
+}
+
+/// The conversation's connection, as `underpass ss` shows it.
+fn connection(lab: &Lab, pid: u32) -> Option<SocketView> {
+    lab.sockets(pid).ok()?.into_iter().find(|socket| socket.state == "ESTAB" || socket.state == "ESTABLISHED")
+}
+
+fn await_connection(lab: &Lab, talk: &mut Talk, side: Side, what: &str, wanted: impl Fn(&SocketView) -> bool) {
+    let pid = talk.program(side).pid();
+    let mut last = None;
+    let waited = wait_for(&format!("{what} on the {side:?}"), LIMIT, || {
+        last = connection(lab, pid);
+        last.as_ref().is_some_and(&wanted)
+    });
+    waited.unwrap_or_else(|error| panic!("{error}; last seen: {last:?}"));
+}
+
+/// Has the process's connections demoted.
+fn demote(lab: &Lab, talk: &mut Talk, side: Side) {
+    let pid = talk.program(side).pid().to_string();
+    lab.underpass(&["demote", "-p", &pid, "--all"]).unwrap();
+}
+
+fn there_and_back(kind: Kind, preload: Preload, promote: (&str, &str)) {
+    let lab = lab();
+    let mut talk = Talk::start(&lab, TRAFFIC, kind, preload, &[promote]).unwrap();
+    let more = if matches!(kind, Kind::PingPong(_)) { BREATH } else { GULP };
+    for side in preload.sides() {
+        await_connection(&lab, &mut talk, side, "lane xdp", |socket| socket.tier == "xdp");
+    }
+    talk.go_on(more).unwrap();
+    for side in preload.sides() {
+        demote(&lab, &mut talk, side);
+        await_connection(&lab, &mut talk, side, "a demotion", |socket| socket.demoted >= 1);
+        talk.go_on(more).unwrap();
+        // After a while it proves busy again.
+        await_connection(&lab, &mut talk, side, "lane xdp again", |socket| socket.tier == "xdp" && socket.promoted >= 2);
+    }
+    talk.go_on(more).unwrap();
+    talk.end().unwrap();
+}
+
+#[test]
+fn a_server_pingpongs_on_the_lane_eager() {
+    there_and_back(Kind::PingPong(64), Preload::Server, EAGER);
+}
+
+#[test]
+fn a_client_pingpongs_on_the_lane_eager() {
+    there_and_back(Kind::PingPong(64), Preload::Client, EAGER);
+}
+
+#[test]
+fn both_pingpong_on_the_lane_eager() {
+    there_and_back(Kind::PingPong(64), Preload::Both, EAGER);
+}
+
+#[test]
+fn busy_pingpongs_are_promoted_automatically() {
+    for preload in [Preload::Server, Preload::Client, Preload::Both] {
+        there_and_back(Kind::PingPong(64), preload, AUTO);
+    }
+}
+
+#[test]
+fn messages_of_many_segments_come_through() {
+    there_and_back(Kind::PingPong(100_000), Preload::Both, EAGER);
+}
+
+#[test]
+fn bulk_transfers_are_promoted_automatically() {
+    for preload in [Preload::Server, Preload::Client, Preload::Both] {
+        there_and_back(Kind::Duplex, preload, AUTO);
+    }
+}
+
+#[test]
+fn a_demoted_connection_rests_in_the_kernel_and_says_why() {
+    let lab = lab();
+    let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[AUTO]).unwrap();
+    await_connection(&lab, &mut talk, Side::Server, "lane xdp", |socket| socket.tier == "xdp" && socket.reason == "busy");
+    demote(&lab, &mut talk, Side::Server);
+    let socket = connection(&lab, talk.program(Side::Server).pid()).unwrap();
+    assert_eq!((socket.tier.as_str(), socket.reason.as_str(), socket.demoted), ("kernel", "asked", 1), "{socket:?}");
+    talk.go_on(BREATH).unwrap();
+    talk.end().unwrap();
+}
+
+#[test]
+fn switched_off_nothing_is_promoted() {
+    let lab = lab();
+    for off in [("UNDERPASS", "off"), ("UNDERPASS_PROMOTE", "off"), ("UNDERPASS_LANES", "shm")] {
+        let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Both, &[off]).unwrap();
+        talk.go_on(200).unwrap();
+        for side in [Side::Server, Side::Client] {
+            // A process that never set up a stack cannot be looked into, and has promoted nothing.
+            let promotions = lab.counter(talk.program(side).pid(), "promotions").unwrap_or(0);
+            assert_eq!(promotions, 0, "{off:?}");
+        }
+        talk.end().unwrap();
+    }
+}
+
+/// What timeouts have cost so far: in the kernels of both hosts, and in the stacks of both programs.
+fn timeouts(lab: &Lab, talk: &mut Talk, preload: Preload) -> Result<u64, LabError> {
+    let mut total = 0;
+    for side in [Side::Server, Side::Client] {
+        total += lab.host(side).namespace.kernel_counter("TcpExt", "TCPTimeouts")?;
+        if preload.covers(side) {
+            total += lab.counter(talk.program(side).pid(), "timeouts")?;
+        }
+    }
+    Ok(total)
+}
+
+/// Demotes a live connection again and again; eager promotion takes it back each time.
+fn shuttle(kind: Kind, preload: Preload, count: u64) {
+    let lab = lab();
+    let mut talk = Talk::start(&lab, TRAFFIC, kind, preload, &[EAGER]).unwrap();
+    let more = if matches!(kind, Kind::PingPong(_)) { BREATH } else { GULP };
+    for side in preload.sides() {
+        await_connection(&lab, &mut talk, side, "lane xdp", |socket| socket.tier == "xdp");
+    }
+    let before = timeouts(&lab, &mut talk, preload).unwrap();
+    let mut cycles = 0;
+    while cycles < count {
+        for side in preload.sides() {
+            demote(&lab, &mut talk, side);
+            talk.go_on(more).unwrap_or_else(|error| panic!("cycle {cycles}, {side:?} demoted: {error}"));
+            cycles += 1;
+            await_connection(&lab, &mut talk, side, "lane xdp again", |socket| socket.tier == "xdp");
+        }
+    }
+    let timeouts = timeouts(&lab, &mut talk, preload).unwrap() - before;
+    for side in preload.sides() {
+        let pid = talk.program(side).pid();
+        let done = connection(&lab, pid).unwrap().demoted;
+        assert!(done * preload.sides().len() as u64 >= count, "{side:?}: {done} demotions of {count}");
+        assert_eq!(lab.counter(pid, "demotions_failed").unwrap(), 0);
+    }
+    println!("{kind:?} {preload:?}: {cycles} cycles, {timeouts} timeouts");
+    talk.end().unwrap();
+    // Up to one timeout is noise of a loaded machine; the larger form says what it is worth.
+    assert!(timeouts <= 1 + cycles / 100, "{timeouts} retransmission timeouts in {cycles} cycles");
+}
+
+#[test]
+fn a_pingpong_shuttles_against_a_kernel_peer() {
+    shuttle(Kind::PingPong(64), Preload::Server, cycles(100));
+    shuttle(Kind::PingPong(64), Preload::Client, cycles(50));
+}
+
+#[test]
+fn a_pingpong_shuttles_with_both_ends_on_lanes() {
+    shuttle(Kind::PingPong(64), Preload::Both, cycles(100));
+}
+
+#[test]
+fn a_bulk_transfer_shuttles_against_a_kernel_peer() {
+    shuttle(Kind::Duplex, Preload::Server, cycles(50));
+    shuttle(Kind::Duplex, Preload::Client, cycles(50));
+}
+
+#[test]
+fn a_bulk_transfer_shuttles_with_both_ends_on_lanes() {
+    shuttle(Kind::Duplex, Preload::Both, cycles(50));
+}
