@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 
 version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
 architecture="$(dpkg --print-architecture)"
+libc="$(dpkg-query -W -f='${Version}' libc6 | cut -d- -f1)"
 command=target/release/underpass
 out=target/package
 root="$out/root"
@@ -12,9 +13,11 @@ root="$out/root"
 rm -rf "$root"
 install -D -m 755 "$command" "$root/usr/bin/underpass"
 install -D -m 644 target/release/libunderpass.so "$root/usr/lib/underpass/libunderpass.so"
+strip --strip-debug "$root/usr/bin/underpass" "$root/usr/lib/underpass/libunderpass.so"
 install -D -m 644 packaging/systemd/underpass.service "$root/lib/systemd/system/underpass.service"
 for profile in packaging/profiles/*.env; do
-    install -D -m 644 "$profile" "$root/usr/share/underpass/profiles/$(basename "$profile")"
+    # The command has them built in; these are to be read, and copied to /etc/underpass/profiles.
+    install -D -m 644 "$profile" "$root/usr/share/doc/underpass/examples/$(basename "$profile")"
 done
 install -d "$root/usr/share/man/man1" "$root/usr/share/bash-completion/completions" \
     "$root/usr/share/zsh/vendor-completions" "$root/usr/share/fish/vendor_completions.d"
@@ -34,7 +37,7 @@ Architecture: $architecture
 Section: net
 Priority: optional
 Maintainer: The Underpass contributors <underpass@localhost>
-Depends: libc6 (>= 2.34), adduser
+Depends: libc6 (>= $libc), adduser
 Description: faster sockets for unmodified programs
  A preloaded library moves busy TCP connections, live, out of the kernel into
  an in-process TCP stack fed by AF_XDP, and back. No kernel module, no patched
