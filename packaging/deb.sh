@@ -5,7 +5,8 @@ cd "$(dirname "$0")/.."
 
 version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
 architecture="$(dpkg --print-architecture)"
-libc="$(dpkg-query -W -f='${Version}' libc6 | cut -d- -f1)"
+# The newest symbol version that the two files ask for.
+libc="$(objdump -T "$command" target/release/libunderpass.so | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2)"
 command=target/release/underpass
 out=target/package
 root="$out/root"
