@@ -34,13 +34,14 @@ impl Daemon {
         let netns = self.namespace_of(queues[0].as_fd())?;
         let ifindex = ask.attach.ifindex;
         let known = self.session(session)?.port_on(netns, ifindex).is_some();
-        let namespace = self.namespaces.get_mut(&netns).ok_or(Reason::Failed)?;
+        let Self { namespaces, home, .. } = self;
+        let namespace = namespaces.get_mut(&netns).ok_or(Reason::Failed)?;
         let link = namespace.link(ifindex)?;
         if known || link.xdp.is_none() {
             // Without its program the lane is dead; the client demotes and attaches anew.
             return Err(Reason::LinkDown.into());
         }
-        let interface = namespace.interface(&link)?;
+        let interface = namespace.interface(&link, home)?;
         if !interface.take_slots_at(ask.xsk_base, ask.queues) {
             return Err(Reason::ProtocolError.into());
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use underpass_stack::arena::MAX_PORTS;
 use underpass_stack::control::{Attach, Attached, MAX_FDS};
@@ -21,6 +22,8 @@ use crate::net::sys::rx_channels;
 
 /// Frames of a UMEM at most: 4 GiB of 4096-byte frames, so that every address fits a [`underpass_stack::control::FrameRef`].
 const MAX_FRAMES: u32 = 1 << 20;
+/// How long after the closing of an AF_XDP socket its queue may still count as busy.
+const RELEASE: Duration = Duration::from_millis(200);
 /// Entries of a ring at most.
 const MAX_RING: u32 = 1 << 16;
 
@@ -30,7 +33,7 @@ impl Daemon {
         let [umem, in_namespace] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Refusal::from(Reason::ProtocolError))?;
         let (umem, rings) = self.check_attach(session, ask, umem)?;
         let netns = self.namespace_of(in_namespace.as_fd())?;
-        let Self { namespaces, home, settings, sessions, .. } = self;
+        let Self { namespaces, home, settings, sessions, closed_at, .. } = self;
         let namespace = namespaces.get_mut(&netns).ok_or(Reason::Failed)?;
         let session = sessions.get_mut(&session).ok_or(Reason::ProtocolError)?;
         if session.port_on(netns, ask.ifindex).is_some() {
@@ -47,9 +50,11 @@ impl Daemon {
             return Err(Reason::Mtu.into());
         }
         let wanted = rx_channels(in_namespace.as_fd(), &link.name).unwrap_or(link.rx_queues).min(MAX_FDS as u32);
-        namespace.interface(&link)?;
-        let opened = open_queues(&namespace.enter(home)?, ask, wanted, &umem, rings);
-        let interface = namespace.interface(&link)?;
+        namespace.interface(&link, home)?;
+        // The kernel lets go of a closed socket's queue a little later than of the socket.
+        let patience = closed_at.filter(|at| at.elapsed() < RELEASE).map_or(Duration::ZERO, |_| RELEASE);
+        let opened = open_patiently(&namespace.enter(home)?, patience, || open_queues(ask, wanted, &umem, rings));
+        let interface = namespace.interface(&link, home)?;
         let entered = opened.and_then(|(queues, zero_copy)| {
             let base = enter_slots(interface, &queues)?;
             Ok((queues, zero_copy, base))
@@ -111,9 +116,25 @@ fn enter_slots(interface: &mut Interface, queues: &[OwnedFd]) -> Result<u32, Ref
     Ok(base)
 }
 
+/// Tries again as long as the queues are busy and patience lasts.
+fn open_patiently(
+    _inside: &Inside<'_>,
+    patience: Duration,
+    mut open: impl FnMut() -> Result<(Vec<OwnedFd>, bool), Refusal>,
+) -> Result<(Vec<OwnedFd>, bool), Refusal> {
+    let start = Instant::now();
+    loop {
+        match open() {
+            Err(refusal) if refusal.reason == Reason::NoFreeQueue && start.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
+}
+
 /// One socket for each queue, the first with the UMEM, the others sharing it. Zero-copy if the driver can.
 fn open_queues(
-    _inside: &Inside<'_>,
     ask: &Attach,
     wanted: u32,
     umem: &Region,

@@ -25,7 +25,13 @@ impl Daemon {
         let known = self.session(session)?;
         let conn = known.conns.get(&ask.slot).ok_or(Reason::BadImage)?;
         let record = known.record(ask.slot).ok_or(Reason::BadImage)?;
-        let frozen = Phase::from_raw(record.phase) == Phase::Frozen;
+        let phase = Phase::from_raw(record.phase);
+        if phase == Phase::Reserved && record.generation == ask.generation && conn.generation == ask.generation {
+            // The stack did not take it: the kernel goes on where it was.
+            self.give_back_untaken(session, ask.slot)?;
+            return Ok(Reply::done(1));
+        }
+        let frozen = phase == Phase::Frozen;
         if !frozen || record.generation != ask.generation || conn.generation != ask.generation {
             return Err(Reason::BadImage.into());
         }

@@ -4,6 +4,7 @@ use std::io;
 
 use underpass_stack::lane::Reason;
 
+use super::claim::Claim;
 use super::reply::Refusal;
 use crate::net::link::{self, Link};
 use crate::net::netlink::Netlink;
@@ -20,30 +21,31 @@ pub struct Interface {
     pub users: u32,
     ifindex: u32,
     slots: Slots,
+    _claim: Claim,
 }
 
 impl Interface {
     /// Attaches a fresh program, in the driver if that can be, else in generic mode; or takes over what an earlier daemon left.
+    /// The calling thread is inside the interface's namespace.
     pub fn open(netlink: &mut Netlink, link: &Link) -> Result<Self, Refusal> {
-        if let Some(adopted) = Self::adopt(link)? {
-            return Ok(adopted);
+        let claim = Claim::take(link.ifindex)?.ok_or(Reason::ForeignXdp)?;
+        match link.xdp {
+            Some(attached) => {
+                let steer = Steer::adopt(attached.program_id)?.ok_or(Reason::ForeignXdp)?;
+                tracing::info!("{}: XDP program of an earlier daemon taken over", link.name);
+                Ok(Self::new(claim, link.ifindex, steer, attached.native))
+            }
+            None => {
+                let steer = Steer::load()?;
+                let native = attach(netlink, link, &steer)?;
+                tracing::info!("{}: XDP program attached ({})", link.name, if native { "native" } else { "generic" });
+                Ok(Self::new(claim, link.ifindex, steer, native))
+            }
         }
-        if link.xdp.is_some() {
-            return Err(Reason::ForeignXdp.into());
-        }
-        let steer = Steer::load()?;
-        let native = attach(netlink, link, &steer)?;
-        tracing::info!("{}: XDP program attached ({})", link.name, if native { "native" } else { "generic" });
-        Ok(Self { steer, native, users: 0, ifindex: link.ifindex, slots: Slots::default() })
     }
 
-    /// Takes over the program that an earlier daemon left on the interface.
-    pub fn adopt(link: &Link) -> Result<Option<Self>, Refusal> {
-        let Some(attached) = link.xdp else { return Ok(None) };
-        let Some(steer) = Steer::adopt(attached.program_id)? else { return Ok(None) };
-        tracing::info!("{}: XDP program of an earlier daemon taken over", link.name);
-        let slots = Slots::default();
-        Ok(Some(Self { steer, native: attached.native, users: 0, ifindex: link.ifindex, slots }))
+    fn new(claim: Claim, ifindex: u32, steer: Steer, native: bool) -> Self {
+        Self { steer, native, users: 0, ifindex, slots: Slots::default(), _claim: claim }
     }
 
     /// Takes `count` slots in a row.

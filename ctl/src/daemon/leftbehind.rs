@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
@@ -29,24 +29,22 @@ impl Daemon {
         }
     }
 
-    fn adopt_namespace(&mut self, path: &PathBuf) -> std::io::Result<u32> {
+    fn adopt_namespace(&mut self, path: &Path) -> std::io::Result<u32> {
         let netns = Netns::open(path)?;
-        let (probe, links) = {
+        let (probe, left) = {
             let _inside = netns.enter(&self.home)?;
-            let links = link::list(&mut Netlink::open(Protocol::Route, 0)?)?;
-            (probe_socket()?, links)
+            (probe_socket()?, left_behind(&mut Netlink::open(Protocol::Route, 0)?)?)
         };
-        let mut found = 0;
-        for link in links.iter().filter(|link| link.xdp.is_some()) {
-            let Ok(Some(interface)) = Interface::adopt(link) else { continue };
-            let cookie = cookie_of(probe.as_fd())?;
-            if !self.namespaces.contains_key(&cookie) {
-                self.open_namespace(cookie, Netns::open(path)?)?;
-            }
-            if let Some(namespace) = self.namespaces.get_mut(&cookie) {
-                namespace.interfaces.entry(link.ifindex).or_insert(interface);
-                found += 1;
-            }
+        if left.is_empty() {
+            return Ok(0);
+        }
+        let cookie = cookie_of(probe.as_fd())?;
+        if !self.namespaces.contains_key(&cookie) {
+            self.open_namespace(cookie, netns)?;
+        }
+        let found = left.len() as u32;
+        if let Some(namespace) = self.namespaces.get_mut(&cookie) {
+            namespace.interfaces.extend(left);
         }
         Ok(found)
     }
@@ -67,6 +65,13 @@ impl Daemon {
         }
         self.tidy();
     }
+}
+
+/// The interfaces of the calling thread's namespace that carry our program but belong to no living daemon.
+fn left_behind(netlink: &mut Netlink) -> std::io::Result<Vec<(u32, Interface)>> {
+    let links = link::list(netlink)?;
+    let with_program = links.iter().filter(|link| link.xdp.is_some());
+    Ok(with_program.filter_map(|link| Some((link.ifindex, Interface::open(netlink, link).ok()?))).collect())
 }
 
 /// One path to each namespace of this machine.

@@ -8,6 +8,7 @@
 mod adopt;
 mod attach;
 mod changes;
+mod claim;
 pub mod demote;
 pub mod eligible;
 mod error;

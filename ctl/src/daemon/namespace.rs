@@ -55,8 +55,9 @@ impl Namespace {
     }
 
     /// The interface with our program on it, which is attached if need be.
-    pub fn interface(&mut self, link: &Link) -> Result<&mut Interface, Refusal> {
+    pub fn interface(&mut self, link: &Link, home: &Netns) -> Result<&mut Interface, Refusal> {
         if !self.interfaces.contains_key(&link.ifindex) {
+            let _inside = self.netns.enter(home)?;
             let opened = Interface::open(&mut self.route, link)?;
             self.interfaces.insert(link.ifindex, opened);
         }

@@ -1,7 +1,7 @@
 //! What a client leaves when it ends: its connections go back to the kernel as if it had asked for it.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use underpass_stack::arena::Phase;
 use underpass_stack::control::{FrameRef, MAX_INJECT};
@@ -79,6 +79,7 @@ impl Daemon {
             }
         }
         let Some(port) = self.sessions.get_mut(&id).and_then(|s| s.ports.remove(&number)) else { return };
+        self.closed_at = Some(Instant::now());
         let namespace = self.namespaces.get_mut(&port.netns);
         if let Some(interface) = namespace.and_then(|n| n.interfaces.get_mut(&port.ifindex)) {
             interface.free_slots(port.xsk_base, port.queues.len() as u32);

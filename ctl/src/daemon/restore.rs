@@ -24,6 +24,8 @@ const TCPOPT_TIMESTAMP: u32 = 8;
 const CHUNK: usize = 32 << 10;
 /// Room beyond the bytes themselves for the kernel's own accounting.
 const BUFFER_SLACK: usize = 256 << 10;
+/// What the kernel itself lets a receive buffer grow to (tcp_rmem, tcp(7)).
+const LARGEST_BUFFER: usize = 6 << 20;
 
 /// `struct tcp_repair_opt`, linux/tcp.h.
 #[repr(C)]
@@ -184,44 +186,44 @@ fn wake(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
     set_int(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, on(flag::KEEPALIVE))
 }
 
-/// Buffer sizes while the queues are being filled, and what they were.
+/// Buffer sizes (as the kernel counts them, twice the bytes) before and after the queues are filled.
 struct Buffers {
-    rcvbuf: i32,
+    /// The send buffer as it was.
     sndbuf: i32,
+    /// The receive buffer as it was.
+    rcvbuf: i32,
+    /// The receive buffer that holds what the peer may still send into the window that it was promised.
+    promised: i32,
 }
 
 impl Buffers {
-    /// Makes room for everything that will lie in the queues, what the peer may still send into the open window included.
+    /// Makes room for everything that will lie in the queues.
     fn widen(fd: BorrowedFd<'_>, image: &Image, recv: usize, to_send: usize) -> io::Result<Self> {
-        let now = Self {
-            rcvbuf: get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)?,
-            sndbuf: get_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)?,
-        };
-        let window = (image.rcv_wnd as usize).min(underpass_stack::arena::MAX_RING as usize);
-        // The kernel doubles what it is given, for its own accounting.
-        let force = |name, needed: usize, current: i32| {
-            let wanted = (needed + BUFFER_SLACK).max(current as usize / 2);
-            set_int(fd, libc::SOL_SOCKET, name, i32::try_from(wanted).unwrap_or(i32::MAX / 2))
-        };
-        force(libc::SO_RCVBUFFORCE, recv + window, now.rcvbuf)?;
-        force(libc::SO_SNDBUFFORCE, to_send, now.sndbuf)?;
-        Ok(now)
+        let sndbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)?;
+        let rcvbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
+        let window = (image.rcv_wnd as usize).saturating_add(recv).min(LARGEST_BUFFER / 2);
+        force(fd, libc::SO_RCVBUFFORCE, rcvbuf.max(2 * (recv + BUFFER_SLACK) as i32))?;
+        force(fd, libc::SO_SNDBUFFORCE, sndbuf.max(2 * (to_send + BUFFER_SLACK) as i32))?;
+        Ok(Self { sndbuf, rcvbuf, promised: rcvbuf.max(2 * window as i32) })
     }
 
-    /// Sizes that the program chose come back exactly. Others the kernel tunes: the receive buffer keeps its room, so that what
-    /// the peer sends into the window that it was promised is not dropped.
+    /// Sizes that the program chose come back exactly; where the kernel tunes the receive buffer, the promise is kept.
     fn put_back(&self, fd: BorrowedFd<'_>, saved: &Restore) -> io::Result<()> {
         const RCVBUF_LOCK: u32 = 2;
-        if saved.buf_lock & RCVBUF_LOCK != 0 {
-            set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, self.rcvbuf / 2)?;
-        }
-        set_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, self.sndbuf / 2)?;
+        let locked = saved.buf_lock & RCVBUF_LOCK != 0;
+        force(fd, libc::SO_RCVBUFFORCE, if locked { self.rcvbuf } else { self.promised })?;
+        force(fd, libc::SO_SNDBUFFORCE, self.sndbuf)?;
         match set_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK, (saved.buf_lock & 3) as i32) {
             // Before Linux 5.14: the kernel then does not tune these buffers any more, nothing worse.
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
             other => other,
         }
     }
+}
+
+/// Sets a buffer's size past the limits for programs. The kernel doubles what it is given.
+fn force(fd: BorrowedFd<'_>, name: i32, size: i32) -> io::Result<()> {
+    set_int(fd, libc::SOL_SOCKET, name, size / 2)
 }
 
 /// Which family the socket was made with.

@@ -17,8 +17,10 @@ use crate::steer::Steer;
 const WATCH: Duration = Duration::from_micros(10);
 /// How long a frame that XDP has passed may take to its socket, when nothing tells that it has arrived.
 const DRAIN: Duration = Duration::from_micros(40);
-/// After this the connection is left where it is.
-const PATIENCE: Duration = Duration::from_millis(2);
+/// How long it is worth to wait without sleeping.
+const SPIN: Duration = Duration::from_micros(100);
+/// After this the connection is left where it is. GRO on a busy queue holds a segment for a clock tick (1 to 10 ms).
+const PATIENCE: Duration = Duration::from_millis(12);
 
 /// Redirects `flow` to the XSKMAP slots from `xsk_base` on, and returns when the kernel's socket, which is in repair mode, has
 /// seen everything that was passed before. The flow stays redirected only if this succeeds.
@@ -40,9 +42,14 @@ fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: &Socket<'_>) 
     let switched = Instant::now();
     let mut last = socket.position()?;
     loop {
-        spin(Duration::from_micros(5));
-        let now = socket.position()?;
         let elapsed = switched.elapsed();
+        if elapsed < SPIN {
+            spin(Duration::from_micros(5));
+        } else {
+            // Perhaps it is our own processor that the frames wait for.
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        let now = socket.position()?;
         if elapsed >= DRAIN && now == last && has_reached(now, &steer.watched(flow)?) {
             return Ok(());
         }

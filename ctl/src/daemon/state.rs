@@ -62,6 +62,8 @@ pub struct Daemon {
     pub poller: Poller,
     /// Until then, what an earlier daemon left stays untouched.
     pub grace: Option<Instant>,
+    /// When an attachment was closed last.
+    pub closed_at: Option<Instant>,
     next_session: u32,
 }
 
@@ -78,6 +80,7 @@ impl Daemon {
             totals: Totals::default(),
             poller: Poller::new().map_err(|error| Error::Io("epoll", error))?,
             grace: None,
+            closed_at: None,
             next_session: 1,
         })
     }

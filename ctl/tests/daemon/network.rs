@@ -1,0 +1,113 @@
+//! Changes of the network under connections on lanes.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+
+use underpass_lab::Side;
+use underpass_stack::control::{DemoteAsk, PathChanged};
+use underpass_stack::lane::Reason;
+
+use crate::Bed;
+use crate::client::{Client, hear_event};
+
+#[test]
+fn a_neighbours_new_address_is_told() {
+    let bed = Bed::new();
+    let (ours, _peer) = bed.pair();
+    let mut client = Client::connect(&bed.socket);
+    let slot = client.promote(&ours).unwrap();
+    let (near, far) = (bed.lab.host(Side::Server), bed.lab.host(Side::Client));
+    let address = far.v4.to_string();
+    let args = ["neigh", "replace", &address, "lladdr", "02:11:22:33:44:55", "dev", &near.interface];
+    near.namespace.ip(&args).unwrap();
+    let changed = hear_event::<PathChanged>(client.events.as_fd());
+    assert_eq!((changed.slot, changed.path.dst_mac), (slot, [0x02, 0x11, 0x22, 0x33, 0x44, 0x55]));
+}
+
+#[test]
+fn a_connection_survives_the_loss_of_its_address_and_link() {
+    let bed = Bed::new();
+    let (mut ours, mut peer) = bed.pair();
+    let mut client = Client::connect(&bed.socket);
+    let slot = client.promote(&ours).unwrap();
+    let near = bed.lab.host(Side::Server);
+    let address = format!("{}/24", near.v4);
+    near.namespace.ip(&["addr", "del", &address, "dev", &near.interface]).unwrap();
+    let asked = hear_event::<DemoteAsk>(client.events.as_fd());
+    assert_eq!((asked.slot, Reason::from_raw(asked.reason)), (slot, Reason::PathChanged));
+    near.namespace.ip(&["link", "set", &near.interface, "down"]).unwrap();
+    client.send(slot, b"into the void");
+    client.demote(slot).unwrap();
+    near.namespace.ip(&["link", "set", &near.interface, "up"]).unwrap();
+    near.namespace.ip(&["addr", "add", &address, "dev", &near.interface]).unwrap();
+    ours.write_all(b" and back").unwrap();
+    let mut heard = [0; 22];
+    peer.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"into the void and back");
+}
+
+#[test]
+fn a_stateful_firewall_goes_on_accepting_the_connection() {
+    let bed = Bed::new();
+    let near = &bed.lab.host(Side::Server).namespace;
+    let rules = "table ip t { chain i { type filter hook input priority 0; policy accept; ct state invalid drop; }; \
+                 chain o { type filter hook output priority 0; policy accept; ct state invalid drop; }; }";
+    near.run("nft", &[rules]).unwrap();
+    let (mut ours, echo) = bed.echo();
+    let mut client = Client::connect(&bed.socket);
+    let big = crate::pattern(0, 3_000_000);
+    for _ in 0..2 {
+        let slot = client.promote(&ours).unwrap();
+        let mut back = vec![0; 50_000];
+        for piece in big.chunks(50_000) {
+            client.send(slot, piece);
+            client.recv(slot, &mut back[..piece.len()]);
+            assert!(back[..piece.len()] == *piece);
+        }
+        client.demote(slot).unwrap();
+        ours.write_all(b"through").unwrap();
+        let mut back = [0; 7];
+        ours.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"through");
+    }
+    drop(ours);
+    echo.join().unwrap();
+}
+
+#[test]
+fn translated_flows_stay_in_the_kernel() {
+    let bed = Bed::new();
+    let far = bed.lab.host(Side::Client);
+    let near = &bed.lab.host(Side::Server).namespace;
+    let rules = format!(
+        "table ip t {{ chain o {{ type nat hook output priority -100; ip daddr 192.0.2.1 dnat to {}; }}; }}",
+        far.v4
+    );
+    near.run("nft", &[&rules]).unwrap();
+    near.ip(&["route", "add", "192.0.2.1", "via", &far.v4.to_string()]).unwrap();
+    let listener = far.namespace.inside(|| std::net::TcpListener::bind((far.v4, 0)).unwrap()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ours = near.inside(|| std::net::TcpStream::connect(("192.0.2.1", port)).unwrap()).unwrap();
+    let mut client = Client::connect(&bed.socket);
+    assert_eq!(client.promote(&ours).unwrap_err(), Reason::Nat);
+}
+
+#[test]
+fn somebody_elses_program_is_left_alone() {
+    let bed = Bed::new();
+    let (near, interface) = (&bed.lab.host(Side::Server).namespace, &bed.lab.host(Side::Server).interface);
+    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/daemon/foreign.c");
+    let compiled = bed.lab.dir().join("foreign.o");
+    let clang = std::process::Command::new("clang")
+        .args(["-target", "bpf", "-O2", "-g", "-c", object, "-o"])
+        .arg(&compiled)
+        .status()
+        .unwrap();
+    assert!(clang.success());
+    let compiled = compiled.to_str().unwrap();
+    near.ip(&["link", "set", "dev", interface, "xdpgeneric", "obj", compiled, "sec", "xdp"]).unwrap();
+    let (ours, _peer) = bed.pair();
+    let mut client = Client::connect(&bed.socket);
+    assert_eq!(client.promote(&ours).unwrap_err(), Reason::ForeignXdp);
+    assert!(bed.has_xdp());
+}

@@ -1,0 +1,227 @@
+//! Connections between kernel and lane, and back.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+
+use underpass_stack::lane::Reason;
+
+use crate::client::Client;
+use crate::{Bed, pattern};
+
+fn retransmits(stream: &TcpStream) -> u32 {
+    // tcpi_total_retrans of struct tcp_info.
+    let info = underpass_ctl::daemon::sockopt::get::<[u8; 104]>(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO);
+    u32::from_ne_bytes(info.unwrap().0[100..104].try_into().unwrap())
+}
+
+fn kernel_round(stream: &mut TcpStream, at: &mut usize, len: usize) {
+    let sent = pattern(*at, len);
+    stream.write_all(&sent).unwrap();
+    let mut back = vec![0; len];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(back, sent);
+    *at += len;
+}
+
+fn lane_round(client: &mut Client, slot: u32, at: &mut usize, len: usize) {
+    let sent = pattern(*at, len);
+    client.send(slot, &sent);
+    let mut back = vec![0; len];
+    client.recv(slot, &mut back);
+    assert_eq!(back, sent);
+    *at += len;
+}
+
+#[test]
+fn one_connection_changes_tier_a_hundred_times() {
+    let bed = Bed::new();
+    let (mut ours, peer) = bed.pair();
+    let watched = peer.try_clone().unwrap();
+    let echo = std::thread::spawn(move || crate::echo(peer));
+    let mut client = Client::connect(&bed.socket);
+    let mut at = 0;
+    for round in 0..100 {
+        kernel_round(&mut ours, &mut at, 64);
+        let slot = client.promote(&ours).unwrap_or_else(|reason| panic!("round {round}: {reason:?}"));
+        for _ in 0..5 {
+            lane_round(&mut client, slot, &mut at, 64);
+        }
+        lane_round(&mut client, slot, &mut at, 20_000);
+        client.demote(slot).unwrap();
+    }
+    kernel_round(&mut ours, &mut at, 100_000);
+    assert_eq!(retransmits(&watched), 0, "retransmissions of the peer");
+    let status = bed.status();
+    assert_eq!((status.promoted, status.demoted, status.connections), (100, 100, 0));
+    drop(ours);
+    echo.join().unwrap();
+}
+
+#[test]
+fn a_peer_that_never_stops_talking_loses_nothing() {
+    let bed = Bed::new();
+    let (mut ours, mut peer) = bed.pair();
+    let total = 20_000_000;
+    let writer = std::thread::spawn(move || {
+        for start in (0..total).step_by(10_000) {
+            peer.write_all(&pattern(start, 10_000)).unwrap();
+        }
+        peer
+    });
+    let mut client = Client::connect(&bed.socket);
+    let (mut at, mut promotions) = (0, 0);
+    let mut buffer = vec![0; 70_000];
+    while at < total {
+        let piece = buffer.len().min(total - at);
+        match client.promote(&ours) {
+            Ok(slot) => {
+                promotions += 1;
+                client.recv(slot, &mut buffer[..piece]);
+                client.demote(slot).unwrap();
+            }
+            Err(reason) => {
+                assert!(reason.is_passing(), "{reason:?}");
+                ours.read_exact(&mut buffer[..piece]).unwrap();
+            }
+        }
+        assert!(buffer[..piece] == pattern(at, piece), "bytes differ after {at}");
+        at += piece;
+    }
+    assert!(promotions > 20, "{promotions} promotions");
+    drop(writer.join().unwrap());
+    assert_eq!(ours.read(&mut buffer).unwrap(), 0);
+}
+
+#[test]
+fn queues_on_both_sides_travel_along() {
+    let bed = Bed::new();
+    let (mut ours, mut peer) = bed.pair();
+    // Unread: 5000 bytes. Not yet acknowledged or not yet sent: as much as the peer's window leaves in our queue.
+    peer.write_all(&pattern(0, 5000)).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    while let Ok(n) = ours.write(&pattern(sent, 4096)) {
+        sent += n;
+    }
+    ours.set_nonblocking(false).unwrap();
+    let mut client = Client::connect(&bed.socket);
+    let slot = client.promote(&ours).unwrap();
+    let mut unread = vec![0; 5000];
+    client.recv(slot, &mut unread);
+    assert_eq!(unread, pattern(0, 5000));
+    client.demote(slot).unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).unwrap();
+        got
+    });
+    ours.write_all(&pattern(sent, 100)).unwrap();
+    drop(ours);
+    let got = reader.join().unwrap();
+    assert_eq!(got.len(), sent + 100);
+    assert!(got == pattern(0, sent + 100));
+}
+
+#[test]
+fn the_peers_end_survives_a_demotion() {
+    let bed = Bed::new();
+    let (mut ours, mut peer) = bed.pair();
+    let mut client = Client::connect(&bed.socket);
+    let slot = client.promote(&ours).unwrap();
+    peer.write_all(b"last words").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    let mut first = [0; 4];
+    client.recv(slot, &mut first);
+    client.demote(slot).unwrap();
+    let mut rest = Vec::new();
+    ours.read_to_end(&mut rest).unwrap();
+    assert_eq!((&first, rest.as_slice()), (b"last", &b" words"[..]));
+    ours.write_all(b"an answer").unwrap();
+    drop(ours);
+    let mut heard = Vec::new();
+    peer.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"an answer");
+}
+
+#[test]
+fn our_end_survives_a_demotion() {
+    let bed = Bed::new();
+    let (mut ours, mut peer) = bed.pair();
+    let mut client = Client::connect(&bed.socket);
+    let slot = client.promote(&ours).unwrap();
+    client.send(slot, b"all");
+    let now = crate::client::now();
+    client.stack.with_connection(slot, now, |connection| connection.shutdown_write(now)).unwrap();
+    let mut heard = Vec::new();
+    peer.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"all");
+    client.demote(slot).unwrap();
+    peer.write_all(b"still here").unwrap();
+    drop(peer);
+    let mut rest = Vec::new();
+    ours.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"still here");
+}
+
+#[test]
+fn a_promotion_that_is_not_taken_up_is_undone_at_the_end() {
+    let bed = Bed::new();
+    let (mut ours, mut peer) = bed.pair();
+    peer.write_all(b"unread").unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    while let Ok(n) = ours.write(&pattern(sent, 4096)) {
+        sent += n;
+    }
+    ours.set_nonblocking(false).unwrap();
+    let mut client = Client::connect(&bed.socket);
+    client.promote_only(&ours).unwrap();
+    drop(client);
+    bed.wait_idle();
+    let mut unread = [0; 6];
+    ours.read_exact(&mut unread).unwrap();
+    assert_eq!(&unread, b"unread");
+    drop(ours);
+    let mut got = Vec::new();
+    peer.read_to_end(&mut got).unwrap();
+    assert!(got == pattern(0, sent));
+}
+
+#[test]
+fn what_the_lane_cannot_honour_stays_in_the_kernel() {
+    let bed = Bed::new();
+    let mut client = Client::connect(&bed.socket);
+    let with = |level, name, value| {
+        let (ours, peer) = bed.pair();
+        underpass_ctl::daemon::sockopt::set_int(ours.as_fd(), level, name, value).unwrap();
+        (ours, peer)
+    };
+    let cases = [
+        (with(libc::SOL_SOCKET, libc::SO_MARK, 7), Reason::Mark),
+        (with(libc::SOL_SOCKET, libc::SO_OOBINLINE, 1), Reason::Urgent),
+        (with(libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1), Reason::SocketOption),
+        (with(libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0), Reason::SocketOption),
+        (with(libc::SOL_SOCKET, libc::SO_RCVLOWAT, 100), Reason::SocketOption),
+        (with(libc::IPPROTO_TCP, libc::TCP_INQ, 1), Reason::SocketOption),
+        (with(libc::SOL_IP, libc::IP_MINTTL, 3), Reason::SocketOption),
+    ];
+    for ((ours, _peer), reason) in &cases {
+        assert_eq!(client.promote(ours).unwrap_err(), *reason);
+    }
+    let (filtered, _peer) = bed.pair();
+    underpass_ctl::daemon::sockopt::attach_drop_all(filtered.as_fd()).unwrap();
+    assert_eq!(client.promote(&filtered).unwrap_err(), Reason::Filter);
+    let (closing, peer) = bed.pair();
+    drop(peer);
+    let mut byte = [0];
+    assert_eq!((&closing).read(&mut byte).unwrap(), 0);
+    assert_eq!(client.promote(&closing).unwrap_err(), Reason::NotConnected);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert_eq!(client.promote(&own).unwrap_err(), Reason::Loopback);
+    let datagram = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::from(std::os::fd::OwnedFd::from(datagram));
+    assert_eq!(client.promote(&stream).unwrap_err(), Reason::NotTcp);
+    assert!(!bed.has_xdp(), "a refusal leaves no program on the interface");
+}
