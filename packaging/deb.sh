@@ -5,9 +5,9 @@ cd "$(dirname "$0")/.."
 
 version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
 architecture="$(dpkg --print-architecture)"
+command=target/release/underpass
 # The newest symbol version that the two files ask for.
 libc="$(objdump -T "$command" target/release/libunderpass.so | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2)"
-command=target/release/underpass
 out=target/package
 root="$out/root"
 

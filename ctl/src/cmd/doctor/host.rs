@@ -15,25 +15,43 @@ use underpass_ctl::steer::{Injector, Steer};
 /// BPF_F_TEST_XDP_LIVE_FRAMES, without which a demotion would cost the peer a retransmission timeout.
 const MIN_KERNEL: (u32, u32) = (5, 18);
 
-/// Bits of CapEff, linux/capability.h.
+/// Numbers of linux/capability.h.
+const NET_ADMIN: u32 = 12;
+const NET_RAW: u32 = 13;
+const SYS_ADMIN: u32 = 21;
+const BPF: u32 = 39;
+
+/// What the daemon has to have, and for what.
 const CAPABILITIES: [(&str, u32, &str); 4] = [
-    ("CAP_NET_ADMIN", 12, "moving connections (TCP_REPAIR), attaching XDP"),
-    ("CAP_NET_RAW", 13, "AF_XDP sockets"),
-    ("CAP_BPF", 39, "loading the XDP program"),
-    ("CAP_SYS_ADMIN", 21, "entering the network namespaces of programs"),
+    ("CAP_NET_ADMIN", NET_ADMIN, "moving connections (TCP_REPAIR), attaching XDP"),
+    ("CAP_NET_RAW", NET_RAW, "AF_XDP sockets"),
+    ("CAP_BPF", BPF, "loading the XDP program"),
+    ("CAP_SYS_ADMIN", SYS_ADMIN, "entering the network namespaces of programs"),
 ];
 
 /// All checks. What only the daemon needs is not held against a user whose daemon runs.
 pub fn checks(socket: &Path) -> Vec<Check> {
     let status = Client::connect(socket).and_then(|client| client.ask(&StatusQuestion { pad: 0 }));
     let mut checks = vec![kernel(), library(), daemon(&status)];
-    if status.is_ok() && !nix::unistd::geteuid().is_root() {
-        checks.push(Check::ok("privilege", "not needed: the daemon has it"));
-        return checks;
+    match (effective(), status.is_ok()) {
+        (Some(set), daemon) if !has(set, NET_ADMIN) => checks.push(unprivileged(daemon)),
+        (set, _) => {
+            checks.extend(capabilities(set));
+            checks.extend([af_xdp(), bpf(), injection(), tcp_repair(), memlock()]);
+        }
     }
-    checks.extend(capabilities());
-    checks.extend([af_xdp(), bpf(), injection(), tcp_repair(), memlock()]);
     checks
+}
+
+fn unprivileged(daemon_runs: bool) -> Check {
+    match daemon_runs {
+        true => Check::ok("privilege", "none, and none is needed: the daemon has it"),
+        false => Check::fail(
+            "privilege",
+            "none, and no daemon that has it",
+            "start the daemon; to check what it needs: sudo underpass doctor",
+        ),
+    }
 }
 
 fn kernel() -> Check {
@@ -98,33 +116,31 @@ fn daemon(status: &Result<StatusReply, AskError>) -> Check {
     }
 }
 
-fn capabilities() -> Vec<Check> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")?.trim().parse_hex());
-    let Some(effective) = effective else {
+/// CapEff of this process, proc_pid_status(5).
+fn effective() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
+}
+
+fn has(set: u64, capability: u32) -> bool {
+    set >> capability & 1 == 1
+}
+
+fn capabilities(set: Option<u64>) -> Vec<Check> {
+    let Some(set) = set else {
         return vec![Check::warn("capabilities", "/proc/self/status does not tell", "mount /proc")];
     };
-    let check = |&(name, bit, purpose): &(&'static str, u32, &str)| match effective >> bit & 1 {
-        1 => Check::ok(name, "present"),
-        // CAP_SYS_ADMIN includes CAP_BPF, capabilities(7).
-        _ if name == "CAP_BPF" && effective >> 21 & 1 == 1 => Check::ok(name, "contained in CAP_SYS_ADMIN"),
-        _ => Check::fail(
+    let check = |&(name, bit, purpose): &(&'static str, u32, &str)| match has(set, bit) {
+        true => Check::ok(name, "present"),
+        false if bit == BPF && has(set, SYS_ADMIN) => Check::ok(name, "contained in CAP_SYS_ADMIN"),
+        false => Check::fail(
             name,
             format!("missing ({purpose})"),
             "run the daemon as root, or in a container with this capability; programs themselves need none",
         ),
     };
     CAPABILITIES.iter().map(check).collect()
-}
-
-trait ParseHex {
-    fn parse_hex(&self) -> Option<u64>;
-}
-
-impl ParseHex for str {
-    fn parse_hex(&self) -> Option<u64> {
-        u64::from_str_radix(self, 16).ok()
-    }
 }
 
 fn af_xdp() -> Check {

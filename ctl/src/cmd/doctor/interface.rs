@@ -124,6 +124,11 @@ fn program(link: &Link) -> Check {
             let mode = if xdp.native { "native" } else { "generic" };
             Check::ok("XDP on it", format!("ours, {mode} (id {})", xdp.program_id))
         }
+        Some(xdp) if !nix::unistd::geteuid().is_root() => Check::warn(
+            "XDP on it",
+            format!("a program (id {}); only root is told whose", xdp.program_id),
+            "sudo underpass doctor",
+        ),
         Some(xdp) => Check::fail(
             "XDP on it",
             format!("somebody else's program (id {})", xdp.program_id),
@@ -135,7 +140,6 @@ fn program(link: &Link) -> Check {
     }
 }
 
-/// Only a privileged user can tell; to others a foreign program and ours look alike.
 fn is_ours(id: u32) -> bool {
     Steer::adopt(id).is_ok_and(|steer| steer.is_some())
 }
