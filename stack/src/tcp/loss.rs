@@ -44,10 +44,14 @@ pub(crate) struct Loss {
     recover: SeqNr,
     lost_below: SeqNr,
     rtx_nxt: SeqNr,
+    /// `snd_nxt` when something was last sent again.
+    resent_at: SeqNr,
     /// Duplicate acknowledgements in a row; without SACK, each stands for a segment that has left the network.
     dup_acks: u32,
     /// Retransmission timeouts in a row.
     timeouts: u32,
+    /// Always zero.
+    pad: u32,
 }
 
 impl Loss {
@@ -103,11 +107,21 @@ impl Loss {
         self.dup_acks = self.dup_acks.saturating_add(1);
         match self.phase() {
             Phase::Open => self.open_to_recovery(f, probed),
-            Phase::Recovery if f.sack => {
-                self.lost_below = self.sacked.highest().map_or(self.lost_below, |top| top.later(self.lost_below));
+            Phase::Recovery | Phase::Loss if f.sack => {
+                self.look_again(f);
                 false
             }
             Phase::Recovery | Phase::Loss => false,
+        }
+    }
+
+    /// News about gaps during recovery: all of them are losses; and if data that left after the last retransmission has
+    /// arrived, then those retransmissions which have not are lost as well.
+    fn look_again(&mut self, f: Flight) {
+        let Some(top) = self.sacked.highest() else { return };
+        self.lost_below = top.later(self.lost_below);
+        if self.rtx_nxt.gt(f.una) && top.gt(self.resent_at.plus((DUP_THRESH - 1) * f.mss)) {
+            self.rtx_nxt = f.una;
         }
     }
 
@@ -192,9 +206,10 @@ impl Loss {
         self.rtx_nxt == una
     }
 
-    /// Everything before `end` that was lost has been sent again.
-    pub fn resent(&mut self, end: SeqNr) {
+    /// Everything before `end` that was lost has been sent again; `nxt` is the next number that was never sent.
+    pub fn resent(&mut self, end: SeqNr, nxt: SeqNr) {
         self.rtx_nxt = end;
+        self.resent_at = nxt;
     }
 }
 
@@ -217,7 +232,7 @@ mod tests {
         assert_eq!(loss.pipe(f), 8_000, "limited transmit: two segments have left");
         assert!(loss.duplicate(f, false));
         assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(0), end: SeqNr(1000) }));
-        loss.resent(SeqNr(1000));
+        loss.resent(SeqNr(1000), f.nxt);
         assert_eq!(loss.next_lost(), None);
         let f = flight(4000, 10_000, false);
         loss.progress(f, 4000);
@@ -237,11 +252,27 @@ mod tests {
         assert!(loss.duplicate(f, false), "three segments are above the hole");
         assert_eq!(loss.pipe(f), 5_000);
         assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(0), end: SeqNr(1000) }));
-        loss.resent(SeqNr(1000));
+        loss.resent(SeqNr(1000), f.nxt);
         assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(2000), end: SeqNr(3000) }));
-        loss.resent(SeqNr(3000));
+        loss.resent(SeqNr(3000), f.nxt);
         assert_eq!(loss.next_lost(), None);
         assert_eq!(loss.pipe(f), 7_000);
+    }
+
+    #[test]
+    fn a_lost_retransmission_shows_when_later_data_arrives() {
+        let mut loss = Loss::new(SeqNr(0));
+        let f = flight(0, 10_000, true);
+        loss.sack(SeqNr(1000), SeqNr(4000), f);
+        assert!(loss.duplicate(f, false));
+        loss.resent(SeqNr(1000), SeqNr(10_000));
+        let f = flight(0, 15_000, true);
+        loss.sack(SeqNr(4000), SeqNr(12_000), f);
+        assert!(!loss.duplicate(f, false));
+        assert_eq!(loss.next_lost(), None, "two segments beyond could be reordering");
+        loss.sack(SeqNr(12_000), SeqNr(13_000), f);
+        assert!(!loss.duplicate(f, false));
+        assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(0), end: SeqNr(1000) }));
     }
 
     #[test]
@@ -252,7 +283,7 @@ mod tests {
         loss.timeout(f);
         assert_eq!(loss.pipe(f), 0);
         assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(0), end: SeqNr(3000) }));
-        loss.resent(SeqNr(1000));
+        loss.resent(SeqNr(1000), f.nxt);
         assert_eq!(loss.pipe(f), 1000);
         loss.progress(flight(2000, 3000, true), 2000);
         assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(2000), end: SeqNr(3000) }));

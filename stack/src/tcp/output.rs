@@ -30,7 +30,7 @@ impl Connection<'_> {
             return None;
         }
         let end = lost.start.plus(len);
-        self.tcb.loss.resent(end);
+        self.tcb.loss.resent(end, self.tcb.snd_nxt);
         Some(self.send_again(now, lost.start, end, blocks))
     }
 
