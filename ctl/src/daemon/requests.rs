@@ -69,8 +69,9 @@ impl Daemon {
         let (events, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         session.arena = Some(arena);
         session.events = Some(events);
+        self.had_client = true;
         let name = String::from_utf8_lossy(&hello.name).trim_end_matches('\0').to_owned();
-        tracing::info!("session {id}: {name:?}, pid {}", session.peer.pid);
+        tracing::info!("session {id}: {name:?}");
         Ok(Reply::with(&Welcome { daemon_pid: std::process::id(), session: id }, vec![theirs]))
     }
 

@@ -44,9 +44,10 @@ pub fn run(config: Config) -> Result<(), Error> {
 
 /// Until a signal comes or nobody needs us.
 fn serve(daemon: &mut Daemon, listener: &Listener, on_demand: bool) -> Result<(), Error> {
-    let mut deadline = on_demand.then(|| Instant::now() + FIRST_CLIENT);
+    let first_client = Instant::now() + FIRST_CLIENT;
     loop {
-        let wake = [deadline, daemon.next_deadline()].into_iter().flatten().min();
+        let wake = (on_demand && !daemon.had_client).then_some(first_client);
+        let wake = [wake, daemon.next_deadline()].into_iter().flatten().min();
         let ready = wait(daemon, wake)?;
         if ready.contains(&Token::Signals) {
             return Ok(());
@@ -60,9 +61,7 @@ fn serve(daemon: &mut Daemon, listener: &Listener, on_demand: bool) -> Result<()
         let now = Instant::now();
         daemon.on_time(now);
         let clients = daemon.sessions.values().any(|session| session.arena.is_some());
-        if clients {
-            deadline = on_demand.then_some(now);
-        } else if deadline.is_some_and(|deadline| deadline <= now) {
+        if on_demand && !clients && (daemon.had_client || first_client <= now) {
             tracing::info!("the last client has gone");
             return Ok(());
         }

@@ -62,6 +62,8 @@ pub struct Daemon {
     pub poller: Poller,
     /// Until then, what an earlier daemon left stays untouched.
     pub grace: Option<Instant>,
+    /// Has a client said hello yet?
+    pub had_client: bool,
     /// When an attachment was closed last.
     pub closed_at: Option<Instant>,
     next_session: u32,
@@ -80,6 +82,7 @@ impl Daemon {
             totals: Totals::default(),
             poller: Poller::new().map_err(|error| Error::Io("epoll", error))?,
             grace: None,
+            had_client: false,
             closed_at: None,
             next_session: 1,
         })
