@@ -128,9 +128,9 @@ pub struct Tcb {
     pub(crate) persist_backoff: u32,
     /// Challenge ACKs sent in the current second.
     pub(crate) challenges: u32,
-    /// As asked for, not used by the engine: carried from image to image.
+    /// Largest window to offer, bytes; 0 for the whole ring.
     pub(crate) rcvbuf: u32,
-    /// As `rcvbuf`.
+    /// As asked for, not used by the engine: carried from image to image.
     pub(crate) sndbuf: u32,
     /// Segments sent again, for people.
     pub(crate) retransmits: u32,
@@ -268,5 +268,40 @@ impl Tcb {
     /// Bytes of data in a full segment.
     pub fn mss(&self) -> u32 {
         self.mss
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    /// Every combination of what the numbers can say of our FIN (not queued, queued, sent, acknowledged), of the peer's
+    /// (missing, received) and of who was first (RFC 9293, figure 5).
+    #[test]
+    fn the_state_follows_from_the_numbers() {
+        use State::*;
+        let table = [
+            // peer's FIN missing; received after ours; received before ours
+            [Established, CloseWait, CloseWait],
+            [FinWait1, Closing, LastAck],
+            [FinWait1, Closing, LastAck],
+            [FinWait2, TimeWait, Closed],
+        ];
+        for (ours, row) in table.into_iter().enumerate() {
+            for (peers, expected) in row.into_iter().enumerate() {
+                let mut tcb = Tcb::new_zeroed();
+                (tcb.snd_una, tcb.snd_nxt, tcb.snd_end) = (SeqNr(u32::MAX), SeqNr(u32::MAX), SeqNr(u32::MAX));
+                tcb.assign(flag::FIN_QUEUED, ours >= 1);
+                tcb.snd_nxt = tcb.snd_nxt.plus(u32::from(ours >= 2));
+                tcb.snd_una = tcb.snd_una.plus(u32::from(ours >= 3));
+                tcb.assign(bit::FIN_SEEN, peers >= 1);
+                tcb.rcv_nxt = tcb.rcv_fin.plus(u32::from(peers >= 1));
+                tcb.assign(bit::PASSIVE, peers == 2);
+                assert_eq!(tcb.state(), expected, "ours {ours}, the peer's {peers}");
+                tcb.set(flag::RESET_RECEIVED);
+                assert_eq!(tcb.state(), Closed);
+            }
+        }
     }
 }

@@ -159,7 +159,7 @@ impl Tcb {
         self.keep_interval_ms = image.keep_interval_ms;
         self.keep_count = image.keep_count;
         self.user_timeout_ms = image.user_timeout_ms;
-        self.rcvbuf = image.rcvbuf;
+        self.rcvbuf = 0;
         self.sndbuf = image.sndbuf;
         self.fit_segments();
         self.start_keepalive(now);

@@ -10,13 +10,27 @@ impl Tcb {
         self.rcv_adv.ahead_of(self.rcv_nxt)
     }
 
+    /// No window is offered beyond this many bytes (an older promise is kept all the same): a ring that had to be large for what
+    /// the kernel had promised does not make the next promise larger still.
+    pub fn limit_window(&mut self, bytes: u32) {
+        self.rcvbuf = bytes;
+    }
+
+    /// What of the ring may be offered.
+    fn offerable(&self, ring: usize) -> u32 {
+        match self.rcvbuf {
+            0 => ring as u32,
+            limit => limit.min(ring as u32),
+        }
+    }
+
     /// The window field of a segment that goes out now; what it promises is remembered in `rcv_adv`.
     ///
     /// The right edge never moves back and never past the free space of the ring. Where the scaled field cannot express
     /// the promised edge, it is rounded up if there is room, else down; what was promised is accepted all the same.
     pub(crate) fn offer_window(&mut self, ring: usize) -> u16 {
         let scale = self.rcv_wscale.min(14);
-        let room_edge = self.rcv_read.plus(ring as u32);
+        let room_edge = self.rcv_read.plus(self.offerable(ring));
         let edge = if self.worth_growing(ring) { room_edge } else { self.rcv_adv };
         let mut field = (edge.ahead_of(self.rcv_nxt) >> scale).min(u32::from(u16::MAX));
         let at = |field: u32| self.rcv_nxt.plus(field << scale);
@@ -29,8 +43,9 @@ impl Tcb {
 
     /// Would the edge move far enough to be worth it (RFC 9293, section 3.8.6.2.2)?
     fn worth_growing(&self, ring: usize) -> bool {
-        let room_edge: SeqNr = self.rcv_read.plus(ring as u32);
-        room_edge.ahead_of(self.rcv_adv) >= self.rcv_mss.min(ring as u32 / 2)
+        let offerable = self.offerable(ring);
+        let room_edge: SeqNr = self.rcv_read.plus(offerable);
+        room_edge.ahead_of(self.rcv_adv) >= self.rcv_mss.min(offerable / 2)
     }
 }
 
@@ -41,8 +56,9 @@ impl Connection<'_> {
         let ring = self.rcv.len();
         let tcb = &mut *self.tcb;
         let window = tcb.rcv_window();
-        let room = tcb.rcv_read.plus(ring as u32).ahead_of(tcb.rcv_nxt);
-        let opens = window <= ring as u32 / 2 && room >= window.saturating_mul(2) && tcb.worth_growing(ring);
+        let offerable = tcb.offerable(ring);
+        let room = tcb.rcv_read.plus(offerable).ahead_of(tcb.rcv_nxt);
+        let opens = window <= offerable / 2 && room >= window.saturating_mul(2) && tcb.worth_growing(ring);
         let is_one_way = tcb.has(bit::PUSHED) && !tcb.has(bit::PINGPONG) && tcb.readable() == 0;
         if !tcb.fin_received() && (opens || (is_one_way && tcb.rcv_wup != tcb.rcv_nxt)) {
             tcb.set(bit::ACK_NOW);
