@@ -143,4 +143,3 @@ impl Waiters {
         self.count.store(0, SeqCst);
     }
 }
-

@@ -88,7 +88,8 @@ pub fn ensure() -> Result<parking_lot::MappedMutexGuard<'static, Engine>> {
         if let Some(fd) = stack.arena().fd() {
             fd::set_own(fd.as_raw_fd());
         }
-        *guard = Some(Engine { stack, owners: Vec::new(), events: Vec::new(), demotions: Vec::new(), xsk_fds: Vec::new() });
+        *guard =
+            Some(Engine { stack, owners: Vec::new(), events: Vec::new(), demotions: Vec::new(), xsk_fds: Vec::new() });
     }
     MutexGuard::try_map(guard, Option::as_mut).map_err(|_| Errno(libc::ENOMEM))
 }

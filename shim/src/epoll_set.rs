@@ -170,7 +170,12 @@ impl Members {
 
     /// Goes once through the ready queue: `mask` tells a socket's readiness, `emit` takes an event. Level-triggered members stay
     /// queued while they are ready. Stops at `max` events.
-    pub fn collect(&mut self, max: usize, mask: &mut dyn FnMut(&Socket) -> u32, emit: &mut dyn FnMut(u32, u64)) -> usize {
+    pub fn collect(
+        &mut self,
+        max: usize,
+        mask: &mut dyn FnMut(&Socket) -> u32,
+        emit: &mut dyn FnMut(u32, u64),
+    ) -> usize {
         let mut emitted = 0;
         for _ in 0..self.ready.len() {
             if emitted == max {

@@ -139,7 +139,11 @@ pub fn lookup(fd: RawFd) -> Entry {
             OWN => return Entry::Own,
             _ => {}
         }
-        let found = if raw & TAG == EPOLL { reference::<EpollSet>(raw).map(Entry::Epoll) } else { reference::<Socket>(raw).map(Entry::Socket) };
+        let found = if raw & TAG == EPOLL {
+            reference::<EpollSet>(raw).map(Entry::Epoll)
+        } else {
+            reference::<Socket>(raw).map(Entry::Socket)
+        };
         if let Some(entry) = found
             && cell.load(Acquire) == raw
         {

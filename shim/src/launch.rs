@@ -43,8 +43,19 @@ fn library() -> Option<PathBuf> {
 pub fn start_daemon() -> Result<()> {
     let path = command().ok_or(Errno(libc::ENOENT))?;
     let socket = &options::get().socket;
-    let words = [path.as_os_str().as_bytes(), b"daemon", b"--on-demand", b"--foreground", b"--socket", socket.as_os_str().as_bytes()];
-    let words: Vec<CString> = words.iter().map(|w| CString::new(*w)).collect::<std::result::Result<_, _>>().map_err(|_| Errno(libc::EINVAL))?;
+    let words = [
+        path.as_os_str().as_bytes(),
+        b"daemon",
+        b"--on-demand",
+        b"--foreground",
+        b"--socket",
+        socket.as_os_str().as_bytes(),
+    ];
+    let words: Vec<CString> = words
+        .iter()
+        .map(|w| CString::new(*w))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|_| Errno(libc::EINVAL))?;
     let mut argv: Vec<*const c_char> = words.iter().map(|w| w.as_ptr()).collect();
     argv.push(std::ptr::null());
     let envp = [c"PATH=/usr/sbin:/usr/bin:/sbin:/bin".as_ptr(), std::ptr::null()];

@@ -91,7 +91,13 @@ pub fn demoted(socket: &Socket, reason: Reason) {
     socket.reason.store(reason as u16, Relaxed);
     socket.score.store(0, Relaxed);
     let retry = match reason {
-        Reason::Closing | Reason::PeerReset | Reason::Exit | Reason::Exec | Reason::Stdio | Reason::Panic | Reason::IoUring => u64::MAX,
+        Reason::Closing
+        | Reason::PeerReset
+        | Reason::Exit
+        | Reason::Exec
+        | Reason::Stdio
+        | Reason::Panic
+        | Reason::IoUring => u64::MAX,
         Reason::Asked if options::get().promote == Promote::Eager => 0,
         Reason::Asked => sys::now().0 + 1_000_000_000,
         _ => {

@@ -16,4 +16,3 @@ pub fn restarts() -> bool {
         !caught || flags & libc::SA_RESTART as u64 != 0
     })
 }
-

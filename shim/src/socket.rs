@@ -125,7 +125,12 @@ impl Socket {
             foreign: AtomicBool::new(false),
             holder: AtomicU32::new(0),
             moves: [const { AtomicU32::new(0) }; 2],
-            restore: parking_lot::const_mutex(underpass_stack::control::Restore { reuse_addr: 0, keepalive: 0, buf_lock: 0, pad: 0 }),
+            restore: parking_lot::const_mutex(underpass_stack::control::Restore {
+                reuse_addr: 0,
+                keepalive: 0,
+                buf_lock: 0,
+                pad: 0,
+            }),
             port: AtomicU32::new(0),
         }
     }
@@ -138,7 +143,9 @@ impl Socket {
         socket.inode.store(inode, Relaxed);
         socket.fd.store(fd, Relaxed);
         socket.reason.store(Reason::NotConnected as u16, Relaxed);
-        for counter in [&socket.score, &socket.moved, &socket.refusals, &socket.holder, &socket.moves[0], &socket.moves[1]] {
+        for counter in
+            [&socket.score, &socket.moved, &socket.refusals, &socket.holder, &socket.moves[0], &socket.moves[1]]
+        {
             counter.store(0, Relaxed);
         }
         socket.retry_at.store(0, Relaxed);

@@ -4,7 +4,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::*;
 
 use underpass_stack::arena::PortEntry;
-use underpass_stack::control::{self, Attach, Attached, Demote, Done, FrameRef, Inject, MAX_INJECT, NeedPort, Promote, Promoted};
+use underpass_stack::control::{
+    self, Attach, Attached, Demote, Done, FrameRef, Inject, MAX_INJECT, NeedPort, Promote, Promoted,
+};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
 use underpass_stack::stack::{ImportRequest, Leftover, PortConfig};
@@ -92,7 +94,13 @@ fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32) -
     imported
 }
 
-fn import(socket: &Ref<Socket>, fd: RawFd, slot: u32, promoted: &Promoted, mut fds: Vec<OwnedFd>) -> Result<(), Reason> {
+fn import(
+    socket: &Ref<Socket>,
+    fd: RawFd,
+    slot: u32,
+    promoted: &Promoted,
+    mut fds: Vec<OwnedFd>,
+) -> Result<(), Reason> {
     let (recv_len, send_len) = (promoted.recv_len as usize, promoted.send_len as usize);
     let queues = match fds.pop() {
         Some(memfd) => Some(Region::open_reader(memfd).map_err(|_| Reason::Failed)?),
@@ -117,7 +125,10 @@ fn import(socket: &Ref<Socket>, fd: RawFd, slot: u32, promoted: &Promoted, mut f
     };
     let now = sys::now();
     let mut engine = engine::get().ok_or(Reason::Failed)?;
-    engine.stack.import(slot, &request, now)?;
+    if let Err(reason) = engine.stack.import(slot, &request, now) {
+        log::warn(format_args!("fd {fd}: the stack does not take {:?}", promoted.image));
+        return Err(reason);
+    }
     engine.set_owner(slot, Some(socket.clone()));
     engine.pass(now);
     Ok(())
@@ -314,8 +325,11 @@ fn adopt_port(number: u32, port: &underpass_stack::stack::Port) -> Option<(contr
 fn adopt_connection(socket: &Ref<Socket>) {
     let _change = socket.change.lock();
     let Some(slot) = socket.slot() else { return };
-    let Some(generation) = engine::get().and_then(|engine| engine.stack.record(slot).map(|r| r.generation)) else { return };
-    let message = control::AdoptConn { slot, generation, port: socket.port.load(Relaxed), restore: *socket.restore.lock() };
+    let Some(generation) = engine::get().and_then(|engine| engine.stack.record(slot).map(|r| r.generation)) else {
+        return;
+    };
+    let message =
+        control::AdoptConn { slot, generation, port: socket.port.load(Relaxed), restore: *socket.restore.lock() };
     let asked = session::ask(&message, &[socket.fd.load(Relaxed)]).and_then(|answer| answer.expect::<Done>());
     if let Err(reason) = asked {
         log::warn(format_args!("the new daemon refused a connection: {}", reason.text()));

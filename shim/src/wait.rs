@@ -185,7 +185,8 @@ impl<'a> Entered<'a> {
         let bell = doorbell::mine()?;
         bell.arm();
         places.iter().for_each(|place| place.enter(&bell));
-        let attends = engine::live() > 0 && ATTENDING.fetch_update(SeqCst, SeqCst, |n| (n < ATTENDANTS).then_some(n + 1)).is_ok();
+        let attends =
+            engine::live() > 0 && ATTENDING.fetch_update(SeqCst, SeqCst, |n| (n < ATTENDANTS).then_some(n + 1)).is_ok();
         if !attends {
             OTHERS.enter(&bell);
         }

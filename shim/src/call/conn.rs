@@ -86,7 +86,11 @@ fn forget_socket(fd: RawFd, socket: &Ref<Socket>) {
         if socket.fd.load(Relaxed) == fd {
             let others = |other| matches!(fd::lookup(other), Entry::Socket(s) if s.is(socket));
             let mut heir = -1;
-            fd::for_each(|other, _| if heir < 0 && other != fd && others(other) { heir = other });
+            fd::for_each(|other, _| {
+                if heir < 0 && other != fd && others(other) {
+                    heir = other
+                }
+            });
             socket.fd.store(heir, Relaxed);
         }
         return;
@@ -135,7 +139,9 @@ pub fn close_range(first: u32, last: u32, flags: c_int) -> Act<c_int> {
     }
     let mut from = first;
     for skip in own {
-        if skip > from && let Err(errno) = sys::close_range(from, skip - 1, flags) {
+        if skip > from
+            && let Err(errno) = sys::close_range(from, skip - 1, flags)
+        {
             return Act::Done(Err(errno));
         }
         from = skip + 1;

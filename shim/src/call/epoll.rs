@@ -28,7 +28,13 @@ pub fn set_of(ep: RawFd) -> Option<Ref<EpollSet>> {
 }
 
 /// epoll_ctl(2). `real` makes the real call with other events.
-pub fn ctl(ep: RawFd, op: c_int, fd: RawFd, event: Option<epoll_event>, real: &mut dyn FnMut(Option<epoll_event>) -> Result<c_int>) -> Act<c_int> {
+pub fn ctl(
+    ep: RawFd,
+    op: c_int,
+    fd: RawFd,
+    event: Option<epoll_event>,
+    real: &mut dyn FnMut(Option<epoll_event>) -> Result<c_int>,
+) -> Act<c_int> {
     let Some(set) = set_of(ep) else { return Act::Real };
     if let Entry::Epoll(inner) = fd::lookup(fd) {
         return nest(&inner, op);
@@ -37,7 +43,9 @@ pub fn ctl(ep: RawFd, op: c_int, fd: RawFd, event: Option<epoll_event>, real: &m
     let _change = socket.change.lock();
     let laned = socket.slot().is_some();
     let sent = match (laned, event) {
-        (true, Some(event)) => Some(epoll_event { events: event.events & MODE_BITS & !(libc::EPOLLEXCLUSIVE as u32), u64: event.u64 }),
+        (true, Some(event)) => {
+            Some(epoll_event { events: event.events & MODE_BITS & !(libc::EPOLLEXCLUSIVE as u32), u64: event.u64 })
+        }
         (_, event) => event,
     };
     let result = real(sent);
@@ -155,4 +163,3 @@ fn look_lanes(set: &Ref<EpollSet>, room: &mut Room<'_>, sure: bool) -> usize {
     };
     set.members.lock().collect(max, &mut mask, &mut emit)
 }
-

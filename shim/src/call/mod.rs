@@ -89,7 +89,9 @@ fn call_home(socket: &Ref<Socket>, fd: RawFd) {
             socket.foreign.store(false, Relaxed);
             socket.read_options(fd);
         }
-        Err(reason) => log::error(format_args!("fd {fd} is in another process's stack, which does not let go: {}", reason.text())),
+        Err(reason) => {
+            log::error(format_args!("fd {fd} is in another process's stack, which does not let go: {}", reason.text()))
+        }
     }
 }
 

@@ -84,7 +84,13 @@ const KERNEL_KEEPS: &[Name] = &[
 ];
 
 /// getsockopt(2). `real` asks the kernel into the program's memory; `store` puts a value of ours there.
-pub fn get(fd: RawFd, level: c_int, name: c_int, real: &mut dyn FnMut() -> Result<c_int>, store: &mut dyn FnMut(&[u8]) -> bool) -> Act<c_int> {
+pub fn get(
+    fd: RawFd,
+    level: c_int,
+    name: c_int,
+    real: &mut dyn FnMut() -> Result<c_int>,
+    store: &mut dyn FnMut(&[u8]) -> bool,
+) -> Act<c_int> {
     let Some(socket) = socket_of(fd) else { return Act::Real };
     loop {
         match socket.place() {
@@ -119,7 +125,13 @@ fn ours(socket: &Socket, slot: u32, name: Name) -> Option<Vec<u8>> {
 }
 
 /// setsockopt(2). `real` tells the kernel; `value` is the value where it is an int.
-pub fn set(fd: RawFd, level: c_int, name: c_int, value: Option<c_int>, real: &mut dyn FnMut() -> Result<c_int>) -> Act<c_int> {
+pub fn set(
+    fd: RawFd,
+    level: c_int,
+    name: c_int,
+    value: Option<c_int>,
+    real: &mut dyn FnMut() -> Result<c_int>,
+) -> Act<c_int> {
     let Some(socket) = socket_of(fd) else { return Act::Real };
     let act = loop {
         match socket.place() {
@@ -134,14 +146,22 @@ pub fn set(fd: RawFd, level: c_int, name: c_int, value: Option<c_int>, real: &mu
             },
         }
     };
-    if matches!(act, Act::Done(Ok(_))) && matches!((level, name), (SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT)) {
+    if matches!(act, Act::Done(Ok(_)))
+        && matches!((level, name), (SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT))
+    {
         socket.read_options(fd);
     }
     act
 }
 
 /// `None`: the lane cannot do it.
-fn set_on_lane(socket: &Ref<Socket>, slot: u32, name: Name, value: Option<c_int>, real: &mut dyn FnMut() -> Result<c_int>) -> Option<Result<c_int>> {
+fn set_on_lane(
+    socket: &Ref<Socket>,
+    slot: u32,
+    name: Name,
+    value: Option<c_int>,
+    real: &mut dyn FnMut() -> Result<c_int>,
+) -> Option<Result<c_int>> {
     if KERNEL_KEEPS.contains(&name) {
         return Some(steady(socket, real));
     }
@@ -155,7 +175,16 @@ fn set_on_lane(socket: &Ref<Socket>, slot: u32, name: Name, value: Option<c_int>
                 connection.set_keepalive(now, on, keep.idle, keep.interval, keep.count);
             });
         }
-        (TCP, libc::TCP_NODELAY | libc::TCP_CORK | libc::TCP_KEEPIDLE | libc::TCP_KEEPINTVL | libc::TCP_KEEPCNT | libc::TCP_USER_TIMEOUT | libc::TCP_QUICKACK) => {}
+        (
+            TCP,
+            libc::TCP_NODELAY
+            | libc::TCP_CORK
+            | libc::TCP_KEEPIDLE
+            | libc::TCP_KEEPINTVL
+            | libc::TCP_KEEPCNT
+            | libc::TCP_USER_TIMEOUT
+            | libc::TCP_QUICKACK,
+        ) => {}
         _ => return None,
     }
     let value = value?;
@@ -199,11 +228,7 @@ impl Keepalive {
     }
 }
 
-fn change(
-    socket: &Socket,
-    slot: u32,
-    change: impl FnOnce(&mut Connection<'_>, Instant),
-) -> Option<Result<c_int>> {
+fn change(socket: &Socket, slot: u32, change: impl FnOnce(&mut Connection<'_>, Instant)) -> Option<Result<c_int>> {
     let mut engine = engine::get()?;
     if socket.slot() != Some(slot) {
         return None;
@@ -215,7 +240,13 @@ fn change(
 }
 
 /// ioctl(2) on a TCP socket.
-pub fn ioctl(fd: RawFd, request: c_ulong, is_null: bool, store: &mut dyn FnMut(c_int), load: &mut dyn FnMut() -> c_int) -> Act<c_int> {
+pub fn ioctl(
+    fd: RawFd,
+    request: c_ulong,
+    is_null: bool,
+    store: &mut dyn FnMut(c_int),
+    load: &mut dyn FnMut() -> c_int,
+) -> Act<c_int> {
     let Some(socket) = socket_of(fd) else { return Act::Real };
     match request {
         libc::FIONBIO if !is_null => {

@@ -231,7 +231,9 @@ impl Select {
     pub fn run(&mut self, deadline: Option<Instant>, mask: Option<&sigset_t>) -> Act<c_int> {
         let act = poll(Some(&mut self.fds), deadline, mask);
         match act {
-            Act::Done(Ok(_)) if self.fds.iter().any(|p| p.revents & libc::POLLNVAL != 0) => Act::Done(Err(Errno(libc::EBADF))),
+            Act::Done(Ok(_)) if self.fds.iter().any(|p| p.revents & libc::POLLNVAL != 0) => {
+                Act::Done(Err(Errno(libc::EBADF)))
+            }
             Act::Done(Ok(_)) => Act::Done(Ok(self.results().count() as c_int)),
             other => other,
         }

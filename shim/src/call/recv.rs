@@ -16,7 +16,12 @@ use crate::wait::{self, Ended, Sleep};
 use crate::{engine, sys};
 
 /// Flags that the lane carries exactly.
-const CARRIED: c_int = libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_WAITALL | libc::MSG_TRUNC | libc::MSG_NOSIGNAL | libc::MSG_CMSG_CLOEXEC;
+const CARRIED: c_int = libc::MSG_DONTWAIT
+    | libc::MSG_PEEK
+    | libc::MSG_WAITALL
+    | libc::MSG_TRUNC
+    | libc::MSG_NOSIGNAL
+    | libc::MSG_CMSG_CLOEXEC;
 
 /// The places that a call fills, in order, and how far it has come.
 pub struct Scatter<'a, 'b> {
@@ -208,7 +213,12 @@ fn peek(engine: &mut engine::Engine, slot: u32, into: &mut Scatter<'_, '_>) {
 }
 
 /// Waits until `missing` bytes, the end of the stream, an error or another tier is there.
-fn await_bytes(socket: &Socket, fd: RawFd, missing: usize, deadline: Option<underpass_stack::tcp::Instant>) -> Result<(), Ended> {
+fn await_bytes(
+    socket: &Socket,
+    fd: RawFd,
+    missing: usize,
+    deadline: Option<underpass_stack::tcp::Instant>,
+) -> Result<(), Ended> {
     let Where::Lane(slot) = socket.place() else {
         let kernel = [pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 }];
         let sleep = Sleep { places: &[&socket.waiters], kernel: &kernel, deadline, ..Sleep::default() };

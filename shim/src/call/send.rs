@@ -17,7 +17,8 @@ use crate::wait::{self, Ended, Sleep};
 use crate::{engine, sys};
 
 /// Flags that the lane carries exactly.
-const CARRIED: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE | libc::MSG_EOR | libc::MSG_CONFIRM | libc::MSG_DONTROUTE;
+const CARRIED: c_int =
+    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE | libc::MSG_EOR | libc::MSG_CONFIRM | libc::MSG_DONTROUTE;
 
 /// The bytes of a call, in order, and how far it has come.
 pub struct Gather<'a> {
@@ -158,7 +159,12 @@ fn to_lane(socket: &Socket, slot: u32, from: &mut Gather<'_>, flags: c_int) -> S
 }
 
 /// Waits until there is room for a good part of what is left.
-fn await_space(socket: &Socket, fd: RawFd, left: usize, deadline: Option<underpass_stack::tcp::Instant>) -> std::result::Result<(), Ended> {
+fn await_space(
+    socket: &Socket,
+    fd: RawFd,
+    left: usize,
+    deadline: Option<underpass_stack::tcp::Instant>,
+) -> std::result::Result<(), Ended> {
     let Where::Lane(slot) = socket.place() else {
         let kernel = [pollfd { fd, events: libc::POLLOUT, revents: 0 }];
         let sleep = Sleep { places: &[&socket.waiters], kernel: &kernel, deadline, ..Sleep::default() };

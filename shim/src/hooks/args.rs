@@ -124,7 +124,9 @@ pub unsafe fn deadline_timeval(timeout: *const timeval) -> Result<Option<Instant
         None => Ok(None),
         Some(t) if t.tv_sec < 0 || t.tv_usec < 0 => Err(()),
         Some(t) => {
-            let nanos = (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add((t.tv_usec as u64).saturating_mul(1_000));
+            let nanos = (t.tv_sec as u64)
+                .saturating_mul(1_000_000_000)
+                .saturating_add((t.tv_usec as u64).saturating_mul(1_000));
             Ok(Some(sys::now().after(nanos)))
         }
     }

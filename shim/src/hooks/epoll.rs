@@ -80,13 +80,25 @@ unsafe extern "C-unwind" fn epoll_wait(ep: c_int, events: *mut epoll_event, max:
 
 /// epoll_pwait(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn epoll_pwait(ep: c_int, events: *mut epoll_event, max: c_int, timeout: c_int, mask: *const sigset_t) -> c_int {
+unsafe extern "C-unwind" fn epoll_pwait(
+    ep: c_int,
+    events: *mut epoll_event,
+    max: c_int,
+    timeout: c_int,
+    mask: *const sigset_t,
+) -> c_int {
     wait_ms(ep, events, max, timeout, mask).unwrap_or_else(|| pass!(epoll_pwait(ep, events, max, timeout, mask)))
 }
 
 /// epoll_pwait2(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn epoll_pwait2(ep: c_int, events: *mut epoll_event, max: c_int, timeout: *const timespec, mask: *const sigset_t) -> c_int {
+unsafe extern "C-unwind" fn epoll_pwait2(
+    ep: c_int,
+    events: *mut epoll_event,
+    max: c_int,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
     let own = if is_plain(ep) {
         None
     } else {
@@ -99,4 +111,3 @@ unsafe extern "C-unwind" fn epoll_pwait2(ep: c_int, events: *mut epoll_event, ma
     };
     own.unwrap_or_else(|| pass!(epoll_pwait2(ep, events, max, timeout, mask)))
 }
-

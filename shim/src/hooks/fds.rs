@@ -99,13 +99,19 @@ unsafe extern "C-unwind" fn fcntl64(fd: c_int, command: c_int, arg: *mut c_void)
 unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, arg: *mut c_void) -> c_int {
     if !table::is_plain(fd)
         && let Some(result) = run(|| {
-            opt::ioctl(fd, request, arg.is_null(), &mut |value| {
-                // SAFETY: the program's promise for these requests: an int.
-                unsafe { arg.cast::<c_int>().write_unaligned(value) };
-            }, &mut || {
-                // SAFETY: the same.
-                unsafe { arg.cast::<c_int>().read_unaligned() }
-            })
+            opt::ioctl(
+                fd,
+                request,
+                arg.is_null(),
+                &mut |value| {
+                    // SAFETY: the program's promise for these requests: an int.
+                    unsafe { arg.cast::<c_int>().write_unaligned(value) };
+                },
+                &mut || {
+                    // SAFETY: the same.
+                    unsafe { arg.cast::<c_int>().read_unaligned() }
+                },
+            )
         })
     {
         return result;

@@ -122,7 +122,13 @@ unsafe extern "C-unwind" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags
 
 /// recv(2) of fortified programs.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __recv_chk(fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn __recv_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    room: size_t,
+    flags: c_int,
+) -> ssize_t {
     if !table::is_plain(fd)
         && len <= room
         && let Some(n) = receive_into(fd, buf, len, flags)
@@ -142,7 +148,14 @@ fn no_address(addr: *mut sockaddr, alen: *mut socklen_t) {
 
 /// recvfrom(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn recvfrom(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int, addr: *mut sockaddr, alen: *mut socklen_t) -> ssize_t {
+unsafe extern "C-unwind" fn recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *mut sockaddr,
+    alen: *mut socklen_t,
+) -> ssize_t {
     if !table::is_plain(fd)
         && let Some(n) = receive_into(fd, buf, len, flags)
     {
@@ -154,7 +167,15 @@ unsafe extern "C-unwind" fn recvfrom(fd: c_int, buf: *mut c_void, len: size_t, f
 
 /// recvfrom(2) of fortified programs.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __recvfrom_chk(fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int, addr: *mut sockaddr, alen: *mut socklen_t) -> ssize_t {
+unsafe extern "C-unwind" fn __recvfrom_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    room: size_t,
+    flags: c_int,
+    addr: *mut sockaddr,
+    alen: *mut socklen_t,
+) -> ssize_t {
     if !table::is_plain(fd)
         && len <= room
         && let Some(n) = receive_into(fd, buf, len, flags)
@@ -187,7 +208,13 @@ unsafe extern "C-unwind" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -
 
 /// recvmmsg(2): given back to the kernel first.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn recvmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int {
+unsafe extern "C-unwind" fn recvmmsg(
+    fd: c_int,
+    msgs: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
     if !table::is_plain(fd)
         && let Some(n) = run(|| conn::kernel_only(fd, Reason::CallNotCarried))
     {
@@ -232,7 +259,14 @@ unsafe extern "C-unwind" fn send(fd: c_int, buf: *const c_void, len: size_t, fla
 
 /// sendto(2). A connected TCP socket takes no notice of the address, except with MSG_FASTOPEN, which is the kernel's.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn sendto(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, addr: *const sockaddr, alen: socklen_t) -> ssize_t {
+unsafe extern "C-unwind" fn sendto(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *const sockaddr,
+    alen: socklen_t,
+) -> ssize_t {
     if !table::is_plain(fd)
         && let Some(n) = send_from(fd, buf, len, flags)
     {
@@ -305,7 +339,14 @@ unsafe extern "C-unwind" fn sendfile64(out: c_int, input: c_int, offset: *mut of
 
 /// splice(2) from or to a socket: given back to the kernel first.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn splice(input: c_int, in_off: *mut i64, out: c_int, out_off: *mut i64, len: size_t, flags: c_uint) -> ssize_t {
+unsafe extern "C-unwind" fn splice(
+    input: c_int,
+    in_off: *mut i64,
+    out: c_int,
+    out_off: *mut i64,
+    len: size_t,
+    flags: c_uint,
+) -> ssize_t {
     for fd in [input, out] {
         if !table::is_plain(fd)
             && let Some(n) = run(|| conn::kernel_only(fd, Reason::CallNotCarried))

@@ -61,13 +61,24 @@ unsafe extern "C-unwind" fn __poll_chk(fds: *mut pollfd, count: nfds_t, timeout:
 
 /// ppoll(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int {
+unsafe extern "C-unwind" fn ppoll(
+    fds: *mut pollfd,
+    count: nfds_t,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
     poll_mask(fds, count, timeout, mask).unwrap_or_else(|| pass!(ppoll(fds, count, timeout, mask)))
 }
 
 /// ppoll(2) of fortified programs.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __ppoll_chk(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t, room: size_t) -> c_int {
+unsafe extern "C-unwind" fn __ppoll_chk(
+    fds: *mut pollfd,
+    count: nfds_t,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+    room: size_t,
+) -> c_int {
     let fits = count as usize <= room / size_of::<pollfd>();
     let own = if fits { poll_mask(fds, count, timeout, mask) } else { None };
     own.unwrap_or_else(|| pass!(__ppoll_chk(fds, count, timeout, mask, room)))
@@ -102,7 +113,12 @@ fn store(set: *mut fd_set, count: c_int, ready: impl Iterator<Item = c_int>) {
     }
 }
 
-fn select_sets(count: c_int, sets: [*mut fd_set; 3], deadline: Option<underpass_stack::tcp::Instant>, mask: Option<&sigset_t>) -> Act<c_int> {
+fn select_sets(
+    count: c_int,
+    sets: [*mut fd_set; 3],
+    deadline: Option<underpass_stack::tcp::Instant>,
+    mask: Option<&sigset_t>,
+) -> Act<c_int> {
     if !(1..=65_536).contains(&count) {
         return Act::Real;
     }
@@ -118,7 +134,13 @@ fn select_sets(count: c_int, sets: [*mut fd_set; 3], deadline: Option<underpass_
 
 /// select(2). Linux writes the time that was left.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn select(count: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, timeout: *mut timeval) -> c_int {
+unsafe extern "C-unwind" fn select(
+    count: c_int,
+    r: *mut fd_set,
+    w: *mut fd_set,
+    e: *mut fd_set,
+    timeout: *mut timeval,
+) -> c_int {
     let mut end = None;
     let own = if is_plain() {
         None
@@ -138,14 +160,23 @@ unsafe extern "C-unwind" fn select(count: c_int, r: *mut fd_set, w: *mut fd_set,
     if let Some(end) = end {
         let left = end.nanos_since(sys::now());
         // SAFETY: not null, since there is an end.
-        unsafe { *timeout = timeval { tv_sec: (left / 1_000_000_000) as i64, tv_usec: (left % 1_000_000_000 / 1_000) as i64 } };
+        unsafe {
+            *timeout = timeval { tv_sec: (left / 1_000_000_000) as i64, tv_usec: (left % 1_000_000_000 / 1_000) as i64 }
+        };
     }
     result
 }
 
 /// pselect(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn pselect(count: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, timeout: *const timespec, mask: *const sigset_t) -> c_int {
+unsafe extern "C-unwind" fn pselect(
+    count: c_int,
+    r: *mut fd_set,
+    w: *mut fd_set,
+    e: *mut fd_set,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
     let own = if is_plain() {
         None
     } else {
@@ -157,4 +188,3 @@ unsafe extern "C-unwind" fn pselect(count: c_int, r: *mut fd_set, w: *mut fd_set
     };
     own.unwrap_or_else(|| pass!(pselect(count, r, w, e, timeout, mask)))
 }
-

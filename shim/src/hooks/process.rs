@@ -7,7 +7,11 @@ use crate::call::conn;
 
 /// execve(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+unsafe extern "C-unwind" fn execve(
+    path: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+) -> c_int {
     after(conn::before_exec);
     pass!(execve(path, argv, envp))
 }
@@ -30,7 +34,11 @@ unsafe extern "C-unwind" fn execvp(file: *const c_char, argv: *const *const c_ch
 
 /// execvpe(3).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+unsafe extern "C-unwind" fn execvpe(
+    file: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+) -> c_int {
     after(conn::before_exec);
     pass!(execvpe(file, argv, envp))
 }
@@ -44,7 +52,13 @@ unsafe extern "C-unwind" fn fexecve(fd: c_int, argv: *const *const c_char, envp:
 
 /// execveat(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn execveat(dir: c_int, path: *const c_char, argv: *const *const c_char, envp: *const *const c_char, flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn execveat(
+    dir: c_int,
+    path: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+    flags: c_int,
+) -> c_int {
     after(conn::before_exec);
     pass!(execveat(dir, path, argv, envp, flags))
 }

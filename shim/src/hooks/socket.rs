@@ -97,7 +97,13 @@ fn settled(fd: c_int, real: impl Fn() -> c_int) -> c_int {
 
 /// getsockopt(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> c_int {
+unsafe extern "C-unwind" fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> c_int {
     if !table::is_plain(fd) {
         let own = run(|| {
             let mut real = || check(i64::from(pass!(getsockopt(fd, level, name, value, len)))).map(|n| n as c_int);
@@ -126,7 +132,13 @@ fn store(value: *mut c_void, len: *mut socklen_t, bytes: &[u8]) -> bool {
 
 /// setsockopt(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int {
+unsafe extern "C-unwind" fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> c_int {
     if !table::is_plain(fd) {
         let own = run(|| {
             let mut real = || check(i64::from(pass!(setsockopt(fd, level, name, value, len)))).map(|n| n as c_int);

@@ -50,7 +50,9 @@ impl Buddy {
     /// Gives a block back and joins it with its free neighbour.
     pub fn put(&mut self, ring: RingRef) {
         let Some(order) = order_of(ring.len) else { return };
-        let Some(mut offset) = usize::try_from(ring.offset).ok().and_then(|at| at.checked_sub(RINGS_AT)) else { return };
+        let Some(mut offset) = usize::try_from(ring.offset).ok().and_then(|at| at.checked_sub(RINGS_AT)) else {
+            return;
+        };
         let mut order = order;
         while order + 1 < ORDERS {
             let buddy = offset ^ size_of_order(order);

@@ -181,7 +181,8 @@ impl Region {
         first: (usize, usize),
         second: (usize, usize),
     ) -> Option<(&mut T, &mut [u8], &mut [u8])> {
-        let ends = (offset.checked_add(size_of::<T>())?, first.0.checked_add(first.1)?, second.0.checked_add(second.1)?);
+        let ends =
+            (offset.checked_add(size_of::<T>())?, first.0.checked_add(first.1)?, second.0.checked_add(second.1)?);
         let apart = |a: (usize, usize), b: (usize, usize)| a.1 <= b.0 || b.1 <= a.0;
         let (record, one, two) = ((offset, ends.0), (first.0, ends.1), (second.0, ends.2));
         let disjoint = apart(record, one) && apart(record, two) && apart(one, two);
@@ -255,14 +256,7 @@ fn file_len(fd: BorrowedFd<'_>) -> io::Result<usize> {
 fn mmap(fd: BorrowedFd<'_>, len: usize, prot: i32, flags: i32, pgoff: u64) -> io::Result<NonNull<u8>> {
     // SAFETY: a fresh shared mapping at an address of the kernel's choice touches no memory of ours.
     let base = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            len,
-            prot,
-            libc::MAP_SHARED | flags,
-            fd.as_raw_fd(),
-            pgoff as libc::off_t,
-        )
+        libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED | flags, fd.as_raw_fd(), pgoff as libc::off_t)
     };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());

@@ -225,7 +225,13 @@ impl Stack {
         false
     }
 
-    fn build_segment(&mut self, slot: u32, port: &mut super::Port, addr: u64, now: Instant) -> Option<(usize, Option<Counter>)> {
+    fn build_segment(
+        &mut self,
+        slot: u32,
+        port: &mut super::Port,
+        addr: u64,
+        now: Instant,
+    ) -> Option<(usize, Option<Counter>)> {
         let frame = port.frame_mut(addr)?;
         let (record, rcv, snd) = conn_parts(&mut self.arena, slot)?;
         if Phase::from_raw(record.phase) != Phase::Live {

@@ -6,9 +6,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use super::{Leftover, Stack};
 use crate::arena::{MAX_PORTS, PortEntry};
 use crate::mem::Region;
+use crate::xsk::RingSizes;
 use crate::xsk::queue::Queue;
 use crate::xsk::umem::FramePool;
-use crate::xsk::RingSizes;
 
 /// Sizes of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,6 @@ pub struct Port {
     pub(super) unsent: Vec<bool>,
 }
 
-
 impl Port {
     /// Sizes and place.
     pub fn config(&self) -> &PortConfig {
@@ -68,7 +67,8 @@ impl Port {
 
     /// Puts free frames into a queue's fill ring until it is full or half of all frames would be out for receiving.
     fn fill(&mut self, queue: usize) {
-        let share = (self.config.frame_count as usize / 2 / self.queues.len().max(1)).min(self.config.rings.fill as usize);
+        let share =
+            (self.config.frame_count as usize / 2 / self.queues.len().max(1)).min(self.config.rings.fill as usize);
         let Some(q) = self.queues.get_mut(queue) else { return };
         for _ in 0..share {
             let Some(frame) = self.pool.take() else { break };
@@ -108,7 +108,8 @@ impl Stack {
         sockets: Vec<OwnedFd>,
         entry: PortEntry,
     ) -> io::Result<()> {
-        let queues: Vec<Queue> = sockets.into_iter().map(|fd| Queue::map(fd, config.rings)).collect::<io::Result<_>>()?;
+        let queues: Vec<Queue> =
+            sockets.into_iter().map(|fd| Queue::map(fd, config.rings)).collect::<io::Result<_>>()?;
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let pool = FramePool::new(config.frame_count, config.frame_size).ok_or_else(invalid)?;
         let unsent = vec![false; queues.len()];

@@ -115,6 +115,7 @@ impl Stack {
         let mtu = request.path.mtu;
         Connection::import(&mut record.tcb, snd, rcv, request.image, request.recv, request.send, mtu, now)
             .map_err(|_| Reason::BadImage)?;
+        record.tcb.limit_window(request.rings.0);
         // The phase makes the record valid for the daemon: last.
         compiler_fence(SeqCst);
         record.phase = Phase::Live as u32;
