@@ -134,12 +134,7 @@ fn open_patiently(
 }
 
 /// One socket for each queue, the first with the UMEM, the others sharing it. Zero-copy if the driver can.
-fn open_queues(
-    ask: &Attach,
-    wanted: u32,
-    umem: &Region,
-    rings: RingSizes,
-) -> Result<(Vec<OwnedFd>, bool), Refusal> {
+fn open_queues(ask: &Attach, wanted: u32, umem: &Region, rings: RingSizes) -> Result<(Vec<OwnedFd>, bool), Refusal> {
     let first = socket::open()?;
     socket::register_umem(first.as_fd(), umem, ask.frame_size, 0)?;
     socket::set_rings(first.as_fd(), rings)?;

@@ -34,7 +34,9 @@ impl std::fmt::Display for Error {
             Self::AlreadyRunning(path) => write!(f, "another underpass daemon listens on {}", path.display()),
             Self::Settings(path, text) => write!(f, "{}: {text}", path.display()),
             Self::Listen(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
-            Self::Steering(error) => write!(f, "{error} (the daemon needs CAP_NET_ADMIN and CAP_BPF; see underpass doctor)"),
+            Self::Steering(error) => {
+                write!(f, "{error} (the daemon needs CAP_NET_ADMIN and CAP_BPF; see underpass doctor)")
+            }
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
     }

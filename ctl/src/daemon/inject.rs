@@ -56,7 +56,9 @@ impl Daemon {
         for frame in frames {
             match self.injector.inject(frame, ifindex) {
                 Ok(()) => done += 1,
-                Err(error) => tracing::warn!("interface {ifindex}: frame of {} bytes not injected: {error}", frame.len()),
+                Err(error) => {
+                    tracing::warn!("interface {ifindex}: frame of {} bytes not injected: {error}", frame.len())
+                }
             }
         }
         drop(inside);

@@ -72,10 +72,17 @@ impl Interface {
 fn attach(netlink: &mut Netlink, link: &Link, steer: &Steer) -> Result<bool, Refusal> {
     let native = link::attach_xdp(netlink, link.ifindex, steer.program(), true);
     let Err(error) = native else { return Ok(true) };
-    tracing::info!("{}: no native XDP ({error}), trying generic", link.name);
+    tracing::info!("{}: no native XDP ({error})", link.name);
+    // Over veth a peer sends super-packets of up to 64 KiB unless XDP is native, and none of them fits into a frame. What
+    // forbids native XDP here is the MTU.
+    if link.kind == "veth" {
+        return Err(Reason::Mtu.into());
+    }
     match link::attach_xdp(netlink, link.ifindex, steer.program(), false) {
         Ok(()) => Ok(false),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => Err(Reason::ForeignXdp.into()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
+            Err(Reason::ForeignXdp.into())
+        }
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Err(Reason::Unsupported.into()),
         Err(error) => Err(error.into()),
     }

@@ -30,7 +30,9 @@ impl Daemon {
                 self.totals.refused += 1;
                 tracing::debug!("session {session}: not promoted: {}", refusal.reason.name());
             }
-            Ok(reply) if underpass_stack::control::decode::<Promoted>(&reply.bytes).is_ok() => self.totals.promoted += 1,
+            Ok(reply) if underpass_stack::control::decode::<Promoted>(&reply.bytes).is_ok() => {
+                self.totals.promoted += 1
+            }
             Ok(_) => {}
         }
         answer
@@ -56,7 +58,12 @@ impl Daemon {
         let steer = &mut interface.ok_or(Reason::LinkDown)?.steer;
         let flow = FlowKey::tcp(ends.local.into(), ends.remote.into());
         let cookie = sockopt::get::<u64>(fd.as_fd(), libc::SOL_SOCKET, libc::SO_COOKIE)?.0;
-        let (saved, kept) = take_over(steer, &flow, xsk_base, &fd)?;
+        let taken = take_over(steer, &flow, xsk_base, &fd);
+        if taken.is_err() {
+            // Some of its frames may have gone the other way in between: the client may have them injected.
+            self.session(session)?.recent.add(netns, flow);
+        }
+        let (saved, kept) = taken?;
         let conn = Conn {
             generation: ask.generation,
             fd,

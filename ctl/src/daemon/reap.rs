@@ -50,7 +50,11 @@ impl Daemon {
         let dump = session.record(slot).filter(|_| taken_over).and_then(|record| {
             let dump = read_record(session, conn, &record);
             if dump.is_none() {
-                tracing::error!("{:?}: the record in phase {:?} is not sound", conn.flow, Phase::from_raw(record.phase));
+                tracing::error!(
+                    "{:?}: the record in phase {:?} is not sound",
+                    conn.flow,
+                    Phase::from_raw(record.phase)
+                );
             }
             dump
         });

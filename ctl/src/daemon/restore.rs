@@ -12,7 +12,7 @@ use underpass_stack::control::Restore;
 use underpass_stack::tcp::image::{Image, flag};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::repair::{REPAIR_OFF_NO_WP, RECV_QUEUE, RepairWindow, SEND_QUEUE, SO_BUF_LOCK};
+use super::repair::{RECV_QUEUE, REPAIR_OFF_NO_WP, RepairWindow, SEND_QUEUE, SO_BUF_LOCK};
 use super::sockopt::{self, Family, detach_filter, get_int, set, set_int};
 
 /// Option kinds (RFC 9293, 7323, 2018) as TCP_REPAIR_OPTIONS takes them.

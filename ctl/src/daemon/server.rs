@@ -18,6 +18,8 @@ use super::{Config, Error, sockopt as options, wire};
 
 /// SO_PEERPIDFD, asm-generic/socket.h.
 const SO_PEERPIDFD: i32 = 77;
+/// Requests of one client in a row.
+const REQUESTS: usize = 16;
 /// A daemon that was started for one client gives up if none comes.
 const FIRST_CLIENT: Duration = Duration::from_secs(10);
 
@@ -140,7 +142,9 @@ impl Daemon {
     }
 
     fn read_requests(&mut self, id: u32) {
-        while let Some(session) = self.sessions.get_mut(&id) {
+        // What a busy client has beyond that waits for the next round, so that others have their turn.
+        for _ in 0..REQUESTS {
+            let Some(session) = self.sessions.get_mut(&id) else { return };
             match wire::receive(session.socket.as_fd()) {
                 Ok(Some(request)) => {
                     session.drop_kept();
@@ -165,7 +169,10 @@ impl Daemon {
         if let Err(error) = wire::send(session.socket.as_fd(), &reply.bytes, &reply.fds) {
             tracing::warn!("session {id}: answer not delivered: {error}");
             // Its hang-up, if that is the cause, is reported by the loop; a full socket is a client gone astray.
-            let _ = nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&session.socket), nix::sys::socket::Shutdown::Both);
+            let _ = nix::sys::socket::shutdown(
+                std::os::fd::AsRawFd::as_raw_fd(&session.socket),
+                nix::sys::socket::Shutdown::Both,
+            );
         }
     }
 
@@ -206,5 +213,6 @@ fn start_log(config: &Config) {
     let usual = if config.foreground { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("UNDERPASS_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     // A second subscriber in one process (tests) changes nothing.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
 }

@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn lists_select_interfaces() {
         let settings = load("[interfaces]\nallow = [\"eth*\", \"veth0\"]\ndeny = [\"eth1\"]\n").unwrap();
-        let admitted: Vec<bool> = ["eth0", "eth1", "veth0", "veth01"].iter().map(|name| settings.admits(name)).collect();
+        let admitted: Vec<bool> =
+            ["eth0", "eth1", "veth0", "veth01"].iter().map(|name| settings.admits(name)).collect();
         assert_eq!(admitted, [true, false, true, false]);
         assert_eq!(settings.socket, Access::default());
     }

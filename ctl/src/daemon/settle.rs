@@ -50,10 +50,12 @@ fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: &Socket<'_>) 
             std::thread::sleep(Duration::from_micros(50));
         }
         let now = socket.position()?;
-        if elapsed >= DRAIN && now == last && has_reached(now, &steer.watched(flow)?) {
+        let watched = steer.watched(flow)?;
+        if elapsed >= DRAIN && now == last && has_reached(now, &watched) {
             return Ok(());
         }
         if elapsed > PATIENCE {
+            tracing::debug!("{flow:?}: not settled: rcv_nxt and snd_una {now:?} (before: {last:?}), passed {watched:?}");
             return Err(Reason::Unsettled.into());
         }
         last = now;

@@ -45,9 +45,8 @@ pub fn get_len(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<usize> {
 pub fn set<T: IntoBytes + Immutable + ?Sized>(fd: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
     let bytes = value.as_bytes();
     // SAFETY: the kernel reads `bytes.len()` bytes of `bytes`.
-    let done = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, name, bytes.as_ptr().cast(), bytes.len() as libc::socklen_t)
-    };
+    let done =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, bytes.as_ptr().cast(), bytes.len() as libc::socklen_t) };
     check(done).map(drop)
 }
 

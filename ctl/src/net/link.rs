@@ -9,6 +9,8 @@ const IFINFOMSG: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_FD: u16 = 1;
@@ -49,6 +51,8 @@ pub struct Link {
     pub ethernet: bool,
     /// IFF_LOOPBACK.
     pub loopback: bool,
+    /// What made it (`veth`, `bond`, ...); empty for hardware.
+    pub kind: String,
     /// RX queues that the driver allocated; fewer may be in use.
     pub rx_queues: u32,
     /// The XDP program, if there is one.
@@ -70,10 +74,11 @@ pub fn parse(message: &Message) -> Option<Link> {
     let flags = u32_at(&message.body, 8)? as i32;
     let attrs = message.attrs(IFINFOMSG);
     let wanted = libc::IFF_UP | libc::IFF_RUNNING;
-    let name = attrs.find(IFLA_IFNAME).unwrap_or_default();
+    let info = Attrs::of(attrs.find(IFLA_LINKINFO).unwrap_or_default());
     Some(Link {
         ifindex: u32_at(&message.body, 4)?,
-        name: String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned(),
+        name: text(attrs.find(IFLA_IFNAME)),
+        kind: text(info.find(IFLA_INFO_KIND)),
         mac: attrs.find(IFLA_ADDRESS).and_then(|a| a.try_into().ok()).unwrap_or_default(),
         mtu: attrs.find_u32(IFLA_MTU).unwrap_or(0),
         running: flags & wanted == wanted,
@@ -84,12 +89,15 @@ pub fn parse(message: &Message) -> Option<Link> {
     })
 }
 
+fn text(attribute: Option<&[u8]>) -> String {
+    let bytes = attribute.unwrap_or_default();
+    String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
+}
+
 fn parse_xdp(attrs: Attrs<'_>) -> Option<AttachedXdp> {
     let mode = *attrs.find(IFLA_XDP_ATTACHED)?.first()?;
-    let attached = AttachedXdp {
-        native: mode == XDP_ATTACHED_DRV,
-        program_id: attrs.find_u32(IFLA_XDP_PROG_ID).unwrap_or(0),
-    };
+    let attached =
+        AttachedXdp { native: mode == XDP_ATTACHED_DRV, program_id: attrs.find_u32(IFLA_XDP_PROG_ID).unwrap_or(0) };
     (mode != 0).then_some(attached)
 }
 

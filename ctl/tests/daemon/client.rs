@@ -25,7 +25,6 @@ use underpass_stack::tcp;
 use underpass_stack::xsk::RingSizes;
 
 const FRAMES: u32 = 1024;
-const FRAME_SIZE: u32 = 2048;
 const RING: u32 = 256;
 
 pub struct Client {
@@ -131,7 +130,9 @@ impl Client {
             rings: (1 << 20, 1 << 20),
         };
         if let Err(reason) = self.stack.import(slot, &request, now()) {
-            self.ask(&Demote { slot, generation }, &[]).as_message::<Done>().expect("what was not taken over goes back");
+            self.ask(&Demote { slot, generation }, &[])
+                .as_message::<Done>()
+                .expect("what was not taken over goes back");
             self.stack.unreserve(slot);
             return Err(reason);
         }
@@ -157,11 +158,12 @@ impl Client {
     }
 
     pub fn attach(&mut self, need: &NeedPort, socket: BorrowedFd<'_>) -> Result<(), Reason> {
-        let umem = Region::create(c"underpass-test-frames", (FRAMES * FRAME_SIZE) as usize).unwrap();
+        let frame_size = if need.mtu <= 1500 { 2048 } else { 4096 };
+        let umem = Region::create(c"underpass-test-frames", (FRAMES * frame_size) as usize).unwrap();
         umem.seal().unwrap();
         let attach = Attach {
             ifindex: need.ifindex,
-            frame_size: FRAME_SIZE,
+            frame_size,
             frame_count: FRAMES,
             rx_ring: RING,
             tx_ring: RING,
@@ -173,7 +175,7 @@ impl Client {
         let config = PortConfig {
             ifindex: need.ifindex,
             mtu: need.mtu,
-            frame_size: FRAME_SIZE,
+            frame_size,
             frame_count: FRAMES,
             rings: RingSizes { fill: RING, completion: RING, rx: RING, tx: RING },
             xsk_base: attached.xsk_base,

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 
+use underpass_lab::LabOptions;
 use underpass_stack::lane::Reason;
 
 use crate::client::Client;
@@ -88,9 +89,45 @@ fn a_peer_that_never_stops_talking_loses_nothing() {
         assert!(buffer[..piece] == pattern(at, piece), "bytes differ after {at}");
         at += piece;
     }
-    assert!(promotions > 20, "{promotions} promotions");
+    let refused = bed.status().refused;
+    println!("{promotions} promotions, {refused} refused");
+    assert!(promotions > 20, "{promotions} promotions, {refused} refused");
     drop(writer.join().unwrap());
     assert_eq!(ours.read(&mut buffer).unwrap(), 0);
+}
+
+#[test]
+fn many_queues_and_larger_packets_are_carried_too() {
+    let options = LabOptions { queues: 2, mtu: 3000, ..LabOptions::default() };
+    let bed = Bed::with(options, &[]);
+    let mut client = Client::connect(&bed.socket);
+    let mut conns: Vec<_> = (0..8).map(|_| bed.echo()).collect();
+    let slots: Vec<u32> = conns.iter().map(|(ours, _)| client.promote(ours).unwrap()).collect();
+    assert_eq!(client.attached.unwrap().1.queues, 2);
+    for round in 0..5 {
+        for slot in &slots {
+            let mut at = round * 50_000;
+            lane_round(&mut client, *slot, &mut at, 50_000);
+        }
+    }
+    for ((ours, _), slot) in conns.iter_mut().zip(slots) {
+        client.demote(slot).unwrap();
+        kernel_round(ours, &mut 7, 1000);
+    }
+    for (ours, echo) in conns {
+        drop(ours);
+        echo.join().unwrap();
+    }
+}
+
+#[test]
+fn a_wire_whose_packets_do_not_fit_stays_with_the_kernel() {
+    for mtu in [3700, 9000] {
+        let bed = Bed::with(LabOptions { mtu, ..LabOptions::default() }, &[]);
+        let (ours, _peer) = bed.pair();
+        assert_eq!(Client::connect(&bed.socket).promote(&ours).unwrap_err(), Reason::Mtu, "MTU {mtu}");
+        assert!(!bed.has_xdp());
+    }
 }
 
 #[test]
@@ -224,4 +261,29 @@ fn what_the_lane_cannot_honour_stays_in_the_kernel() {
     let stream = TcpStream::from(std::os::fd::OwnedFd::from(datagram));
     assert_eq!(client.promote(&stream).unwrap_err(), Reason::NotTcp);
     assert!(!bed.has_xdp(), "a refusal leaves no program on the interface");
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn how_long_it_takes() {
+    let bed = Bed::new();
+    let (mut ours, _echo) = bed.echo();
+    let mut client = Client::connect(&bed.socket);
+    let (mut up, mut down, mut at) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..300 {
+        kernel_round(&mut ours, &mut at, 64);
+        let start = std::time::Instant::now();
+        let slot = client.promote(&ours).unwrap();
+        up.push(start.elapsed());
+        lane_round(&mut client, slot, &mut at, 64);
+        let generation = client.freeze(slot);
+        let start = std::time::Instant::now();
+        let done = underpass_stack::control::Demote { slot, generation };
+        client.ask(&done, &[]).as_message::<underpass_stack::control::Done>().unwrap();
+        down.push(start.elapsed());
+        client.stack.release(slot);
+    }
+    up.sort();
+    down.sort();
+    println!("promote: median {:?}, p99 {:?}; demote: median {:?}, p99 {:?}", up[150], up[297], down[150], down[297]);
 }
