@@ -249,10 +249,16 @@ pub fn settle() {
     tier::inject(leftovers);
 }
 
-/// Shows a socket on the board, if there is a stack.
+/// Shows a socket on the board, under `fd` and every duplicate of it.
 pub fn show(fd: RawFd, socket: &Socket) {
-    if let Ok(mut engine) = ensure() {
-        engine.show(fd, socket);
+    let Ok(mut engine) = ensure() else { return };
+    engine.show(fd, socket);
+    if fd::Record::fds(socket).load(Relaxed) > 1 {
+        fd::for_each(|other, entry| {
+            if matches!(entry, fd::Entry::Socket(s) if s.is(socket)) {
+                engine.show(other, socket);
+            }
+        });
     }
 }
 

@@ -10,10 +10,14 @@ use crate::fd::Ref;
 use crate::socket::Socket;
 use crate::{options, sys, tier};
 
-/// What `auto` waits for: each wait for the peer and each [`BULK`] bytes count one.
+/// What `auto` waits for: so many small receives, as a conversation makes them.
 const PROVEN: u32 = 4;
-/// Bytes that count as one wait.
-const BULK: usize = 32 << 10;
+/// A call that moves this many bytes is part of a bulk transfer, which the kernel's segmentation offload carries better.
+const BULK: usize = 16 << 10;
+/// Small sends that count as much as one small receive.
+const SENDS: u32 = 8;
+/// Bulk calls, less small ones, after which `auto` gives a connection back.
+const BULK_PROVEN: u32 = 256;
 /// First pause after a refusal that may pass, ns; doubled each time.
 const FIRST_PAUSE: u64 = 10_000_000;
 /// Longest pause, ns.
@@ -24,10 +28,10 @@ const LONGEST_PAUSE: u64 = 10_000_000_000;
 pub enum Seen {
     /// A data call begins.
     Call,
-    /// The program has to wait for the peer, or would.
-    Wait,
-    /// Bytes moved.
-    Bytes(usize),
+    /// Bytes came.
+    Received(usize),
+    /// Bytes went.
+    Sent(usize),
 }
 
 /// Takes note of a data call on a socket in the kernel tier and promotes it when it is time. Returns whether it was tried.
@@ -35,14 +39,16 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) -> bool {
     if !may_promote(socket) {
         return false;
     }
-    let eager = options::get().promote == Promote::Eager;
-    let gained = match seen {
-        Seen::Call => 0,
-        Seen::Wait => 1,
-        Seen::Bytes(n) => bulk(socket, n),
+    let score = match seen {
+        Seen::Call => socket.score.load(Relaxed),
+        Seen::Received(n) | Seen::Sent(n) if n >= BULK => {
+            socket.score.store(0, Relaxed);
+            0
+        }
+        Seen::Received(_) => socket.score.fetch_add(SENDS, Relaxed) + SENDS,
+        Seen::Sent(_) => socket.score.fetch_add(1, Relaxed) + 1,
     };
-    let score = socket.score.fetch_add(gained, Relaxed) + gained;
-    if !eager && score < PROVEN {
+    if options::get().promote != Promote::Eager && score < PROVEN * SENDS {
         return false;
     }
     let due = socket.retry_at.load(Relaxed);
@@ -53,13 +59,21 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) -> bool {
     true
 }
 
-/// Large transfers count by their size, small ones in the waits that they cause.
-fn bulk(socket: &Socket, n: usize) -> u32 {
-    if n >= BULK {
-        return (n / BULK) as u32;
+/// Takes note of bytes moved on the lane. With `auto`, a connection that has become a bulk transfer goes back.
+pub fn carried(socket: &Ref<Socket>, n: usize) {
+    if n < BULK {
+        if socket.bulk.load(Relaxed) > 0 {
+            let _ = socket.bulk.fetch_update(Relaxed, Relaxed, |bulk| bulk.checked_sub(1));
+        }
+        return;
     }
-    let before = socket.moved.fetch_add(n as u32, Relaxed);
-    u32::from((before as usize + n) / BULK > before as usize / BULK)
+    let bulk = socket.bulk.fetch_add(1, Relaxed) + 1;
+    if bulk >= BULK_PROVEN && options::get().promote == Promote::Auto {
+        socket.bulk.store(0, Relaxed);
+        if let Err(reason) = tier::demote(socket, Reason::Bulk) {
+            crate::log::warn(format_args!("a bulk transfer stays on the lane: {}", reason.text()));
+        }
+    }
 }
 
 /// Can it come to a promotion in this process at all?
@@ -82,7 +96,8 @@ pub fn refused(socket: &Socket, reason: Reason) {
         return;
     }
     let times = socket.refusals.fetch_add(1, Relaxed).min(20);
-    let pause = (FIRST_PAUSE << times).min(LONGEST_PAUSE);
+    let longest = if reason == Reason::Unsettled { FIRST_PAUSE * 8 } else { LONGEST_PAUSE };
+    let pause = (FIRST_PAUSE << times).min(longest);
     socket.retry_at.store(sys::now().0 + pause, Relaxed);
 }
 
@@ -99,7 +114,7 @@ pub fn demoted(socket: &Socket, reason: Reason) {
         | Reason::Panic
         | Reason::IoUring => u64::MAX,
         Reason::Asked if options::get().promote == Promote::Eager => 0,
-        Reason::Asked => sys::now().0 + 1_000_000_000,
+        Reason::Asked | Reason::Bulk => sys::now().0 + 1_000_000_000,
         _ => {
             let times = socket.refusals.fetch_add(1, Relaxed).min(20);
             sys::now().0 + (FIRST_PAUSE << times).min(LONGEST_PAUSE)

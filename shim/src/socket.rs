@@ -57,10 +57,10 @@ pub struct Socket {
     pub fd: AtomicI32,
     /// Why it is where it is.
     pub reason: AtomicU16,
-    /// Waits and bytes that speak for promotion.
+    /// Receives and sends that speak for promotion.
     pub score: AtomicU32,
-    /// Bytes moved by small calls, modulo 2^32.
-    pub moved: AtomicU32,
+    /// Bulk calls on the lane, less small ones.
+    pub bulk: AtomicU32,
     /// No promotion before this time (CLOCK_MONOTONIC, ns); `u64::MAX` for never.
     pub retry_at: AtomicU64,
     /// How often promotion was refused in a row.
@@ -119,7 +119,7 @@ impl Socket {
             fd: AtomicI32::new(-1),
             reason: AtomicU16::new(Reason::NotConnected as u16),
             score: AtomicU32::new(0),
-            moved: AtomicU32::new(0),
+            bulk: AtomicU32::new(0),
             retry_at: AtomicU64::new(0),
             refusals: AtomicU32::new(0),
             foreign: AtomicBool::new(false),
@@ -144,7 +144,7 @@ impl Socket {
         socket.fd.store(fd, Relaxed);
         socket.reason.store(Reason::NotConnected as u16, Relaxed);
         for counter in
-            [&socket.score, &socket.moved, &socket.refusals, &socket.holder, &socket.moves[0], &socket.moves[1]]
+            [&socket.score, &socket.bulk, &socket.refusals, &socket.holder, &socket.moves[0], &socket.moves[1]]
         {
             counter.store(0, Relaxed);
         }

@@ -93,17 +93,16 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
         };
         match step {
             Step::Moved => continue,
-            Step::Over => return Act::Done(Ok(into.done)),
+            Step::Over => {
+                note(socket, fd, into.done);
+                return Act::Done(Ok(into.done));
+            }
             Step::Failed(_) if into.done > 0 => return Act::Done(Ok(into.done)),
             Step::Failed(errno) => return Act::Done(Err(errno)),
             Step::Dry => {}
         }
         if !blocking {
-            policy::observe(socket, fd, Seen::Wait);
             return Act::Done(if into.done > 0 { Ok(into.done) } else { Err(Errno(libc::EAGAIN)) });
-        }
-        if policy::observe(socket, fd, Seen::Wait) {
-            continue;
         }
         match await_bytes(socket, fd, wanted(socket, into, flags) - counted(into, flags), deadline) {
             Ok(()) => {}
@@ -111,6 +110,17 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
             Err(Ended::Timeout) => return Act::Done(Err(Errno(libc::EAGAIN))),
             Err(Ended::Signal) => return interrupted(timeout != 0),
         }
+    }
+}
+
+/// What the call showed of the connection.
+fn note(socket: &Ref<Socket>, fd: RawFd, n: usize) {
+    match socket.place() {
+        Where::Kernel if n > 0 => {
+            policy::observe(socket, fd, Seen::Received(n));
+        },
+        Where::Lane(_) => policy::carried(socket, n),
+        _ => {}
     }
 }
 

@@ -78,7 +78,7 @@ pub fn send(socket: &Ref<Socket>, fd: RawFd, from: &mut Gather<'_>, flags: c_int
         match step {
             Step::Moved => continue,
             Step::Over => {
-                policy::observe(socket, fd, Seen::Bytes(from.done));
+                note(socket, fd, from.done);
                 return Act::Done(Ok(from.done));
             }
             Step::Failed(_) if from.done > 0 => return Act::Done(Ok(from.done)),
@@ -86,11 +86,8 @@ pub fn send(socket: &Ref<Socket>, fd: RawFd, from: &mut Gather<'_>, flags: c_int
             Step::Full => {}
         }
         if !blocking {
-            policy::observe(socket, fd, Seen::Bytes(from.done));
+            note(socket, fd, from.done);
             return Act::Done(if from.done > 0 { Ok(from.done) } else { Err(Errno(libc::EAGAIN)) });
-        }
-        if policy::observe(socket, fd, Seen::Bytes(from.done)) {
-            continue;
         }
         match await_space(socket, fd, from.len - from.done, deadline) {
             Ok(()) => {}
@@ -98,6 +95,17 @@ pub fn send(socket: &Ref<Socket>, fd: RawFd, from: &mut Gather<'_>, flags: c_int
             Err(Ended::Timeout) => return Act::Done(Err(Errno(libc::EAGAIN))),
             Err(Ended::Signal) => return interrupted(timeout != 0),
         }
+    }
+}
+
+/// What the call showed of the connection.
+fn note(socket: &Ref<Socket>, fd: RawFd, n: usize) {
+    match socket.place() {
+        Where::Kernel if n > 0 => {
+            policy::observe(socket, fd, Seen::Sent(n));
+        }
+        Where::Lane(_) => policy::carried(socket, n),
+        _ => {}
     }
 }
 

@@ -83,6 +83,7 @@ reasons! {
     Panic = 49, "internal-error", "a bug in the library was caught; the connection went back to the kernel";
     NotTcp = 50, "not-tcp", "not a TCP socket";
     UsecTimestamps = 51, "usec-timestamps", "the connection uses microsecond TCP timestamps";
+    Bulk = 53, "bulk", "a bulk transfer, which the kernel's segmentation offload carries better";
     Inherited = 52, "foreign", "the connection lives in another process's stack";
 }
 
@@ -108,6 +109,7 @@ impl Reason {
                 | Self::CallNotCarried
                 | Self::PathChanged
                 | Self::DaemonGone
+                | Self::Bulk
                 | Self::Failed
         )
     }
