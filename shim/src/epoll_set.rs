@@ -26,10 +26,19 @@ pub struct Member {
     pub data: u64,
     /// On a lane: the kernel's entry is silent.
     pub laned: bool,
+    /// Taken out by the program while laned: the kernel's silent entry is left for the next time it is put in.
+    pub ghost: bool,
     /// In the ready queue.
     queued: bool,
     /// A one-shot that has fired.
     pub disarmed: bool,
+}
+
+impl Member {
+    /// Can it become ready on a lane?
+    fn is_awake(&self) -> bool {
+        self.laned && !self.disarmed && !self.ghost
+    }
 }
 
 /// The set's members and the queue of those that may be ready.
@@ -111,8 +120,9 @@ impl EpollSet {
 
     /// Recounts what the fast path looks at.
     pub fn recount(&self, members: &Members) {
-        self.sockets.store(members.by_fd.len() as u32, SeqCst);
-        self.lanes.store(members.by_fd.values().filter(|m| m.laned).count() as u32, SeqCst);
+        let there = || members.by_fd.values().filter(|m| !m.ghost);
+        self.sockets.store(there().count() as u32, SeqCst);
+        self.lanes.store(there().filter(|m| m.laned).count() as u32, SeqCst);
     }
 
     /// The set's last descriptor is closed: its sockets forget it.
@@ -130,7 +140,7 @@ impl Members {
     /// Puts a laned member in the ready queue.
     pub fn mark(&mut self, fd: RawFd) {
         if let Some(member) = self.by_fd.get_mut(&fd)
-            && member.laned
+            && member.is_awake()
             && !member.queued
         {
             member.queued = true;
@@ -145,9 +155,11 @@ impl Members {
             events,
             data,
             laned: false,
+            ghost: false,
             queued: false,
             disarmed: false,
         });
+        member.ghost = false;
         member.events = events;
         member.data = data;
         member.disarmed = false;
@@ -183,8 +195,8 @@ impl Members {
             }
             let Some(fd) = self.ready.pop_front() else { break };
             let Some(member) = self.by_fd.get_mut(&fd) else { continue };
-            member.queued = false;
-            if !member.laned || member.disarmed {
+            // A number that was taken out and put in again may stand in the queue twice: only once counts.
+            if !std::mem::take(&mut member.queued) || !member.is_awake() {
                 continue;
             }
             let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
@@ -208,7 +220,7 @@ impl Members {
     pub fn any_ready(&self, mask: &mut dyn FnMut(&Socket) -> u32) -> bool {
         let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
         self.ready.iter().filter_map(|fd| self.by_fd.get(fd)).any(|member| {
-            member.laned && !member.disarmed && mask(&member.socket) & (member.events | always) & !MODE_BITS != 0
+            member.is_awake() && mask(&member.socket) & (member.events | always) & !MODE_BITS != 0
         })
     }
 }

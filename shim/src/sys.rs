@@ -213,6 +213,12 @@ pub fn epoll_mod(ep: RawFd, fd: RawFd, events: u32, data: u64) -> Result<()> {
     call!(libc::SYS_epoll_ctl, ep, libc::EPOLL_CTL_MOD, fd, &raw mut event).map(drop)
 }
 
+/// epoll_ctl(2) DEL.
+pub fn epoll_del(ep: RawFd, fd: RawFd) -> Result<()> {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    call!(libc::SYS_epoll_ctl, ep, libc::EPOLL_CTL_DEL, fd, &raw mut event).map(drop)
+}
+
 /// epoll_wait(2) that does not wait.
 pub fn epoll_look(ep: RawFd, events: &mut [libc::epoll_event]) -> Result<usize> {
     let max = events.len().min(c_int::MAX as usize) as c_int;

@@ -136,8 +136,13 @@ fn import(
 
 /// The epoll sets that watch the socket follow its tier: a laned member is silent in the kernel's set.
 fn follow(socket: &Socket, laned: bool) {
-    for (set, fd) in socket.sets.lock().iter() {
+    socket.sets.lock().retain(|(set, fd)| {
         let mut members = set.members.lock();
+        if members.get_mut(*fd).is_some_and(|member| member.ghost) && !laned {
+            members.remove(*fd);
+            let _ = sys::epoll_del(set.fd.load(Relaxed), *fd);
+            return false;
+        }
         if let Some(member) = members.get_mut(*fd) {
             member.laned = laned;
             let silent = laned || member.disarmed;
@@ -149,7 +154,8 @@ fn follow(socket: &Socket, laned: bool) {
         set.recount(&members);
         drop(members);
         set.waiters.ring();
-    }
+        true
+    });
 }
 
 /// Makes the AF_XDP queues of an interface ours.

@@ -42,6 +42,9 @@ pub fn ctl(
     let Some(socket) = socket_of(fd) else { return Act::Real };
     let _change = socket.change.lock();
     let laned = socket.slot().is_some();
+    if laned && let Some(result) = ctl_on_lane(&set, op, fd, event) {
+        return Act::Done(result);
+    }
     let sent = match (laned, event) {
         (true, Some(event)) => {
             Some(epoll_event { events: event.events & MODE_BITS & !(libc::EPOLLEXCLUSIVE as u32), u64: event.u64 })
@@ -53,6 +56,37 @@ pub fn ctl(
         note(&set, &socket, op, fd, event, laned);
     }
     Act::Done(result)
+}
+
+/// A change that leaves the kernel's silent entry as it is. `None`: the kernel is to see it.
+fn ctl_on_lane(set: &EpollSet, op: c_int, fd: RawFd, event: Option<epoll_event>) -> Option<Result<c_int>> {
+    const EXOTIC: u32 = (libc::EPOLLEXCLUSIVE | libc::EPOLLWAKEUP) as u32;
+    let mut members = set.members.lock();
+    let member = members.get_mut(fd)?;
+    let there = !member.ghost;
+    match (op, event) {
+        (libc::EPOLL_CTL_ADD, _) if there => return Some(Err(Errno(libc::EEXIST))),
+        (libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL, _) if !there => return Some(Err(Errno(libc::ENOENT))),
+        (libc::EPOLL_CTL_DEL, _) => member.ghost = true,
+        (libc::EPOLL_CTL_ADD | libc::EPOLL_CTL_MOD, Some(event)) if (event.events | member.events) & EXOTIC == 0 => {
+            member.ghost = false;
+            member.disarmed = false;
+            member.events = event.events;
+            member.data = event.u64;
+            members.mark(fd);
+        }
+        _ => return None,
+    }
+    let appeared = op == libc::EPOLL_CTL_ADD;
+    if appeared || op == libc::EPOLL_CTL_DEL {
+        let change = if appeared { 1u32 } else { u32::MAX };
+        for counter in [&set.sockets, &set.lanes] {
+            let _ = counter.fetch_update(SeqCst, SeqCst, |n| Some(n.wrapping_add(change)));
+        }
+    }
+    drop(members);
+    set.waiters.ring();
+    Some(Ok(0))
 }
 
 /// The kernel accepted the change: ours follows.
