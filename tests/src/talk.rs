@@ -64,7 +64,13 @@ pub struct Talk {
 
 impl Talk {
     /// Starts it. `program` is the `traffic` program, `env` is set for the preloaded ones.
-    pub fn start(lab: &Lab, program: &str, kind: Kind, preload: Preload, env: &[(&str, &str)]) -> Result<Self, LabError> {
+    pub fn start(
+        lab: &Lab,
+        program: &str,
+        kind: Kind,
+        preload: Preload,
+        env: &[(&str, &str)],
+    ) -> Result<Self, LabError> {
         let command = |side| -> Result<Command, LabError> {
             if !preload.covers(side) {
                 return lab.command(side, program);
@@ -131,7 +137,9 @@ impl Talk {
         let server = self.server.finish(LIMIT)?;
         let (asked, answered) = (numbers(&client), numbers(&server));
         let agree = match self.kind {
-            Kind::Duplex => asked.len() == 2 && answered.len() == 3 && asked[0] == answered[2] && asked[1] == answered[1],
+            Kind::Duplex => {
+                asked.len() == 2 && answered.len() == 3 && asked[0] == answered[2] && asked[1] == answered[1]
+            }
             _ => asked.len() == 1 && answered.get(1) == asked.first(),
         };
         if agree { Ok(()) } else { Err(self.complain(&format!("the counts differ: {client}{server}"))) }

@@ -24,7 +24,9 @@ fn cycles(modest: u64) -> u64 {
 
 /// The conversation's connection, as `underpass ss` shows it.
 fn connection(lab: &Lab, pid: u32) -> Option<SocketView> {
-    lab.sockets(pid).ok()?.into_iter().find(|socket| socket.state == "ESTAB" || socket.state == "ESTABLISHED")
+    let established = lab.sockets(pid).ok()?.into_iter().filter(|socket| socket.state == "ESTAB");
+    // A duplicate's entry is as old as its last use.
+    established.max_by_key(|socket| socket.promoted + socket.demoted)
 }
 
 fn await_connection(lab: &Lab, talk: &mut Talk, side: Side, what: &str, wanted: impl Fn(&SocketView) -> bool) {
@@ -56,7 +58,9 @@ fn there_and_back(kind: Kind, preload: Preload, promote: (&str, &str)) {
         await_connection(&lab, &mut talk, side, "a demotion", |socket| socket.demoted >= 1);
         talk.go_on(more).unwrap();
         // After a while it proves busy again.
-        await_connection(&lab, &mut talk, side, "lane xdp again", |socket| socket.tier == "xdp" && socket.promoted >= 2);
+        await_connection(&lab, &mut talk, side, "lane xdp again", |socket| {
+            socket.tier == "xdp" && socket.promoted >= 2
+        });
     }
     talk.go_on(more).unwrap();
     talk.end().unwrap();
@@ -100,7 +104,9 @@ fn bulk_transfers_are_promoted_automatically() {
 fn a_demoted_connection_rests_in_the_kernel_and_says_why() {
     let lab = lab();
     let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[AUTO]).unwrap();
-    await_connection(&lab, &mut talk, Side::Server, "lane xdp", |socket| socket.tier == "xdp" && socket.reason == "busy");
+    await_connection(&lab, &mut talk, Side::Server, "lane xdp", |socket| {
+        socket.tier == "xdp" && socket.reason == "busy"
+    });
     demote(&lab, &mut talk, Side::Server);
     let socket = connection(&lab, talk.program(Side::Server).pid()).unwrap();
     assert_eq!((socket.tier.as_str(), socket.reason.as_str(), socket.demoted), ("kernel", "asked", 1), "{socket:?}");

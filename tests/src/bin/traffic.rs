@@ -94,7 +94,8 @@ fn answer(address: &str) -> io::Result<String> {
     let reader = stream.try_clone()?;
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let writing = scope.spawn(|| send(&stream, Pattern::new(2), |_| Ok(over.load(std::sync::atomic::Ordering::Relaxed))));
+        let writing =
+            scope.spawn(|| send(&stream, Pattern::new(2), |_| Ok(over.load(std::sync::atomic::Ordering::Relaxed))));
         let received = receive(&reader, Pattern::new(1));
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         let sent = join(writing)?;

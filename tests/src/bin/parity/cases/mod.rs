@@ -1,0 +1,55 @@
+//! The cases. A case is a function; its transcript is what it prints.
+
+pub mod close;
+pub mod epoll;
+pub mod fds;
+pub mod odd;
+pub mod options;
+pub mod poll;
+pub mod recv;
+pub mod send;
+pub mod signals;
+pub mod threads;
+
+use crate::session::Session;
+
+/// One case.
+pub struct Case {
+    /// The group that it runs with.
+    pub group: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Does traffic come first, so that an eager end is on its lane?
+    pub warm: bool,
+    /// What it does.
+    pub run: fn(&mut Session),
+}
+
+/// A group's table: functions after traffic, then functions without.
+macro_rules! group {
+    ($group:literal: $($warm:ident)* ; $($cold:ident)*) => {
+        /// The group's cases.
+        pub const CASES: &[super::Case] = &[
+            $(super::Case { group: $group, name: concat!($group, "-", stringify!($warm)), warm: true, run: $warm },)*
+            $(super::Case { group: $group, name: concat!($group, "-", stringify!($cold)), warm: false, run: $cold },)*
+        ];
+    };
+}
+pub(crate) use group;
+
+/// Every case.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    let groups = [
+        recv::CASES,
+        send::CASES,
+        poll::CASES,
+        epoll::CASES,
+        close::CASES,
+        fds::CASES,
+        threads::CASES,
+        signals::CASES,
+        options::CASES,
+        odd::CASES,
+    ];
+    groups.into_iter().flatten()
+}

@@ -1,0 +1,201 @@
+//! Calls that a signal interrupts.
+
+use libc::{POLLIN, SIGALRM};
+
+use super::group;
+use crate::session::Session;
+use crate::sys::ready::{READ, epoll_create, epoll_ctl, epoll_pwait, epoll_wait, poll, ppoll, pselect, select};
+use crate::sys::{fds, io, process, sock};
+
+group!("signals":
+    recv recv_restarted read_restarted recv_with_timeout recv_waitall send send_restarted poll_interrupted
+    ppoll_interrupted select_interrupted pselect_interrupted epoll_interrupted mask_of_ppoll mask_of_epoll
+    many_while_receiving sigio;
+    first_recv first_recv_restarted
+);
+
+/// SIGALRM in 30 ms: by then the call sleeps.
+fn alarm(restart: bool) {
+    process::catch(SIGALRM, restart);
+    process::alarm(30, 0);
+}
+
+fn recv(s: &mut Session) {
+    alarm(false);
+    s.recv("recv", 10, 0);
+    s.say("caught", process::caught());
+    alarm(false);
+    s.ret("read", io::read(s.fd, &mut [0; 10]));
+    alarm(false);
+    s.ret("readv", io::readv(s.fd, &[10], None).0);
+    alarm(false);
+    s.ret("recvmsg", io::recvmsg(s.fd, &[10], 0).got);
+    s.say("caught", process::caught());
+    s.later("send 10 1");
+    s.recv("recv", 10, 0);
+}
+
+fn recv_restarted(s: &mut Session) {
+    alarm(true);
+    s.later("sync");
+    s.later("sync");
+    s.later("send 10 1");
+    s.recv("recv", 10, 0);
+    s.say("caught", process::caught());
+}
+
+fn read_restarted(s: &mut Session) {
+    alarm(true);
+    s.later("sync");
+    s.later("sync");
+    s.later("send 10 1");
+    s.ret("read", io::read(s.fd, &mut [0; 10]));
+    s.say("caught", process::caught());
+}
+
+fn recv_with_timeout(s: &mut Session) {
+    s.ret("timeout", sock::set_timeout(s.fd, libc::SO_RCVTIMEO, 5000));
+    alarm(true);
+    s.recv("a timed recv is not restarted", 10, 0);
+    s.say("caught", process::caught());
+}
+
+fn recv_waitall(s: &mut Session) {
+    s.tell("send 5 1");
+    s.arrived(5);
+    alarm(false);
+    s.recv("what there was", 10, libc::MSG_WAITALL);
+    s.say("caught", process::caught());
+}
+
+fn fill(s: &Session) {
+    let chunk = vec![7; 20_000];
+    loop {
+        if io::send(s.fd, &chunk, libc::MSG_DONTWAIT) < 0 && poll(&[(s.fd, libc::POLLOUT)], 300).0 == 0 {
+            return;
+        }
+    }
+}
+
+fn send(s: &mut Session) {
+    fill(s);
+    alarm(false);
+    s.ret("send", io::send(s.fd, &[7; 100_000], 0));
+    s.say("caught", process::caught());
+}
+
+fn send_restarted(s: &mut Session) {
+    fill(s);
+    alarm(true);
+    // The other end begins to read when the signal has been handled.
+    s.later("sync");
+    s.later("sync");
+    s.later("drain");
+    s.ret("send", io::send(s.fd, &[7; 100_000], 0));
+    s.say("caught", process::caught());
+    s.ret("shutdown", sock::shutdown(s.fd, libc::SHUT_WR));
+}
+
+fn poll_interrupted(s: &mut Session) {
+    for restart in [false, true] {
+        alarm(restart);
+        s.ret("poll", poll(&[(s.fd, POLLIN)], 5000).0);
+        alarm(restart);
+        s.ret("poll for ever", poll(&[(s.fd, POLLIN)], -1).0);
+        s.say("caught", process::caught());
+    }
+}
+
+fn ppoll_interrupted(s: &mut Session) {
+    alarm(true);
+    s.ret("ppoll", ppoll(&[(s.fd, POLLIN)], 5000, None).0);
+    s.say("caught", process::caught());
+}
+
+fn select_interrupted(s: &mut Session) {
+    for restart in [false, true] {
+        alarm(restart);
+        s.ret("select", select(&[(s.fd, READ)], 5000).0);
+        s.say("caught", process::caught());
+    }
+}
+
+fn pselect_interrupted(s: &mut Session) {
+    alarm(true);
+    s.ret("pselect", pselect(&[(s.fd, READ)], 5000, None).0);
+    s.say("caught", process::caught());
+}
+
+fn epoll_interrupted(s: &mut Session) {
+    let set = epoll_create();
+    epoll_ctl(set, libc::EPOLL_CTL_ADD, s.fd, libc::EPOLLIN, 1);
+    for restart in [false, true] {
+        alarm(restart);
+        s.ret("epoll_wait", epoll_wait(set, 8, 5000).0);
+        alarm(restart);
+        s.ret("epoll_wait for ever", epoll_wait(set, 8, -1).0);
+        s.say("caught", process::caught());
+    }
+}
+
+fn mask_of_ppoll(s: &mut Session) {
+    process::catch(SIGALRM, true);
+    process::block(SIGALRM, true);
+    process::alarm(20, 0);
+    s.timed("blocked meanwhile", 60, || s.ret("ppoll", ppoll(&[(s.fd, POLLIN)], 60, Some(SIGALRM)).0));
+    s.say("caught", process::caught());
+    s.ret("let in for the call, at once", ppoll(&[(s.fd, POLLIN)], 5000, None).0);
+    s.say("caught", process::caught());
+    process::alarm(20, 0);
+    s.ret("let in while it waits", pselect(&[(s.fd, READ)], 5000, None).0);
+    s.say("caught", process::caught());
+}
+
+fn mask_of_epoll(s: &mut Session) {
+    let set = epoll_create();
+    epoll_ctl(set, libc::EPOLL_CTL_ADD, s.fd, libc::EPOLLIN, 1);
+    process::catch(SIGALRM, true);
+    process::block(SIGALRM, true);
+    process::alarm(20, 0);
+    s.timed("blocked meanwhile", 60, || s.ret("epoll_pwait", epoll_pwait(set, 8, 60, Some(SIGALRM)).0));
+    s.say("caught", process::caught());
+    s.ret("let in for the call, at once", epoll_pwait(set, 8, 5000, None).0);
+    s.say("caught", process::caught());
+}
+
+fn many_while_receiving(s: &mut Session) {
+    process::catch(SIGALRM, true);
+    process::alarm(1, 1);
+    s.begin("send 3000000 8");
+    s.recv("recv", 3_000_000, libc::MSG_WAITALL);
+    process::alarm(0, 0);
+    s.say("some were caught", process::caught() > 0);
+    s.answer();
+}
+
+fn sigio(s: &mut Session) {
+    process::catch(libc::SIGIO, true);
+    s.ret("owner", process::own(s.fd));
+    s.ret("O_ASYNC", fds::fcntl(s.fd, libc::F_SETFL, libc::O_ASYNC));
+    process::caught();
+    s.tell("send 10 1");
+    s.say("SIGIO came", process::await_signal(5000));
+    s.recv("recv", 10, 0);
+}
+
+fn first_recv(s: &mut Session) {
+    alarm(false);
+    s.recv("recv", 10, 0);
+    s.say("caught", process::caught());
+    s.later("send 10 1");
+    s.recv("recv", 10, 0);
+}
+
+fn first_recv_restarted(s: &mut Session) {
+    alarm(true);
+    s.later("sync");
+    s.later("sync");
+    s.later("send 10 1");
+    s.recv("recv", 10, 0);
+    s.say("caught", process::caught());
+}
