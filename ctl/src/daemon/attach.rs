@@ -8,7 +8,6 @@ use underpass_stack::arena::MAX_PORTS;
 use underpass_stack::control::{Attach, Attached, MAX_FDS};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
-use underpass_stack::mem::region::is_sealed;
 use underpass_stack::xsk::RingSizes;
 use underpass_stack::xsk::socket::{self, BindMode};
 
@@ -17,6 +16,7 @@ use super::path::fits;
 use super::reply::{Answer, Refusal, Reply};
 use super::session::Port;
 use super::state::Daemon;
+use super::wire::is_safe_to_map;
 use crate::net::netns::Inside;
 use crate::net::sys::rx_channels;
 
@@ -92,7 +92,7 @@ impl Daemon {
         if known.arena.is_none() || !sized || !numbered || !rings.is_valid() || rings.rx.max(rings.tx) > MAX_RING {
             return Err(Reason::ProtocolError.into());
         }
-        if !is_sealed(umem.as_fd()) {
+        if !is_safe_to_map(umem.as_fd()) {
             return Err(Reason::ProtocolError.into());
         }
         let umem = Region::open_owner(umem)?;

@@ -1,6 +1,7 @@
 //! Demotion: off the lane, back into the kernel socket.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use underpass_stack::arena::{ConnRecord, Phase};
 use underpass_stack::control::{Demote, Restore};
@@ -87,7 +88,7 @@ impl Daemon {
         self.inject_all(conn.netns, ifindex, frames);
         self.totals.demoted += 1;
         if let Some(session) = self.sessions.get_mut(&session) {
-            session.recent.add(conn.netns, conn.flow);
+            session.recent.add(conn.netns, conn.flow, Instant::now());
         }
         self.answer_waiting(conn.cookie);
     }

@@ -1,5 +1,7 @@
 //! Frames that XDP took from the kernel and that it is to have after all.
 
+use std::time::Instant;
+
 use underpass_stack::control::{FrameRef, Inject, MAX_INJECT};
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::ip::input;
@@ -23,12 +25,13 @@ impl Daemon {
         let known = self.sessions.get(&session).ok_or(Reason::ProtocolError)?;
         let port = known.ports.get(&port).ok_or(Reason::ProtocolError)?;
         let (netns, ifindex) = (port.netns, port.ifindex);
+        let now = Instant::now();
         let mut ready = Vec::with_capacity(frames.len());
         for frame in frames {
             let bytes = port.umem.bytes(frame.addr as usize, frame.len as usize).filter(|b| b.len() <= MAX_FRAME);
             // A copy first: the client can change its frames while we look at them.
             let own = bytes.and_then(|bytes| prepare(bytes.to_vec()));
-            ready.extend(own.filter(|(_, flow)| known.recent.contains(netns, flow)));
+            ready.extend(own.filter(|(_, flow)| known.recent.contains(netns, flow, now)));
         }
         let interface = self.namespaces.get(&netns).and_then(|n| n.interfaces.get(&ifindex));
         // A frame of a flow that is redirected (again) would come straight back, or meet a socket that hears nothing.

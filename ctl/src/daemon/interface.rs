@@ -73,10 +73,12 @@ fn attach(netlink: &mut Netlink, link: &Link, steer: &Steer) -> Result<bool, Ref
     let native = link::attach_xdp(netlink, link.ifindex, steer.program(), true);
     let Err(error) = native else { return Ok(true) };
     tracing::info!("{}: no native XDP ({error})", link.name);
-    // Over veth a peer sends super-packets of up to 64 KiB unless XDP is native, and none of them fits into a frame. What
-    // forbids native XDP here is the MTU.
-    if link.kind == "veth" {
-        return Err(Reason::Mtu.into());
+    // Hardware stops merging segments when it carries generic XDP. Over a virtual interface super-packets of up to 64 KiB go on
+    // coming, and none of them fits into a frame. On veth what forbids native XDP is the MTU.
+    match link.kind.as_str() {
+        "" => {}
+        "veth" => return Err(Reason::Mtu.into()),
+        _ => return Err(Reason::Unsupported.into()),
     }
     match link::attach_xdp(netlink, link.ifindex, steer.program(), false) {
         Ok(()) => Ok(false),

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use underpass_stack::arena::MAX_CONNS;
@@ -61,7 +62,7 @@ impl Daemon {
         let taken = take_over(steer, &flow, xsk_base, &fd);
         if taken.is_err() {
             // Some of its frames may have gone the other way in between: the client may have them injected.
-            self.session(session)?.recent.add(netns, flow);
+            self.session(session)?.recent.add(netns, flow, Instant::now());
         }
         let (saved, kept) = taken?;
         let conn = Conn {

@@ -10,11 +10,10 @@ use underpass_stack::control::{
 };
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
-use underpass_stack::mem::region::is_sealed;
 
 use super::reply::{Answer, Refusal, Reply};
 use super::state::Daemon;
-use super::wire::Received;
+use super::wire::{Received, is_safe_to_map};
 
 impl Daemon {
     /// The answer to a request; `None` if it will come later, or never because the session was closed.
@@ -56,7 +55,7 @@ impl Daemon {
     fn hello(&mut self, id: u32, hello: &Hello, fds: Vec<OwnedFd>) -> Answer {
         let [memfd] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| Refusal::from(Reason::ProtocolError))?;
         let session = self.session(id)?;
-        if session.arena.is_some() || !is_sealed(memfd.as_fd()) {
+        if session.arena.is_some() || !is_safe_to_map(memfd.as_fd()) {
             return Err(Reason::ProtocolError.into());
         }
         let arena = Region::open_reader(memfd)?;

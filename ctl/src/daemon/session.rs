@@ -1,8 +1,9 @@
 //! A client and what the daemon holds for it.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use underpass_stack::arena::{ConnRecord, Phase, conn_offset};
 use underpass_stack::control::Restore;
@@ -15,6 +16,8 @@ use super::repair::Dump;
 
 /// Flows whose late frames may still be injected.
 const RECENT: usize = 4096;
+/// How late a frame may be.
+const LATE: Duration = Duration::from_secs(5);
 
 /// Who a client is, by SO_PEERCRED.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,26 +136,27 @@ impl Session {
 #[derive(Debug, Default)]
 pub struct Recent {
     order: VecDeque<(u64, FlowKey)>,
-    known: HashSet<(u64, FlowKey)>,
+    until: HashMap<(u64, FlowKey), Instant>,
 }
 
 impl Recent {
-    /// Remembers a flow of a namespace.
-    pub fn add(&mut self, netns: u64, flow: FlowKey) {
-        if !self.known.insert((netns, flow)) {
-            return;
+    /// Remembers a flow of a namespace. Its addresses may soon be somebody else's, so not for long.
+    pub fn add(&mut self, netns: u64, flow: FlowKey, now: Instant) {
+        let key = (netns, flow);
+        if self.until.insert(key, now + LATE).is_some() {
+            self.order.retain(|known| *known != key);
         }
-        self.order.push_back((netns, flow));
+        self.order.push_back(key);
         if self.order.len() > RECENT
             && let Some(oldest) = self.order.pop_front()
         {
-            self.known.remove(&oldest);
+            self.until.remove(&oldest);
         }
     }
 
-    /// Was this flow the session's?
-    pub fn contains(&self, netns: u64, flow: &FlowKey) -> bool {
-        self.known.contains(&(netns, *flow))
+    /// Was this flow the session's a moment ago?
+    pub fn contains(&self, netns: u64, flow: &FlowKey, now: Instant) -> bool {
+        self.until.get(&(netns, *flow)).is_some_and(|until| now < *until)
     }
 }
 
@@ -163,11 +167,14 @@ mod tests {
     #[test]
     fn the_oldest_flow_is_forgotten_first() {
         let flow = |n: usize| FlowKey { local_port: (n as u16).to_be_bytes(), ..FlowKey::default() };
+        let now = Instant::now();
         let mut recent = Recent::default();
-        (0..=RECENT).for_each(|n| recent.add(1, flow(n)));
-        assert!(!recent.contains(1, &flow(0)));
-        assert!(recent.contains(1, &flow(1)) && recent.contains(1, &flow(RECENT)));
-        assert!(!recent.contains(2, &flow(1)));
-        assert_eq!((recent.order.len(), recent.known.len()), (RECENT, RECENT));
+        (0..=RECENT).for_each(|n| recent.add(1, flow(n), now));
+        assert!(!recent.contains(1, &flow(0), now));
+        assert!(recent.contains(1, &flow(1), now) && recent.contains(1, &flow(RECENT), now));
+        assert!(!recent.contains(2, &flow(1), now));
+        recent.add(1, flow(1), now + LATE);
+        assert!(recent.contains(1, &flow(1), now + LATE) && !recent.contains(1, &flow(2), now + LATE));
+        assert_eq!((recent.order.len(), recent.until.len()), (RECENT, RECENT));
     }
 }

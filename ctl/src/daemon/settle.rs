@@ -19,8 +19,9 @@ const WATCH: Duration = Duration::from_micros(10);
 const DRAIN: Duration = Duration::from_micros(40);
 /// How long it is worth to wait without sleeping.
 const SPIN: Duration = Duration::from_micros(100);
-/// After this the connection is left where it is. GRO on a busy queue holds a segment for a clock tick (1 to 10 ms).
-const PATIENCE: Duration = Duration::from_millis(12);
+/// After this the connection is left where it is. GRO on a busy queue holds a segment for a clock tick (1 to 4 ms); a
+/// hole in the stream lasts longer.
+const PATIENCE: Duration = Duration::from_millis(6);
 
 /// Redirects `flow` to the XSKMAP slots from `xsk_base` on, and returns when the kernel's socket, which is in repair mode, has
 /// seen everything that was passed before. The flow stays redirected only if this succeeds.
@@ -55,7 +56,9 @@ fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: &Socket<'_>) 
             return Ok(());
         }
         if elapsed > PATIENCE {
-            tracing::debug!("{flow:?}: not settled: rcv_nxt and snd_una {now:?} (before: {last:?}), passed {watched:?}");
+            tracing::debug!(
+                "{flow:?}: not settled: rcv_nxt and snd_una {now:?} (before: {last:?}), passed {watched:?}"
+            );
             return Err(Reason::Unsettled.into());
         }
         last = now;

@@ -5,9 +5,17 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use underpass_stack::control::{MAX_FDS, MAX_MESSAGE};
+use underpass_stack::mem::region::is_sealed;
 
 use super::sockopt::adopt_fd;
+
+/// May this memfd of a stranger's be mapped? Sealed, so that it cannot be made shorter, and of ordinary pages: a hole among huge
+/// pages can fail to be filled, and then kills who touches it.
+pub fn is_safe_to_map(memfd: BorrowedFd<'_>) -> bool {
+    is_sealed(memfd) && fstatfs(memfd).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC)
+}
 
 /// What a client sent.
 #[derive(Debug)]

@@ -101,5 +101,8 @@ fn with_tuple(request: Request, local: SocketAddrV4, remote: SocketAddrV4) -> Re
 }
 
 fn absent(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ECONNREFUSED | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EINVAL))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ECONNREFUSED | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EINVAL)
+    )
 }

@@ -15,7 +15,9 @@ pub fn any_policy() -> io::Result<bool> {
     let Ok(mut netlink) = Netlink::open(Protocol::Xfrm, 0) else { return Ok(false) };
     match netlink.request(Request::new(XFRM_MSG_GETPOLICY, DUMP, &[0; POLICY_ID])) {
         Ok(answers) => Ok(answers.iter().any(|message| message.kind == XFRM_MSG_NEWPOLICY)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EOPNOTSUPP | libc::EINVAL)) => Ok(false),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EOPNOTSUPP | libc::EINVAL)) => {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

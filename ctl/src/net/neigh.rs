@@ -49,11 +49,7 @@ pub fn parse(message: &Message) -> Option<Neighbour> {
     let address = <[u8; 4]>::try_from(attrs.find(NDA_DST)?).ok()?;
     let usable = message.kind == libc::RTM_NEWNEIGH && u16_at(&message.body, 8)? & USABLE != 0;
     let mac = attrs.find(NDA_LLADDR).and_then(|mac| mac.try_into().ok());
-    Some(Neighbour {
-        ifindex: u32_at(&message.body, 4)?,
-        address: address.into(),
-        mac: mac.filter(|_| usable),
-    })
+    Some(Neighbour { ifindex: u32_at(&message.body, 4)?, address: address.into(), mac: mac.filter(|_| usable) })
 }
 
 fn ndmsg(ifindex: u32, flags: u8) -> [u8; NDMSG] {

@@ -256,7 +256,8 @@ mod tests {
 
     #[test]
     fn nested_attributes_read_back() {
-        let request = Request::new(7, 0, &[1, 2, 3, 4]).attr(3, b"abcde").nest(4, |inner| inner.attr(9, &7u32.to_ne_bytes()));
+        let request =
+            Request::new(7, 0, &[1, 2, 3, 4]).attr(3, b"abcde").nest(4, |inner| inner.attr(9, &7u32.to_ne_bytes()));
         let message = Message { kind: 7, body: request.bytes[HEADER..].to_vec() };
         assert_eq!(message.attrs(4).find(3), Some(&b"abcde"[..]));
         let inner = Attrs::of(message.attrs(4).find(4).unwrap());

@@ -80,6 +80,9 @@ fn parse(kind: u8, attrs: Attrs<'_>, remote: Ipv4Addr) -> Route {
         ifindex: attrs.find_u32(RTA_OIF).unwrap_or(0),
         next_hop: gateway.map_or(remote, Ipv4Addr::from),
         mtu: metrics.find_u32(RTAX_MTU).filter(|mtu| *mtu > 0),
-        hop_limit: metrics.find_u32(RTAX_HOPLIMIT).and_then(|limit| u8::try_from(limit).ok()).filter(|limit| *limit > 0),
+        hop_limit: metrics
+            .find_u32(RTAX_HOPLIMIT)
+            .and_then(|limit| u8::try_from(limit).ok())
+            .filter(|limit| *limit > 0),
     }
 }

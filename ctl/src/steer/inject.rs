@@ -2,7 +2,7 @@
 //! (Linux Documentation/bpf/bpf_prog_run.rst), as if they had just come in from the interface.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::programs::ProgramFd;
 
@@ -75,23 +75,28 @@ impl Injector {
         if !(MIN_FRAME..=MAX_FRAME).contains(&frame.len()) {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
-        let len = frame.len() as u32;
-        let context = XdpMd { data_end: len, ingress_ifindex: ifindex, ..XdpMd::default() };
-        let mut attr = TestRun {
-            prog_fd: self.program.as_fd().as_raw_fd() as u32,
-            data_size_in: len,
-            data_in: frame.as_ptr() as u64,
-            repeat: 1,
-            ctx_size_in: size_of::<XdpMd>() as u32,
-            ctx_in: (&raw const context) as u64,
-            flags: BPF_F_TEST_XDP_LIVE_FRAMES,
-            batch_size: 1,
-            ..TestRun::default()
-        };
-        // SAFETY: `attr` is laid out as the kernel's union member and outlives the call, as do `frame` and `context`, of
-        // which the kernel reads exactly the lengths given; it writes back only the verdict and duration members
-        // of `attr` (no output buffers are named).
-        let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attr, size_of::<TestRun>()) };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        test_run(self.program.as_fd(), frame, ifindex, true)
     }
+}
+
+/// Runs an XDP program on a frame, and with `live` has the kernel carry its verdict out.
+pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8], ifindex: u32, live: bool) -> io::Result<()> {
+    let len = frame.len() as u32;
+    let context = XdpMd { data_end: len, ingress_ifindex: ifindex, ..XdpMd::default() };
+    let mut attr = TestRun {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: len,
+        data_in: frame.as_ptr() as u64,
+        repeat: 1,
+        ctx_size_in: size_of::<XdpMd>() as u32,
+        ctx_in: (&raw const context) as u64,
+        flags: if live { BPF_F_TEST_XDP_LIVE_FRAMES } else { 0 },
+        batch_size: u32::from(live),
+        ..TestRun::default()
+    };
+    // SAFETY: `attr` is laid out as the kernel's union member and outlives the call, as do `frame` and `context`, of
+    // which the kernel reads exactly the lengths given; it writes back only the verdict and duration members
+    // of `attr` (no output buffers are named).
+    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attr, size_of::<TestRun>()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

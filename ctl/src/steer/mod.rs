@@ -4,6 +4,9 @@ pub mod counters;
 pub mod inject;
 pub mod program;
 
+#[cfg(test)]
+mod tests;
+
 pub use inject::Injector;
 pub use program::Steer;
 

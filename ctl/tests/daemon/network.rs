@@ -1,8 +1,11 @@
 //! Changes of the network under connections on lanes.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
+use underpass_ctl::net::conntrack;
+use underpass_ctl::net::netlink::{Netlink, Protocol};
 use underpass_lab::Side;
 use underpass_stack::control::{DemoteAsk, PathChanged};
 use underpass_stack::lane::Reason;
@@ -46,6 +49,15 @@ fn a_connection_survives_the_loss_of_its_address_and_link() {
     assert_eq!(&heard, b"into the void and back");
 }
 
+/// Does connection tracking here accept whatever this connection sends?
+fn liberal(stream: &TcpStream) -> Option<bool> {
+    let (SocketAddr::V4(local), SocketAddr::V4(peer)) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
+    else {
+        panic!("not IPv4")
+    };
+    conntrack::is_liberal(&mut Netlink::open(Protocol::Netfilter, 0).unwrap(), local, peer).unwrap()
+}
+
 #[test]
 fn a_stateful_firewall_goes_on_accepting_the_connection() {
     let bed = Bed::new();
@@ -58,6 +70,7 @@ fn a_stateful_firewall_goes_on_accepting_the_connection() {
     let big = crate::pattern(0, 3_000_000);
     for _ in 0..2 {
         let slot = client.promote(&ours).unwrap();
+        assert_eq!(near.inside(|| liberal(&ours)).unwrap(), Some(true));
         let mut back = vec![0; 50_000];
         for piece in big.chunks(50_000) {
             client.send(slot, piece);

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use underpass_lab::LabOptions;
 use underpass_stack::lane::Reason;
+use underpass_stack::stack::{Event, event};
 
 use crate::client::Client;
 use crate::{Bed, pattern};
@@ -90,7 +91,6 @@ fn a_peer_that_never_stops_talking_loses_nothing() {
         at += piece;
     }
     let refused = bed.status().refused;
-    println!("{promotions} promotions, {refused} refused");
     assert!(promotions > 20, "{promotions} promotions, {refused} refused");
     drop(writer.join().unwrap());
     assert_eq!(ours.read(&mut buffer).unwrap(), 0);
@@ -199,6 +199,55 @@ fn our_end_survives_a_demotion() {
     let mut rest = Vec::new();
     ours.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"still here");
+}
+
+#[test]
+fn both_ends_closed_survive_a_demotion() {
+    let bed = Bed::new();
+    let (mut ours, mut peer) = bed.pair();
+    let mut client = Client::connect(&bed.socket);
+    let slot = client.promote(&ours).unwrap();
+    let now = crate::client::now();
+    peer.write_all(b"bye").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    let mut heard = [0; 3];
+    client.recv(slot, &mut heard);
+    client.stack.with_connection(slot, now, |connection| connection.shutdown_write(now)).unwrap();
+    assert_eq!(peer.read(&mut heard).unwrap(), 0);
+    client.stack.pass(crate::client::now());
+    client.demote(slot).unwrap();
+    assert_eq!(ours.read(&mut heard).unwrap(), 0);
+    assert!(ours.take_error().unwrap().is_none());
+}
+
+#[test]
+fn a_reset_heard_on_the_lane_is_reported_by_the_kernel() {
+    let bed = Bed::new();
+    let (mut ours, mut peer) = bed.pair();
+    let mut client = Client::connect(&bed.socket);
+    let slot = client.promote(&ours).unwrap();
+    peer.write_all(b"before").unwrap();
+    let mut heard = [0; 2];
+    client.recv(slot, &mut heard);
+    // Closing at once, whatever is on the way: a reset.
+    set_linger_zero(&peer);
+    drop(peer);
+    let limit = std::time::Instant::now() + crate::LIMIT;
+    let mut events = Vec::new();
+    while !events.iter().any(|event: &Event| event.bits & event::RESET != 0) {
+        assert!(std::time::Instant::now() < limit, "no reset heard");
+        client.stack.pass(crate::client::now());
+        client.stack.take_events(&mut events);
+    }
+    client.demote(slot).unwrap();
+    let mut rest = [0; 10];
+    let outcome: Vec<_> = (0..2).map(|_| ours.read(&mut rest).map_err(|error| error.raw_os_error())).collect();
+    assert!(outcome.contains(&Err(Some(libc::ECONNRESET))), "{outcome:?}");
+}
+
+fn set_linger_zero(stream: &TcpStream) {
+    let linger = [1i32, 0];
+    underpass_ctl::daemon::sockopt::set(stream.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! The XDP program's decisions, frame by frame. They need root.
+
+use underpass_stack::ip::flow::FlowKey;
+
+use super::Steer;
+use super::counters::Steered;
+use super::inject::test_run;
+
+/// lo: the programs run as if frames came from there.
+const IFINDEX: u32 = 1;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+const FIN_ACK: u8 = 17;
+
+fn flow() -> FlowKey {
+    FlowKey::tcp("192.0.2.1:80".parse().unwrap(), "192.0.2.2:999".parse().unwrap())
+}
+
+/// A frame from 192.0.2.2:999 to 192.0.2.1:80 with 10 bytes of data.
+fn frame(flags: u8, vlan: bool) -> Vec<u8> {
+    let mut out = vec![2; 12];
+    if vlan {
+        out.extend([0x81, 0x00, 0, 5]);
+    }
+    out.extend([0x08, 0x00, 0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1]);
+    out.extend(999u16.to_be_bytes());
+    out.extend(80u16.to_be_bytes());
+    out.extend(1000u32.to_be_bytes());
+    out.extend(2000u32.to_be_bytes());
+    out.extend([0x50, flags, 1, 0, 0, 0, 0, 0]);
+    out.extend([b'x'; 10]);
+    out
+}
+
+/// What the program counts for one frame.
+fn counted(steer: &Steer, frame: &[u8]) -> Steered {
+    let before = steer.steered().unwrap();
+    test_run(steer.program(), frame, IFINDEX, false).unwrap();
+    let after = steer.steered().unwrap();
+    Steered {
+        redirected: after.redirected - before.redirected,
+        watched: after.watched - before.watched,
+        missed: after.missed - before.missed,
+        not_ours: after.not_ours - before.not_ours,
+    }
+}
+
+const REDIRECTED: Steered = Steered { redirected: 1, watched: 0, missed: 0, not_ours: 0 };
+const WATCHED: Steered = Steered { redirected: 0, watched: 1, missed: 0, not_ours: 0 };
+const MISSED: Steered = Steered { redirected: 0, watched: 0, missed: 1, not_ours: 0 };
+const NOT_OURS: Steered = Steered { redirected: 0, watched: 0, missed: 0, not_ours: 1 };
+
+#[test]
+fn only_the_exact_flow_is_redirected() {
+    let mut steer = Steer::load().unwrap();
+    let data = frame(ACK, false);
+    assert_eq!(counted(&steer, &data), MISSED);
+    steer.redirect(&flow(), 0).unwrap();
+    assert!(steer.holds(&flow()));
+    assert_eq!(steer.flows(), [flow()]);
+    assert_eq!(counted(&steer, &data), REDIRECTED);
+    assert_eq!(counted(&steer, &frame(ACK, true)), REDIRECTED, "with a VLAN tag");
+    let mut other_port = data.clone();
+    other_port[35] ^= 1;
+    assert_eq!(counted(&steer, &other_port), MISSED);
+    assert!(steer.release(&flow()));
+    assert!(!steer.release(&flow()));
+    assert_eq!(counted(&steer, &data), MISSED);
+}
+
+#[test]
+fn what_opens_a_connection_or_is_odd_goes_to_the_kernel() {
+    let mut steer = Steer::load().unwrap();
+    steer.redirect(&flow(), 0).unwrap();
+    assert_eq!(counted(&steer, &frame(SYN, false)), NOT_OURS);
+    let changed = |at: usize, to: u8| {
+        let mut bytes = frame(ACK, false);
+        bytes[at] = to;
+        bytes
+    };
+    let cases = [
+        ("IP options", changed(14, 0x46)),
+        ("IP version", changed(14, 0x55)),
+        ("more fragments", changed(20, 0x20)),
+        ("a later fragment", changed(21, 7)),
+        ("UDP", changed(23, 17)),
+        ("total length shorter than the header", changed(17, 10)),
+        ("TCP header shorter than it may be", changed(46, 0x40)),
+        ("TCP header beyond the packet", changed(46, 0xf0)),
+        ("ARP", changed(13, 0x06)),
+    ];
+    for (what, bytes) in cases {
+        assert_eq!(counted(&steer, &bytes), NOT_OURS, "{what}");
+    }
+    let whole = frame(ACK, false);
+    for cut in 14..54 {
+        assert_eq!(counted(&steer, &whole[..cut]), NOT_OURS, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_watch_remembers_how_far_the_kernel_was_fed() {
+    let mut steer = Steer::load().unwrap();
+    steer.watch(&flow()).unwrap();
+    assert_eq!(steer.watched(&flow()).unwrap().passed, 0);
+    assert_eq!(counted(&steer, &frame(ACK, false)), WATCHED);
+    let seen = steer.watched(&flow()).unwrap();
+    assert_eq!((seen.passed, seen.passed_end, seen.passed_ack), (1, 1010, 2000));
+    assert_eq!(counted(&steer, &frame(FIN_ACK, false)), WATCHED);
+    let seen = steer.watched(&flow()).unwrap();
+    assert_eq!((seen.passed, seen.passed_end), (2, 1011), "a FIN counts");
+    steer.redirect(&flow(), 0).unwrap();
+    assert_eq!(counted(&steer, &frame(ACK, false)), REDIRECTED);
+    assert_eq!(steer.watched(&flow()).unwrap().passed, 2, "what was recorded stays");
+    steer.unwatch(&flow());
+    assert!(steer.watched(&flow()).is_err());
+}
