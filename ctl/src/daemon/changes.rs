@@ -89,8 +89,8 @@ impl Daemon {
                 conn.next_hop = way.next_hop;
                 if way.path == conn.path { Verdict::Keep } else { Verdict::Redirect(way.path) }
             }
-            // The old neighbour's answer may come again; a connection that already has it goes on with it.
-            Err(refusal) if refusal.reason == Reason::NoNeighbour && namespace_knows(conn, &ends) => Verdict::Keep,
+            // The kernel has forgotten the peer's Ethernet address, the connection has not.
+            Err(refusal) if refusal.reason == Reason::NoNeighbour && is_direct(conn, &ends) => Verdict::Keep,
             Err(_) => Verdict::Demote(Reason::PathChanged),
         }
     }
@@ -111,7 +111,7 @@ impl Daemon {
 }
 
 /// Is the next hop the peer itself? Then no route can have moved it.
-fn namespace_knows(conn: &Conn, ends: &Endpoints) -> bool {
+fn is_direct(conn: &Conn, ends: &Endpoints) -> bool {
     conn.next_hop == *ends.remote.ip()
 }
 

@@ -18,6 +18,7 @@ pub mod interface;
 mod leftbehind;
 mod listen;
 mod namespace;
+mod neighbours;
 mod path;
 mod poller;
 mod promote;

@@ -62,6 +62,8 @@ pub struct Daemon {
     pub poller: Poller,
     /// Until then, what an earlier daemon left stays untouched.
     pub grace: Option<Instant>,
+    /// When the kernel was told last which next hops are in use.
+    pub neighbours_touched: Option<Instant>,
     /// Has a client said hello yet?
     pub had_client: bool,
     /// When an attachment was closed last.
@@ -82,6 +84,7 @@ impl Daemon {
             totals: Totals::default(),
             poller: Poller::new().map_err(|error| Error::Io("epoll", error))?,
             grace: None,
+            neighbours_touched: None,
             had_client: false,
             closed_at: None,
             next_session: 1,

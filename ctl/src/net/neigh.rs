@@ -33,10 +33,15 @@ pub fn resolve(netlink: &mut Netlink, ifindex: u32, address: Ipv4Addr) -> io::Re
         Err(error) => return Err(error),
     };
     if known.is_none() {
-        let probe = Request::new(libc::RTM_NEWNEIGH, CREATE | REPLACE, &ndmsg(ifindex, NTF_USE));
-        netlink.request(probe.attr(NDA_DST, &address.octets()))?;
+        touch(netlink, ifindex, address)?;
     }
     Ok(known)
+}
+
+/// Tells the kernel that a next hop is in use: it finds out or confirms its Ethernet address, and does not forget it for a while.
+pub fn touch(netlink: &mut Netlink, ifindex: u32, address: Ipv4Addr) -> io::Result<()> {
+    let request = Request::new(libc::RTM_NEWNEIGH, CREATE | REPLACE, &ndmsg(ifindex, NTF_USE));
+    netlink.request(request.attr(NDA_DST, &address.octets())).map(drop)
 }
 
 /// Reads an RTM_NEWNEIGH or RTM_DELNEIGH message of an IPv4 neighbour.
