@@ -29,8 +29,6 @@ const ATTENDANTS: u32 = 4;
 static ATTENDING: AtomicU32 = AtomicU32::new(0);
 /// Threads that sleep without them.
 static OTHERS: Waiters = Waiters::new();
-/// Threads inside a wait, spinning or asleep.
-static WAITING: AtomicU32 = AtomicU32::new(0);
 
 /// Is somebody asleep on the AF_XDP sockets, or spinning over them?
 pub fn is_attended() -> bool {
@@ -117,22 +115,34 @@ pub enum Ended {
     Signal,
 }
 
-/// Waits until `look` finds something. `look` is told whether it is worth asking the kernel too, or only the lanes: it
-/// runs often while spinning.
-pub fn until<T>(sleep: &Sleep<'_>, mut look: impl FnMut(bool) -> Option<T>) -> std::result::Result<T, Ended> {
+/// One look at what is waited for.
+#[derive(Clone, Copy)]
+pub struct Look {
+    /// The time.
+    pub now: Instant,
+    /// Everything has to be looked at: the thread is about to sleep or to give up. Else only the lanes, as they are found
+    /// without waiting for a lock, and the kernel from time to time: such looks follow each other quickly.
+    pub sure: bool,
+}
+
+/// Waits until `look` finds something.
+pub fn until<T>(sleep: &Sleep<'_>, mut look: impl FnMut(Look) -> Option<T>) -> std::result::Result<T, Ended> {
     let start = sys::now();
-    if let Some(found) = look(true) {
-        return Ok(found);
-    }
-    if sleep.deadline.is_some_and(|at| start >= at) {
-        return Err(Ended::Timeout);
-    }
+    let over = sleep.deadline.is_some_and(|at| start >= at);
     let budget = match sleep.mask {
         _ if !sleep.lanes => 0,
         // Signals that only the sleep lets through must not wait for ever.
         Some(_) => budget().min(BUDGET),
         None => budget(),
     };
+    if over || budget == 0 {
+        if let Some(found) = look(Look { now: start, sure: true }) {
+            return Ok(found);
+        }
+        if over {
+            return Err(Ended::Timeout);
+        }
+    }
     if budget > 0 {
         if let Some(found) = spin(sleep, start, budget, &mut look) {
             learn(true, true, 0);
@@ -148,29 +158,24 @@ pub fn until<T>(sleep: &Sleep<'_>, mut look: impl FnMut(bool) -> Option<T>) -> s
     ended
 }
 
-fn spin<T>(sleep: &Sleep<'_>, start: Instant, budget: u64, look: &mut impl FnMut(bool) -> Option<T>) -> Option<T> {
-    WAITING.fetch_add(1, Relaxed);
-    let mut looks = 0u32;
-    let found = loop {
-        looks = looks.wrapping_add(1);
-        // The kernel's descriptors are asked at bounded intervals: a system call costs many looks at the lanes.
-        let found = look(looks % YIELD_EVERY == 0);
+fn spin<T>(sleep: &Sleep<'_>, start: Instant, budget: u64, look: &mut impl FnMut(Look) -> Option<T>) -> Option<T> {
+    let mut now = start;
+    for looks in 1u32.. {
+        let found = look(Look { now, sure: false });
         if found.is_some() {
-            break found;
-        }
-        let now = sys::now();
-        let over = now.nanos_since(start) >= budget || sleep.deadline.is_some_and(|at| now >= at);
-        if over {
-            break None;
+            return found;
         }
         if looks % YIELD_EVERY == 0 {
             std::thread::yield_now();
         } else {
             sys::relax();
         }
-    };
-    WAITING.fetch_sub(1, Relaxed);
-    found
+        now = sys::now();
+        if now.nanos_since(start) >= budget || sleep.deadline.is_some_and(|at| now >= at) {
+            break;
+        }
+    }
+    None
 }
 
 /// Enters a doorbell everywhere, and takes it out again on the way out.
@@ -208,14 +213,15 @@ impl Drop for Entered<'_> {
     }
 }
 
-fn sleep_until<T>(sleep: &Sleep<'_>, look: &mut impl FnMut(bool) -> Option<T>) -> std::result::Result<T, Ended> {
+fn sleep_until<T>(sleep: &Sleep<'_>, look: &mut impl FnMut(Look) -> Option<T>) -> std::result::Result<T, Ended> {
+    let mut look = || look(Look { now: sys::now(), sure: true });
     loop {
-        if let Some(found) = look(true) {
+        if let Some(found) = look() {
             return Ok(found);
         }
         let Ok(entered) = Entered::new(sleep.places) else { return Err(Ended::Signal) };
         // Once more now that others find the doorbell: what came before is seen here, what comes later rings.
-        if let Some(found) = look(true) {
+        if let Some(found) = look() {
             return Ok(found);
         }
         if sleep.deadline.is_some_and(|at| sys::now() >= at) {
@@ -229,7 +235,7 @@ fn sleep_until<T>(sleep: &Sleep<'_>, look: &mut impl FnMut(bool) -> Option<T>) -
         drop(entered);
         if interrupted {
             // What arrived together with the signal counts first, as in the kernel.
-            return look(true).ok_or(Ended::Signal);
+            return look().ok_or(Ended::Signal);
         }
     }
 }
@@ -257,6 +263,5 @@ fn sleep_once(sleep: &Sleep<'_>, entered: &Entered<'_>) -> bool {
 /// After fork(2), in the child: no other thread waits.
 pub fn forget_all() {
     ATTENDING.store(0, SeqCst);
-    WAITING.store(0, SeqCst);
     OTHERS.renew();
 }

@@ -13,7 +13,7 @@ use crate::epoll_set::{EpollSet, MODE_BITS};
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
 use crate::socket::{Socket, Where};
-use crate::wait::{self, Ended, Sleep};
+use crate::wait::{self, Ended, Look, Sleep};
 use crate::{engine, sys, tier};
 
 /// The kernel part of a set is looked at while lanes are busy no less often than this, ns.
@@ -145,7 +145,7 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
     let kernel = [pollfd { fd: ep, events: libc::POLLIN, revents: 0 }];
     let lanes = set.lanes.load(Relaxed) > 0;
     let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes };
-    match wait::until(&sleep, |sure| look(&set, ep, room, sure)) {
+    match wait::until(&sleep, |at| look(&set, ep, room, at)) {
         Ok(found) => Act::Done(found.map(|n| n as c_int)),
         Err(Ended::Timeout) => Act::Done(Ok(0)),
         Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
@@ -157,17 +157,15 @@ fn may_change(set: &EpollSet) -> bool {
     crate::options::promotes() && set.members.lock().iter().any(|(_, m)| !is_settled(&m.socket))
 }
 
-fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, sure: bool) -> Option<Result<usize>> {
+fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, at: Look) -> Option<Result<usize>> {
     if engine::has_work() {
         engine::settle();
     }
     let max = room.events.len();
-    let found = look_lanes(set, room, sure);
-    let now = sys::now();
-    let due = now.nanos_since(Instant(set.looked.load(Relaxed))) >= KERNEL_LOOK;
-    let mut total = found;
-    if total < max && (due || (sure && total == 0)) {
-        set.looked.store(now.0, Relaxed);
+    let mut total = look_lanes(set, room, at);
+    let due = at.now.nanos_since(Instant(set.looked.load(Relaxed))) >= KERNEL_LOOK;
+    if total < max && (due || (at.sure && total == 0)) {
+        set.looked.store(at.now.0, Relaxed);
         match sys::epoll_look(ep, &mut room.events[total..]) {
             Ok(n) => total += n,
             Err(errno) if total == 0 => return Some(Err(errno)),
@@ -177,12 +175,12 @@ fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, sure: bool) -> Opti
     (total > 0).then_some(Ok(total))
 }
 
-fn look_lanes(set: &Ref<EpollSet>, room: &mut Room<'_>, sure: bool) -> usize {
+fn look_lanes(set: &Ref<EpollSet>, room: &mut Room<'_>, look: Look) -> usize {
     if set.lanes.load(Relaxed) == 0 {
         return 0;
     }
-    let Some(mut engine) = (if sure { engine::get() } else { engine::try_get() }) else { return 0 };
-    engine.pass(sys::now());
+    let Some(mut engine) = (if look.sure { engine::get() } else { engine::try_get() }) else { return 0 };
+    engine.pass(look.now);
     let mut at = 0;
     let max = room.events.len();
     let mut mask = |socket: &Socket| match socket.place() {

@@ -14,7 +14,7 @@ use crate::errno::Errno;
 use crate::fd::{self, Entry, Ref};
 use crate::policy::{self, Seen};
 use crate::socket::{Socket, Where};
-use crate::wait::{self, Ended, Sleep};
+use crate::wait::{self, Ended, Look, Sleep};
 use crate::{engine, sys};
 
 /// Kernel descriptors are looked at while lanes are busy no less often than this, ns.
@@ -86,7 +86,7 @@ impl<'a> Poll<'a> {
         let kernel = self.kernel.clone();
         let lanes = self.has_lanes();
         let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes };
-        match wait::until(&sleep, |sure| self.look(sure)) {
+        match wait::until(&sleep, |look| self.look(look)) {
             Ok(n) => Act::Done(Ok(n)),
             Err(Ended::Timeout) => Act::Done(Ok(self.clear())),
             Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
@@ -114,30 +114,25 @@ impl<'a> Poll<'a> {
         }
     }
 
-    fn look(&mut self, sure: bool) -> Option<c_int> {
+    fn look(&mut self, look: Look) -> Option<c_int> {
         if engine::has_work() {
             engine::settle();
         }
-        let ready = self.look_lanes(sure);
-        let now = sys::now();
-        if ready == 0 || sure || now.nanos_since(self.looked) >= KERNEL_LOOK {
-            if ready == 0 && !sure && now.nanos_since(self.looked) < KERNEL_LOOK {
-                return None;
-            }
-            self.looked = now;
-            let ready = ready + self.look_kernel();
-            return (ready > 0).then_some(ready);
+        let mut ready = self.look_lanes(look);
+        if look.sure || look.now.nanos_since(self.looked) >= KERNEL_LOOK {
+            self.looked = look.now;
+            ready += self.look_kernel();
         }
-        Some(ready)
+        (ready > 0).then_some(ready)
     }
 
-    fn look_lanes(&mut self, sure: bool) -> c_int {
+    fn look_lanes(&mut self, look: Look) -> c_int {
         self.fds.iter_mut().for_each(|p| p.revents = 0);
         if engine::live() == 0 {
             return 0;
         }
-        let Some(mut engine) = (if sure { engine::get() } else { engine::try_get() }) else { return 0 };
-        engine.pass(sys::now());
+        let Some(mut engine) = (if look.sure { engine::get() } else { engine::try_get() }) else { return 0 };
+        engine.pass(look.now);
         let mut ready = 0;
         for (p, w) in self.fds.iter_mut().zip(&self.watched) {
             let events = match w {

@@ -235,15 +235,15 @@ fn await_bytes(
         return wait::until(&sleep, |_| kernel_has(socket, &kernel));
     };
     let sleep = Sleep { places: &[&socket.waiters], deadline, lanes: true, ..Sleep::default() };
-    wait::until(&sleep, |sure| {
+    wait::until(&sleep, |look| {
         if engine::has_work() {
             engine::settle();
         }
         if socket.slot() != Some(slot) {
             return Some(());
         }
-        let mut engine = if sure { engine::get() } else { engine::try_get() }?;
-        engine.pass(sys::now());
+        let mut engine = if look.sure { engine::get() } else { engine::try_get() }?;
+        engine.pass(look.now);
         let tcb = engine.stack.connection(slot)?.tcb;
         (tcb.readable() >= missing.max(1) || peer_closed(tcb)).then_some(())
     })

@@ -179,15 +179,15 @@ fn await_space(
         return wait::until(&sleep, |_| kernel_has(socket, &kernel));
     };
     let sleep = Sleep { places: &[&socket.waiters], deadline, lanes: true, ..Sleep::default() };
-    wait::until(&sleep, |sure| {
+    wait::until(&sleep, |look| {
         if engine::has_work() {
             engine::settle();
         }
         if socket.slot() != Some(slot) {
             return Some(());
         }
-        let mut engine = if sure { engine::get() } else { engine::try_get() }?;
-        engine.pass(sys::now());
+        let mut engine = if look.sure { engine::get() } else { engine::try_get() }?;
+        engine.pass(look.now);
         let connection = engine.stack.connection(slot)?;
         let enough = left.min(connection.snd.len() / 3).max(1);
         (connection.send_space() >= enough || write_closed(connection.tcb)).then_some(())
