@@ -89,7 +89,10 @@ struct SlotState {
 pub struct Stack {
     arena: Region,
     rings: Buddy,
-    ports: Vec<Option<Port>>,
+    /// Boxed: a pass takes a port out and puts it back.
+    ports: Vec<Option<Box<Port>>>,
+    /// One past the highest attachment in use.
+    port_limit: usize,
     demux: HashMap<FlowKey, u32, foldhash::fast::RandomState>,
     slots: Vec<SlotState>,
     free: VecDeque<u32>,
@@ -109,6 +112,7 @@ impl Stack {
             arena,
             rings: Buddy::default(),
             ports: (0..MAX_PORTS).map(|_| None).collect(),
+            port_limit: 0,
             demux: HashMap::default(),
             slots: Vec::new(),
             free: VecDeque::new(),

@@ -78,10 +78,10 @@ counters! {
 pub struct Stats<'a>(pub &'a [AtomicU64]);
 
 impl Stats<'_> {
-    /// Adds to a counter.
+    /// Adds to a counter. The owner counts under the stack's lock, so that a load and a store do; others only read.
     pub fn add(&self, counter: Counter, n: u64) {
         if let Some(cell) = self.0.get(counter as usize) {
-            cell.fetch_add(n, Relaxed);
+            cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
         }
     }
 

@@ -30,7 +30,7 @@ impl Stack {
 
     fn receive(&mut self, now: Instant) -> usize {
         let mut received = 0;
-        for number in 0..self.ports.len() {
+        for number in 0..self.port_limit {
             let queues = self.ports[number].as_ref().map_or(0, |port| port.queues.len());
             for queue in 0..queues {
                 received += self.receive_queue(number, queue, now);
@@ -250,7 +250,7 @@ impl Stack {
     /// Starts the transmission of everything that lies in TX rings.
     fn kick_all(&mut self) {
         let (mut kicks, mut failed) = (0, 0);
-        for port in self.ports.iter_mut().flatten() {
+        for port in self.ports[..self.port_limit].iter_mut().flatten() {
             for queue in 0..port.queues.len() {
                 if !std::mem::take(&mut port.unsent[queue]) {
                     continue;

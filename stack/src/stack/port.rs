@@ -91,7 +91,7 @@ impl Stack {
 
     /// Every attachment with its number.
     pub fn ports(&self) -> impl Iterator<Item = (u32, &Port)> {
-        self.ports.iter().enumerate().filter_map(|(n, port)| Some((n as u32, port.as_ref()?)))
+        self.ports.iter().enumerate().filter_map(|(n, port)| Some((n as u32, &**port.as_ref()?)))
     }
 
     /// A number for a new attachment.
@@ -118,7 +118,8 @@ impl Stack {
             port.fill(queue);
         }
         let place = self.ports.get_mut(number as usize).ok_or_else(invalid)?;
-        *place = Some(port);
+        *place = Some(Box::new(port));
+        self.port_limit = self.port_limit.max(number as usize + 1);
         if let Some(header) = self.header_mut() {
             header.port[number as usize] = entry;
             header.ports = header.ports.max(number + 1);
@@ -140,6 +141,6 @@ impl Stack {
 
     /// The AF_XDP sockets to wait on.
     pub fn wait_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.ports.iter().flatten().flat_map(Port::queue_fds)
+        self.ports.iter().flatten().flat_map(|port| port.queue_fds())
     }
 }
