@@ -54,7 +54,7 @@ impl Daemon {
             }
             None => {
                 self.totals.lost += 1;
-                tracing::error!("{:?}: connection lost: its owner's record is gone", conn.flow);
+                tracing::error!("{:?}: connection lost: there is no sound record of it", conn.flow);
                 abandon(conn.fd.as_fd());
                 self.let_go(session, conn, &[]);
                 Err(Reason::BadImage.into())
