@@ -64,6 +64,8 @@ pub struct EpollSet {
     pub waiters: Waiters,
     /// The set is itself watched by another epoll set: its sockets stay in the kernel.
     pub nested: AtomicBool,
+    /// Threads that sleep on the set inside the kernel, where no doorbell reaches them: its sockets stay there meanwhile.
+    pub asleep: AtomicU32,
     /// When the kernel part was last looked at (CLOCK_MONOTONIC, ns).
     pub looked: AtomicU64,
 }
@@ -96,6 +98,7 @@ impl EpollSet {
             sockets: AtomicU32::new(0),
             waiters: Waiters::new(),
             nested: AtomicBool::new(false),
+            asleep: AtomicU32::new(0),
             looked: AtomicU64::new(0),
         }
     }
@@ -108,6 +111,7 @@ impl EpollSet {
         set.lanes.store(0, Relaxed);
         set.sockets.store(0, Relaxed);
         set.nested.store(false, Relaxed);
+        set.asleep.store(0, Relaxed);
         set.looked.store(0, Relaxed);
         set
     }
@@ -219,9 +223,10 @@ impl Members {
     /// Is a member ready, without taking it?
     pub fn any_ready(&self, mask: &mut dyn FnMut(&Socket) -> u32) -> bool {
         let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
-        self.ready.iter().filter_map(|fd| self.by_fd.get(fd)).any(|member| {
-            member.is_awake() && mask(&member.socket) & (member.events | always) & !MODE_BITS != 0
-        })
+        self.ready
+            .iter()
+            .filter_map(|fd| self.by_fd.get(fd))
+            .any(|member| member.is_awake() && mask(&member.socket) & (member.events | always) & !MODE_BITS != 0)
     }
 }
 

@@ -213,6 +213,16 @@ pub fn epoll_mod(ep: RawFd, fd: RawFd, events: u32, data: u64) -> Result<()> {
     call!(libc::SYS_epoll_ctl, ep, libc::EPOLL_CTL_MOD, fd, &raw mut event).map(drop)
 }
 
+/// What the kernel's entry of a set asks for now (`/proc/self/fdinfo`, proc_pid_fdinfo(5)): a used-up one-shot asks for nothing.
+pub fn epoll_events(ep: RawFd, fd: RawFd) -> Option<u32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{ep}")).ok()?;
+    let entry = info
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| matches!(words.as_slice(), ["tfd:", number, ..] if number.parse() == Ok(fd)))?;
+    u32::from_str_radix(entry.get(3)?, 16).ok()
+}
+
 /// epoll_ctl(2) DEL.
 pub fn epoll_del(ep: RawFd, fd: RawFd) -> Result<()> {
     let mut event = libc::epoll_event { events: 0, u64: 0 };

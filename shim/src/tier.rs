@@ -13,6 +13,7 @@ use underpass_stack::stack::{ImportRequest, Leftover, PortConfig};
 use underpass_stack::stats::Counter;
 use underpass_stack::xsk::RingSizes;
 
+use crate::epoll_set::{EpollSet, MODE_BITS};
 use crate::fd::Ref;
 use crate::socket::{Socket, Where};
 use crate::{engine, helper, holders, log, options, policy, session, sys};
@@ -65,7 +66,7 @@ fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
     if holders::is_shared(socket) {
         return Err(Reason::Shared);
     }
-    if socket.sets.lock().iter().any(|(set, _)| set.nested.load(Relaxed)) {
+    if socket.sets.lock().iter().any(|(set, fd)| forbids(set, *fd)) {
         return Err(Reason::CallNotCarried);
     }
     let (slot, generation) = engine::get().and_then(|mut e| e.stack.reserve()).ok_or(Reason::StackFull)?;
@@ -76,6 +77,13 @@ fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
         engine.stack.unreserve(slot);
     }
     result.map(|()| slot)
+}
+
+/// Does an epoll set hold a socket in the kernel? One inside another set, one that a thread sleeps on where no doorbell reaches
+/// it, and exclusive wake-ups, which cannot be silenced.
+fn forbids(set: &EpollSet, fd: RawFd) -> bool {
+    let exclusive = || set.members.lock().get_mut(fd).is_some_and(|m| m.events & libc::EPOLLEXCLUSIVE as u32 != 0);
+    set.nested.load(Relaxed) || set.asleep.load(SeqCst) > 0 || exclusive()
 }
 
 fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32) -> Result<(), Reason> {
@@ -145,10 +153,13 @@ fn follow(socket: &Socket, laned: bool) {
         }
         if let Some(member) = members.get_mut(*fd) {
             member.laned = laned;
+            let ep = set.fd.load(Relaxed);
+            if laned && member.events & libc::EPOLLONESHOT as u32 != 0 {
+                member.disarmed = sys::epoll_events(ep, *fd).is_some_and(|events| events & !MODE_BITS == 0);
+            }
             let silent = laned || member.disarmed;
-            let mode = member.events & crate::epoll_set::MODE_BITS;
-            let events = if silent { mode & !(libc::EPOLLEXCLUSIVE as u32) } else { member.events };
-            let _ = sys::epoll_mod(set.fd.load(Relaxed), *fd, events, member.data);
+            let events = if silent { member.events & MODE_BITS } else { member.events };
+            let _ = sys::epoll_mod(ep, *fd, events, member.data);
         }
         members.mark(*fd);
         set.recount(&members);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use underpass_lab::{Lab, LabError, LabOptions, Preload, Profile, Side};
 
 const PARITY: &str = env!("CARGO_BIN_EXE_parity");
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(20);
 /// Of the ends that should have been on the lane, so many at least were, percent: a promotion may be put off.
 const LANED_AT_LEAST: usize = 80;
 
@@ -41,7 +41,7 @@ fn run(lab: &Lab, name: &str, tested: Side, preload: Preload) -> Result<Run, Lab
     let control = lab.dir().join("control");
     let _ = std::fs::remove_file(&control);
     let address = lab.host(Side::Server).v4.to_string();
-    let mut start = |side: Side, what: &[&str]| {
+    let start = |side: Side, what: &[&str]| {
         let mut command = if preload.covers(side) { lab.preloaded(side, PARITY)? } else { lab.command(side, PARITY)? };
         if preload.covers(side) {
             command.env("UNDERPASS_PROMOTE", "eager").env("UNDERPASS_LOG", "info");
@@ -67,7 +67,9 @@ fn run(lab: &Lab, name: &str, tested: Side, preload: Preload) -> Result<Run, Lab
 fn difference(plain: &str, preloaded: &str) -> String {
     let (plain, preloaded): (Vec<&str>, Vec<&str>) = (plain.lines().collect(), preloaded.lines().collect());
     let same = plain.iter().zip(&preloaded).take_while(|(a, b)| a == b).count();
-    let rest = |lines: &[&str]| lines[same.min(lines.len())..].iter().take(4).map(|line| format!("\n      {line}")).collect::<String>();
+    let rest = |lines: &[&str]| {
+        lines[same.min(lines.len())..].iter().take(4).map(|line| format!("\n      {line}")).collect::<String>()
+    };
     format!("    after {same} equal lines\n    plain:{}\n    preloaded:{}", rest(&plain), rest(&preloaded))
 }
 
@@ -78,7 +80,10 @@ fn group(name: &str) {
         // Cases take turns in which end is tested: accepted and connected sockets get their share.
         let tested = if number % 2 == 0 { Side::Server } else { Side::Client };
         let plain = run(&lab, case, tested, Preload::Neither).unwrap();
-        assert!(plain.transcript.ends_with("end\n"), "{case} does not even run plain:\n{}\n{}", plain.transcript, plain.log);
+        if !plain.transcript.ends_with("end\n") {
+            failures.push(format!("{case} does not even run plain:\n{}\n{}", plain.transcript, plain.log));
+            continue;
+        }
         for preload in [Preload::Server, Preload::Client, Preload::Both] {
             let seen = run(&lab, case, tested, preload).unwrap();
             (covered, promoted, runs) = (covered + seen.covered, promoted + seen.promoted, runs + 1);

@@ -8,7 +8,7 @@ use underpass_stack::lane::Reason;
 use underpass_stack::tcp::Instant;
 
 use super::poll::lane_events;
-use super::{Act, is_settled, socket_of};
+use super::{Act, is_settled, needs_kernel, socket_of};
 use crate::epoll_set::{EpollSet, MODE_BITS};
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
@@ -40,15 +40,20 @@ pub fn ctl(
         return nest(&inner, op);
     }
     let Some(socket) = socket_of(fd) else { return Act::Real };
-    let _change = socket.change.lock();
+    let change = socket.change.lock();
     let laned = socket.slot().is_some();
+    if laned && (is_exclusive(&set, fd, event) || set.asleep.load(SeqCst) > 0) {
+        drop(change);
+        return match needs_kernel(&socket, Reason::CallNotCarried) {
+            Act::Real => ctl(ep, op, fd, event, real),
+            other => other,
+        };
+    }
     if laned && let Some(result) = ctl_on_lane(&set, op, fd, event) {
         return Act::Done(result);
     }
     let sent = match (laned, event) {
-        (true, Some(event)) => {
-            Some(epoll_event { events: event.events & MODE_BITS & !(libc::EPOLLEXCLUSIVE as u32), u64: event.u64 })
-        }
+        (true, Some(event)) => Some(epoll_event { events: event.events & MODE_BITS, u64: event.u64 }),
         (_, event) => event,
     };
     let result = real(sent);
@@ -58,9 +63,15 @@ pub fn ctl(
     Act::Done(result)
 }
 
+/// Does the change, or the member, concern EPOLLEXCLUSIVE? Its rules are the kernel's.
+fn is_exclusive(set: &EpollSet, fd: RawFd, event: Option<epoll_event>) -> bool {
+    let asked = event.map_or(0, |event| event.events);
+    let has = set.members.lock().get_mut(fd).map_or(0, |member| member.events);
+    (asked | has) & libc::EPOLLEXCLUSIVE as u32 != 0
+}
+
 /// A change that leaves the kernel's silent entry as it is. `None`: the kernel is to see it.
 fn ctl_on_lane(set: &EpollSet, op: c_int, fd: RawFd, event: Option<epoll_event>) -> Option<Result<c_int>> {
-    const EXOTIC: u32 = (libc::EPOLLEXCLUSIVE | libc::EPOLLWAKEUP) as u32;
     let mut members = set.members.lock();
     let member = members.get_mut(fd)?;
     let there = !member.ghost;
@@ -68,7 +79,7 @@ fn ctl_on_lane(set: &EpollSet, op: c_int, fd: RawFd, event: Option<epoll_event>)
         (libc::EPOLL_CTL_ADD, _) if there => return Some(Err(Errno(libc::EEXIST))),
         (libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL, _) if !there => return Some(Err(Errno(libc::ENOENT))),
         (libc::EPOLL_CTL_DEL, _) => member.ghost = true,
-        (libc::EPOLL_CTL_ADD | libc::EPOLL_CTL_MOD, Some(event)) if (event.events | member.events) & EXOTIC == 0 => {
+        (libc::EPOLL_CTL_ADD | libc::EPOLL_CTL_MOD, Some(event)) => {
             member.ghost = false;
             member.disarmed = false;
             member.events = event.events;
@@ -139,7 +150,7 @@ pub struct Room<'a> {
 /// epoll_wait(2) and its kin.
 pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Option<&sigset_t>) -> Act<c_int> {
     let Some(set) = set_of(ep) else { return Act::Real };
-    if set.sockets.load(Relaxed) == 0 || (set.lanes.load(Relaxed) == 0 && !may_change(&set)) {
+    if sleeps_in_kernel(&set) {
         return Act::Real;
     }
     let kernel = [pollfd { fd: ep, events: libc::POLLIN, revents: 0 }];
@@ -150,6 +161,21 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
         Err(Ended::Timeout) => Act::Done(Ok(0)),
         Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
     }
+}
+
+fn sleeps_in_kernel(set: &EpollSet) -> bool {
+    set.sockets.load(SeqCst) == 0 || (set.lanes.load(SeqCst) == 0 && !may_change(set))
+}
+
+/// A thread is about to make the real wait on a set. `Err`: not any more, a socket has come that may go to a lane.
+pub fn fall_asleep(ep: RawFd) -> std::result::Result<Option<&'static EpollSet>, ()> {
+    let Some(set) = set_of(ep) else { return Ok(None) };
+    set.asleep.fetch_add(1, SeqCst);
+    if sleeps_in_kernel(&set) {
+        return Ok(Some(set.record()));
+    }
+    set.asleep.fetch_sub(1, SeqCst);
+    Err(())
 }
 
 /// Could a socket of the set go to a lane while a thread sleeps on it?

@@ -34,6 +34,10 @@ enum Watched {
 pub fn lane_events(engine: &mut Engine, socket: &Socket, slot: u32) -> c_int {
     let low = socket.recv_low.load(Relaxed) as usize;
     let Some(connection) = engine.stack.connection(slot) else { return 0 };
+    if connection.tcb.is_reset() {
+        // About to go back to the kernel, which reports it.
+        return 0;
+    }
     let (peer_closed, write_closed) = (peer_closed(connection.tcb), write_closed(connection.tcb));
     let mut events = 0;
     if connection.tcb.readable() >= low || peer_closed {

@@ -13,7 +13,7 @@ use crate::fd::Ref;
 use crate::policy::{self, Seen};
 use crate::socket::{Socket, Where};
 use crate::wait::{self, Ended, Sleep};
-use crate::{engine, sys};
+use crate::{engine, sys, tier};
 
 /// Flags that the lane carries exactly.
 const CARRIED: c_int = libc::MSG_DONTWAIT
@@ -118,7 +118,7 @@ fn note(socket: &Ref<Socket>, fd: RawFd, n: usize) {
     match socket.place() {
         Where::Kernel if n > 0 => {
             policy::observe(socket, fd, Seen::Received(n));
-        },
+        }
         Where::Lane(_) => policy::carried(socket, n),
         _ => {}
     }
@@ -140,6 +140,7 @@ fn from_kernel(socket: &Socket, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_
     if into.len == 0 {
         return match sys::recv(fd, &mut [], flags | libc::MSG_DONTWAIT) {
             Ok(_) => Step::Over,
+            Err(Errno(libc::EAGAIN)) => Step::Dry,
             Err(errno) => Step::Failed(errno),
         };
     }
@@ -167,7 +168,7 @@ fn from_kernel(socket: &Socket, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_
     if into.done >= want { Step::Over } else { Step::Dry }
 }
 
-fn from_lane(socket: &Socket, slot: u32, into: &mut Scatter<'_, '_>, flags: c_int) -> Step {
+fn from_lane(socket: &Ref<Socket>, slot: u32, into: &mut Scatter<'_, '_>, flags: c_int) -> Step {
     let want = wanted(socket, into, flags);
     let Some(mut engine) = engine::get() else { return Step::Moved };
     if socket.slot() != Some(slot) {
@@ -179,9 +180,16 @@ fn from_lane(socket: &Socket, slot: u32, into: &mut Scatter<'_, '_>, flags: c_in
         engine.pass(now);
     }
     let Some(connection) = engine.stack.connection(slot) else { return Step::Moved };
+    if connection.tcb.is_reset() {
+        drop(engine);
+        return to_kernel(socket);
+    }
     let (readable, ended) = (connection.tcb.readable(), peer_closed(connection.tcb));
     if readable == 0 {
-        return if ended || into.len == 0 { Step::Over } else { Step::Dry };
+        return if ended { Step::Over } else { Step::Dry };
+    }
+    if into.len == 0 {
+        return Step::Over;
     }
     if flags & libc::MSG_PEEK != 0 {
         if readable < want && !ended {
@@ -198,6 +206,14 @@ fn from_lane(socket: &Socket, slot: u32, into: &mut Scatter<'_, '_>, flags: c_in
     }
     engine.flush(now);
     if into.done >= want || ended { Step::Over } else { Step::Dry }
+}
+
+/// The peer has reset the connection: the kernel says so in its own way.
+fn to_kernel(socket: &Ref<Socket>) -> Step {
+    match tier::demote(socket, Reason::PeerReset) {
+        Ok(()) => Step::Moved,
+        Err(_) => Step::Failed(Errno(libc::ECONNRESET)),
+    }
 }
 
 fn take(engine: &mut engine::Engine, slot: u32, into: &mut Scatter<'_, '_>) {
@@ -245,7 +261,7 @@ fn await_bytes(
         let mut engine = if look.sure { engine::get() } else { engine::try_get() }?;
         engine.pass(look.now);
         let tcb = engine.stack.connection(slot)?.tcb;
-        (tcb.readable() >= missing.max(1) || peer_closed(tcb)).then_some(())
+        (tcb.is_reset() || tcb.readable() >= missing.max(1) || peer_closed(tcb)).then_some(())
     })
 }
 

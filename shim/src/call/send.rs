@@ -14,7 +14,7 @@ use crate::fd::Ref;
 use crate::policy::{self, Seen};
 use crate::socket::{Socket, Where};
 use crate::wait::{self, Ended, Sleep};
-use crate::{engine, sys};
+use crate::{engine, sys, tier};
 
 /// Flags that the lane carries exactly.
 const CARRIED: c_int =
@@ -143,13 +143,20 @@ fn to_kernel(socket: &Socket, fd: RawFd, from: &mut Gather<'_>, flags: c_int) ->
     Step::Over
 }
 
-fn to_lane(socket: &Socket, slot: u32, from: &mut Gather<'_>, flags: c_int) -> Step {
+fn to_lane(socket: &Ref<Socket>, slot: u32, from: &mut Gather<'_>, flags: c_int) -> Step {
     let Some(mut engine) = engine::get() else { return Step::Moved };
     if socket.slot() != Some(slot) {
         return Step::Moved;
     }
     let now = sys::now();
     let Some(connection) = engine.stack.connection(slot) else { return Step::Moved };
+    if connection.tcb.is_reset() {
+        drop(engine);
+        return match tier::demote(socket, Reason::PeerReset) {
+            Ok(()) => Step::Moved,
+            Err(_) => Step::Failed(Errno(libc::ECONNRESET)),
+        };
+    }
     if write_closed(connection.tcb) {
         return Step::Failed(Errno(libc::EPIPE));
     }

@@ -1,15 +1,16 @@
 //! epoll.
 
 use std::ffi::c_int;
+use std::sync::atomic::Ordering::SeqCst;
 
 use libc::{epoll_event, sigset_t, timespec};
 
 use super::args::{deadline_ms, deadline_timespec};
 use super::{after, run};
-use crate::call::epoll::{Room, ctl, wait};
+use crate::call::epoll::{Room, ctl, fall_asleep, wait};
 use crate::call::{Act, conn};
 use crate::errno::check;
-use crate::{engine, fd as table, options};
+use crate::{engine, fd as table, guard, options};
 
 /// epoll_create(2).
 #[unsafe(no_mangle)]
@@ -72,10 +73,30 @@ fn wait_ms(ep: c_int, events: *mut epoll_event, max: c_int, timeout: c_int, mask
     })
 }
 
+/// Our wait, or the real one, during which no socket of the set goes to a lane.
+fn own_or_asleep(ep: c_int, valid: bool, own: impl Fn() -> Option<c_int>, real: impl Fn() -> c_int) -> c_int {
+    if !valid || guard::inside() || table::is_plain(ep) || !options::promotes() && engine::live() == 0 {
+        return real();
+    }
+    loop {
+        if let Some(n) = own() {
+            return n;
+        }
+        if let Ok(set) = fall_asleep(ep) {
+            let n = real();
+            if let Some(set) = set {
+                set.asleep.fetch_sub(1, SeqCst);
+            }
+            return n;
+        }
+    }
+}
+
 /// epoll_wait(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn epoll_wait(ep: c_int, events: *mut epoll_event, max: c_int, timeout: c_int) -> c_int {
-    wait_ms(ep, events, max, timeout, std::ptr::null()).unwrap_or_else(|| pass!(epoll_wait(ep, events, max, timeout)))
+    let own = || wait_ms(ep, events, max, timeout, std::ptr::null());
+    own_or_asleep(ep, !events.is_null() && max > 0, own, || pass!(epoll_wait(ep, events, max, timeout)))
 }
 
 /// epoll_pwait(2).
@@ -87,7 +108,8 @@ unsafe extern "C-unwind" fn epoll_pwait(
     timeout: c_int,
     mask: *const sigset_t,
 ) -> c_int {
-    wait_ms(ep, events, max, timeout, mask).unwrap_or_else(|| pass!(epoll_pwait(ep, events, max, timeout, mask)))
+    let own = || wait_ms(ep, events, max, timeout, mask);
+    own_or_asleep(ep, !events.is_null() && max > 0, own, || pass!(epoll_pwait(ep, events, max, timeout, mask)))
 }
 
 /// epoll_pwait2(2).
@@ -99,9 +121,10 @@ unsafe extern "C-unwind" fn epoll_pwait2(
     timeout: *const timespec,
     mask: *const sigset_t,
 ) -> c_int {
-    let own = if is_plain(ep) {
-        None
-    } else {
+    let own = || {
+        if is_plain(ep) {
+            return None;
+        }
         run(|| {
             // SAFETY: null or valid by the program's promise to epoll_pwait2(2).
             let (deadline, mask) = unsafe { (deadline_timespec(timeout), mask.as_ref()) };
@@ -109,5 +132,5 @@ unsafe extern "C-unwind" fn epoll_pwait2(
             wait(ep, &mut Room { events }, deadline, mask)
         })
     };
-    own.unwrap_or_else(|| pass!(epoll_pwait2(ep, events, max, timeout, mask)))
+    own_or_asleep(ep, !events.is_null() && max > 0, own, || pass!(epoll_pwait2(ep, events, max, timeout, mask)))
 }

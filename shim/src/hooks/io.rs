@@ -60,6 +60,12 @@ fn message_places(msg: *const msghdr) -> Option<(*const iovec, usize)> {
     unsafe { msg.as_ref() }.map(|msg| (msg.msg_iov.cast_const(), msg.msg_iovlen as usize))
 }
 
+/// Is there room for a byte at all?
+fn wants_bytes(iov: *const iovec, count: usize) -> bool {
+    // SAFETY: the program's promise to readv(2).
+    unsafe { places_mut(iov, count) }.is_none_or(|all| all.iter().any(|place| !place.is_empty()))
+}
+
 /// Does a message carry ancillary data?
 fn has_ancillary(msg: *const msghdr) -> bool {
     // SAFETY: as in `message_places`.
@@ -77,7 +83,9 @@ fn count(act: Act<usize>) -> Act<ssize_t> {
 /// read(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    // Nothing wanted, nothing waited for: read(2) of no bytes returns at once.
     if !table::is_plain(fd)
+        && len > 0
         && let Some(n) = receive_into(fd, buf, len, 0)
     {
         return n;
@@ -89,7 +97,7 @@ unsafe extern "C-unwind" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ss
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t, room: size_t) -> ssize_t {
     if !table::is_plain(fd)
-        && len <= room
+        && (1..=room).contains(&len)
         && let Some(n) = receive_into(fd, buf, len, 0)
     {
         return n;
@@ -102,6 +110,7 @@ unsafe extern "C-unwind" fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t,
 unsafe extern "C-unwind" fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
     if !table::is_plain(fd)
         && let Ok(places) = usize::try_from(count)
+        && wants_bytes(iov, places)
         && let Some(n) = receive_places(fd, iov, places, 0)
     {
         return n;
@@ -159,7 +168,9 @@ unsafe extern "C-unwind" fn recvfrom(
     if !table::is_plain(fd)
         && let Some(n) = receive_into(fd, buf, len, flags)
     {
-        no_address(addr, alen);
+        if n >= 0 {
+            no_address(addr, alen);
+        }
         return n;
     }
     pass!(recvfrom(fd, buf, len, flags, addr, alen))
@@ -180,7 +191,9 @@ unsafe extern "C-unwind" fn __recvfrom_chk(
         && len <= room
         && let Some(n) = receive_into(fd, buf, len, flags)
     {
-        no_address(addr, alen);
+        if n >= 0 {
+            no_address(addr, alen);
+        }
         return n;
     }
     pass!(__recvfrom_chk(fd, buf, len, room, flags, addr, alen))

@@ -225,6 +225,11 @@ impl Tcb {
         }
     }
 
+    /// Did the peer's valid reset end the connection?
+    pub fn is_reset(&self) -> bool {
+        self.has(flag::RESET_RECEIVED)
+    }
+
     /// Earliest time at which [`super::Connection::on_timer`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         self.timers.earliest()

@@ -171,7 +171,9 @@ pub fn pattern(seed: usize, len: usize) -> Vec<u8> {
 
 /// Length and FNV-1a of some bytes.
 pub fn digest(bytes: &[u8]) -> String {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     format!("[{} {:08x}]", bytes.len(), hash as u32)
 }
 
@@ -189,7 +191,6 @@ pub fn named(events: i16) -> String {
         (libc::POLLRDHUP, "RDHUP"),
         (0x7000, "untouched"),
     ];
-    let words: Vec<&str> =
-        NAMES.iter().filter(|(bits, _)| events & bits == *bits).map(|&(_, name)| name).collect();
+    let words: Vec<&str> = NAMES.iter().filter(|(bits, _)| events & bits == *bits).map(|&(_, name)| name).collect();
     if words.is_empty() { "nothing".to_owned() } else { words.join("|") }
 }

@@ -96,7 +96,8 @@ fn child_reads(s: &mut Session) {
         s.recv("child", 10, libc::MSG_WAITALL);
         s.recv("child", 10, libc::MSG_WAITALL);
     });
-    s.tell("send 20 1");
+    // Told without printing: the child prints meanwhile.
+    s.ask("send 20 1");
     s.ret("child's end", process::wait(child));
     s.tell("send 10 2");
     s.recv("parent", 10, libc::MSG_WAITALL);
@@ -122,9 +123,10 @@ fn parent_closes(s: &mut Session) {
     s.ret("close", fds::close(s.fd));
     s.tell("try");
     io::write(into, b"x");
-    s.tell("recv 100000");
-    s.tell("send 10 2");
+    let received = s.ask("recv 100000");
+    s.ask("send 10 2");
     s.ret("child's end", process::wait(child));
+    s.say("received", received);
     s.tell("drain");
 }
 
@@ -143,6 +145,7 @@ fn both_in_turns(s: &mut Session) {
         s.tell("recv 5");
         s.tell(&format!("send 5 {round}"));
         io::write(ours, b"x");
+        // The child takes its turn, and prints.
         io::read(ours, &mut [0]);
         s.tell("recv 5");
         s.tell(&format!("send 5 {round}"));
@@ -223,7 +226,7 @@ fn execute(s: &mut Session) {
     let child = process::fork(|| {
         s.ret("exec", process::exec_self(&["inherited".to_owned(), s.fd.to_string()]));
     });
-    s.tell("send 10 1");
+    s.ask("send 10 1");
     s.ret("child's end", process::wait(child));
     s.tell("recv 8");
     exchange(s);
@@ -267,7 +270,7 @@ fn pass_to_child(s: &mut Session) {
         s.ret("child", io::send(got, b"passed", 0));
     });
     s.ret("pass", fds::pass(ours, fd));
-    s.tell("send 10 1");
+    s.ask("send 10 1");
     s.ret("child's end", process::wait(child));
     s.tell("recv 6");
 }
@@ -315,8 +318,8 @@ fn child_goes_first(s: &mut Session) {
         s.ret("child", io::send(s.fd, &pattern(1, 100), 0));
         s.recv("child", 10, libc::MSG_WAITALL);
     });
-    s.tell("recv 100");
-    s.tell("send 10 1");
+    s.ask("recv 100");
+    s.ask("send 10 1");
     s.ret("child's end", process::wait(child));
     exchange(s);
 }

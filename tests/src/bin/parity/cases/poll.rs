@@ -129,7 +129,7 @@ fn select_at_once(s: &mut Session) {
     show_select(s, "reading", select(&[(s.fd, READ)], 0));
     s.recv("recv", 100, 0);
     show_select(s, "empty again", select(&[(s.fd, READ)], 0));
-    show_select(s, "closed", select(&[(s.fd, READ), (900, READ)], 0));
+    show_select(s, "closed", select(&[(s.fd, READ), (50, READ)], 0));
 }
 
 fn select_times_out(s: &mut Session) {

@@ -105,7 +105,10 @@ fn message(s: &mut Session) {
         let message = io::recvmsg(s.fd, &[30, 0, 20], flags);
         let bytes = if flags & MSG_TRUNC == 0 { digest(&message.bytes) } else { String::new() };
         let (got, shown_flags) = (shown(message.got), message.flags);
-        s.say("recvmsg", format!("{got} {bytes} flags {shown_flags:#x} name {} control {}", message.name_len, message.control_len));
+        s.say(
+            "recvmsg",
+            format!("{got} {bytes} flags {shown_flags:#x} name {} control {}", message.name_len, message.control_len),
+        );
     }
 }
 
@@ -151,8 +154,9 @@ fn low_water(s: &mut Session) {
     s.tell("send 5 1");
     s.arrived(5);
     s.poll("below", libc::POLLIN);
-    s.later("send 5 2");
-    s.recv("recv waits for ten", 100, 0);
+    // The kernel wakes a sleeper only when as much as the mark has come since.
+    s.later("send 10 2");
+    s.recv("recv waits for the mark", 100, 0);
     s.tell("send 10 3");
     s.arrived(10);
     s.poll("at the mark", libc::POLLIN);

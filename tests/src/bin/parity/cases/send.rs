@@ -94,7 +94,6 @@ fn peculiar_flags(s: &mut Session) {
 
 fn nonblocking_full(s: &mut Session) {
     let sent = fill_up(s);
-    s.ret("full", io::send(s.fd, b"x", MSG_DONTWAIT));
     s.poll("full", libc::POLLOUT | libc::POLLIN);
     let got = s.ask(&format!("recv {}", sent.len()));
     s.say("every byte arrived", got == digest(&sent));

@@ -43,8 +43,10 @@ pub fn wait(pid: i64) -> i64 {
 
 /// execv(2) of this program with these arguments; returns only on failure.
 pub fn exec_self(arguments: &[String]) -> i64 {
-    let words: Vec<CString> =
-        std::iter::once("parity").chain(arguments.iter().map(String::as_str)).filter_map(|w| CString::new(w).ok()).collect();
+    let words: Vec<CString> = std::iter::once("parity")
+        .chain(arguments.iter().map(String::as_str))
+        .filter_map(|w| CString::new(w).ok())
+        .collect();
     let mut pointers: Vec<*const libc::c_char> = words.iter().map(|word| word.as_ptr()).collect();
     pointers.push(std::ptr::null());
     // SAFETY: a path and a NULL-terminated table of strings.
