@@ -18,6 +18,14 @@ macro_rules! raw {
     };
 }
 
+/// Makes one of our own raw calls.
+macro_rules! ours {
+    ($($name:ident)::+($($arg:expr),*)) => {{
+        // SAFETY: the caller vouches for the arguments, which go to the kernel unchanged.
+        unsafe { $($name)::+($($arg),*) }
+    }};
+}
+
 macro_rules! real_functions {
     ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $fallback:expr;)*) => {
         struct Table { $($name: AtomicPtr<c_void>,)* }
@@ -87,10 +95,10 @@ real_functions! {
     __read_chk(fd: c_int, buf: *mut c_void, len: size_t, room: size_t) -> ssize_t = { let _ = room; raw!(libc::SYS_read, fd, buf, len) };
     __recv_chk(fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int) -> ssize_t = { let _ = room; raw!(libc::SYS_recvfrom, fd, buf, len, flags, 0usize, 0usize) };
     __recvfrom_chk(fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int, addr: *mut sockaddr, alen: *mut socklen_t) -> ssize_t = { let _ = room; raw!(libc::SYS_recvfrom, fd, buf, len, flags, addr, alen) };
-    poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int = unsafe { crate::sys::poll_raw(fds, count, timeout) };
-    __poll_chk(fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int = { let _ = room; unsafe { crate::sys::poll_raw(fds, count, timeout) } };
-    ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int = unsafe { crate::sys::ppoll_raw(fds, count, timeout, mask) };
-    __ppoll_chk(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t, room: size_t) -> c_int = { let _ = room; unsafe { crate::sys::ppoll_raw(fds, count, timeout, mask) } };
+    poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int = ours!(crate::sys::poll_raw(fds, count, timeout));
+    __poll_chk(fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int = { let _ = room; ours!(crate::sys::poll_raw(fds, count, timeout)) };
+    ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int = ours!(crate::sys::ppoll_raw(fds, count, timeout, mask));
+    __ppoll_chk(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t, room: size_t) -> c_int = { let _ = room; ours!(crate::sys::ppoll_raw(fds, count, timeout, mask)) };
     select(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, timeout: *mut timeval) -> c_int = { let _ = (n, r, w, e, timeout); unavailable() };
     pselect(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, timeout: *const timespec, mask: *const sigset_t) -> c_int = { let _ = (n, r, w, e, timeout, mask); unavailable() };
     epoll_create(size: c_int) -> c_int = { let _ = size; raw!(libc::SYS_epoll_create1, 0) };
@@ -106,7 +114,7 @@ real_functions! {
     ioctl(fd: c_int, request: libc::c_ulong, arg: *mut c_void) -> c_int = raw!(libc::SYS_ioctl, fd, request, arg);
     fcntl(fd: c_int, command: c_int, arg: *mut c_void) -> c_int = raw!(libc::SYS_fcntl, fd, command, arg);
     dup(fd: c_int) -> c_int = raw!(libc::SYS_dup, fd);
-    dup2(from: c_int, to: c_int) -> c_int = unsafe { crate::sys::dup2_raw(from, to) };
+    dup2(from: c_int, to: c_int) -> c_int = ours!(crate::sys::dup2_raw(from, to));
     dup3(from: c_int, to: c_int, flags: c_int) -> c_int = raw!(libc::SYS_dup3, from, to, flags);
     execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int = raw!(libc::SYS_execve, path, argv, envp);
     execveat(dir: c_int, path: *const c_char, argv: *const *const c_char, envp: *const *const c_char, flags: c_int) -> c_int = raw!(libc::SYS_execveat, dir, path, argv, envp, flags);

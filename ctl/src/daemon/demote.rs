@@ -135,9 +135,12 @@ pub fn control_frames(conn: &Conn, image: &Image) -> Vec<Vec<u8>> {
         Some(frame)
     };
     let fin_received = image.flags & flag::FIN_RECEIVED != 0;
-    let told = if image.flags & flag::RESET_RECEIVED != 0 {
-        frame(&image, FromPeer::Reset)
-    } else if fin_received {
+    if image.flags & flag::RESET_RECEIVED != 0 {
+        // In the order in which the peer said them: what a reset means depends on the state that it meets.
+        let fin = if fin_received { frame(&image, FromPeer::Fin) } else { None };
+        return fin.into_iter().chain(frame(&image, FromPeer::Reset)).collect();
+    }
+    let told = if fin_received {
         frame(&image, FromPeer::Fin)
     } else if image.flags & flag::FIN_ACKED != 0 {
         frame(&image, FromPeer::Ack)

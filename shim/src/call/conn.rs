@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::*;
 use libc::c_int;
 use underpass_stack::lane::Reason;
 
-use super::{Act, enter, needs_kernel, socket_of};
+use super::{Act, enter, needs_kernel, socket_of, write_closed};
 use crate::epoll_set::EpollSet;
 use crate::errno::Errno;
 use crate::fd::{self, Entry, Ref};
@@ -186,9 +186,13 @@ pub fn shutdown(fd: RawFd, how: c_int) -> Act<c_int> {
                     continue;
                 }
                 let now = sys::now();
-                if let Some(mut connection) = engine.stack.connection(slot) {
-                    connection.shutdown_write(now);
+                let Some(mut connection) = engine.stack.connection(slot) else { continue };
+                if write_closed(connection.tcb) {
+                    // What a second time means depends on the state, which is the kernel's to judge.
+                    drop(engine);
+                    return needs_kernel(&socket, Reason::Closing);
                 }
+                connection.shutdown_write(now);
                 engine.stack.touch(slot);
                 engine.flush(now);
                 drop(engine);

@@ -55,6 +55,11 @@ pub fn introduce(fd: RawFd) -> Option<Ref<Socket>> {
     }
     match socket::classify(fd) {
         Ok(Kind::Tcp(inode)) => {
+            // Passed to ourselves (SCM_RIGHTS, pidfd_getfd): another number of a socket that we know.
+            if let Some(known) = known(inode) {
+                enter(fd, &known);
+                return Some(known);
+            }
             let socket = Socket::open(fd, inode);
             // In repair mode without being ours: it lives in another process's stack.
             if sys::sockopt(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR) == Ok(1) {
@@ -72,6 +77,19 @@ pub fn introduce(fd: RawFd) -> Option<Ref<Socket>> {
         }
         Err(_) => None,
     }
+}
+
+/// The socket with this inode, if one of our descriptors names it.
+fn known(inode: u64) -> Option<Ref<Socket>> {
+    let mut found = None;
+    fd::for_each(|_, entry| {
+        if let Entry::Socket(socket) = entry
+            && socket.inode.load(Relaxed) == inode
+        {
+            found = Some(socket);
+        }
+    });
+    found
 }
 
 /// Enters a socket under a descriptor and shows it.

@@ -6,7 +6,7 @@ use underpass_stack::lane::Reason;
 
 use super::{after, run};
 use crate::call::{Act, conn, opt};
-use crate::{errno, fd as table, guard};
+use crate::{errno, fd as table, guard, sys};
 
 /// close(2).
 #[unsafe(no_mangle)]
@@ -36,9 +36,10 @@ unsafe extern "C-unwind" fn dup(fd: c_int) -> c_int {
 }
 
 /// Before a descriptor is replaced: what it was ends; one of ours moves out of the way first, which cannot be done here.
-fn replace(from: c_int, to: c_int) -> Option<c_int> {
+fn replace(from: c_int, to: c_int, flags: c_int) -> Option<c_int> {
     run(|| {
-        if from == to {
+        // A call that is going to fail replaces nothing.
+        if from == to || flags & !libc::O_CLOEXEC != 0 || sys::status_flags(from).is_err() {
             return Act::Real;
         }
         if conn::is_own(to) {
@@ -52,7 +53,7 @@ fn replace(from: c_int, to: c_int) -> Option<c_int> {
 /// dup2(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn dup2(from: c_int, to: c_int) -> c_int {
-    if let Some(failed) = replace(from, to) {
+    if let Some(failed) = replace(from, to, 0) {
         return failed;
     }
     let copy = pass!(dup2(from, to));
@@ -63,7 +64,7 @@ unsafe extern "C-unwind" fn dup2(from: c_int, to: c_int) -> c_int {
 /// dup3(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
-    if let Some(failed) = replace(from, to) {
+    if let Some(failed) = replace(from, to, flags) {
         return failed;
     }
     let copy = pass!(dup3(from, to, flags));

@@ -57,7 +57,7 @@ fn send_places(fd: c_int, iov: *const iovec, count_iov: size_t, flags: c_int) ->
 /// The places of a message, if it is one.
 fn message_places(msg: *const msghdr) -> Option<(*const iovec, usize)> {
     // SAFETY: null or valid by the program's promise to recvmsg(2) and sendmsg(2).
-    unsafe { msg.as_ref() }.map(|msg| (msg.msg_iov.cast_const(), msg.msg_iovlen as usize))
+    unsafe { msg.as_ref() }.map(|msg| (msg.msg_iov.cast_const(), msg.msg_iovlen))
 }
 
 /// Is there room for a byte at all?
