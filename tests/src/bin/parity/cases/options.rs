@@ -72,7 +72,6 @@ fn tcp_level(s: &mut Session) {
         ("TCP_SYNCNT", libc::TCP_SYNCNT),
         ("TCP_LINGER2", libc::TCP_LINGER2),
         ("TCP_DEFER_ACCEPT", libc::TCP_DEFER_ACCEPT),
-        ("TCP_WINDOW_CLAMP", libc::TCP_WINDOW_CLAMP),
         ("TCP_USER_TIMEOUT", libc::TCP_USER_TIMEOUT),
         ("TCP_FASTOPEN", libc::TCP_FASTOPEN),
         ("TCP_NOTSENT_LOWAT", libc::TCP_NOTSENT_LOWAT),
