@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::*};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::doorbell::Waiters;
 use crate::fd::{Pool, Record, Ref};
@@ -64,6 +64,9 @@ pub struct EpollSet {
     pub waiters: Waiters,
     /// The set is itself watched by another epoll set: its sockets stay in the kernel.
     pub nested: AtomicBool,
+    /// Held for writing while a socket of the set changes its tier: its kernel socket is closed for a moment then, which nobody
+    /// must see. Held for reading while the kernel's set is looked at.
+    pub gate: RwLock<()>,
     /// Threads that sleep on the set inside the kernel, where no doorbell reaches them: its sockets stay there meanwhile.
     pub asleep: AtomicU32,
     /// When the kernel part was last looked at (CLOCK_MONOTONIC, ns).
@@ -98,6 +101,7 @@ impl EpollSet {
             sockets: AtomicU32::new(0),
             waiters: Waiters::new(),
             nested: AtomicBool::new(false),
+            gate: RwLock::new(()),
             asleep: AtomicU32::new(0),
             looked: AtomicU64::new(0),
         }

@@ -5,8 +5,8 @@
 
 use std::sync::atomic::Ordering::*;
 
-use parking_lot::lock_api::RawMutex as _;
-use parking_lot::{Mutex, RawMutex};
+use parking_lot::lock_api::{RawMutex as _, RawRwLock as _};
+use parking_lot::{Mutex, RawMutex, RawRwLock, RwLock};
 use underpass_stack::lane::Reason;
 
 use crate::fd::{self, Entry};
@@ -65,6 +65,7 @@ extern "C" fn child() {
         Entry::Socket(socket) => foreign.push(socket.record()),
         Entry::Epoll(set) => {
             renew(&set.members);
+            renew_gate(&set.gate);
             set.waiters.renew();
         }
         _ => {}
@@ -111,6 +112,12 @@ fn close_own() {
         fd::clear(fd);
         sys::close(fd);
     }
+}
+
+/// An unlocked gate, whoever had it locked.
+fn renew_gate(gate: &RwLock<()>) {
+    // SAFETY: as in `renew`.
+    unsafe { std::ptr::from_ref(gate.raw()).cast_mut().write(RawRwLock::INIT) };
 }
 
 /// An unlocked mutex, whoever had it locked.

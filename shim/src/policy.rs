@@ -34,7 +34,8 @@ pub enum Seen {
     Sent(usize),
 }
 
-/// Takes note of a data call on a socket in the kernel tier and promotes it when it is time. Returns whether it was tried.
+/// Takes note of a data call on a socket in the kernel tier and promotes it when it is time. Returns whether a signal
+/// handler ran during the promotion.
 pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) -> bool {
     if !may_promote(socket) {
         return false;
@@ -55,8 +56,7 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) -> bool {
     if due != 0 && sys::now().0 < due {
         return false;
     }
-    tier::promote(socket, fd);
-    true
+    tier::promote(socket, fd)
 }
 
 /// Takes note of bytes moved on the lane. With `auto`, a connection that has become a bulk transfer goes back.

@@ -342,6 +342,25 @@ pub fn signal_action(signal: c_int) -> Option<(usize, u64)> {
     Some((action.handler, action.flags))
 }
 
+/// Blocks every signal in the calling thread and returns the mask that it had.
+pub fn block_signals() -> u64 {
+    let (all, mut before) = (u64::MAX, 0u64);
+    let _ = call!(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const all, &raw mut before, SIGSET);
+    before
+}
+
+/// Sets the calling thread's signal mask; what it lets through is delivered at once.
+pub fn set_signal_mask(mask: u64) {
+    let _ = call!(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0usize, SIGSET);
+}
+
+/// The signals that wait for the calling thread, one bit each.
+pub fn pending_signals() -> u64 {
+    let mut set = 0u64;
+    let _ = call!(libc::SYS_rt_sigpending, &raw mut set, SIGSET);
+    set
+}
+
 /// Blocks every signal in the calling thread; for threads of our own.
 pub fn block_all_signals() {
     let all = u64::MAX;

@@ -16,7 +16,7 @@ use underpass_stack::xsk::RingSizes;
 use crate::epoll_set::{EpollSet, MODE_BITS};
 use crate::fd::Ref;
 use crate::socket::{Socket, Where};
-use crate::{engine, helper, holders, log, options, policy, session, sys};
+use crate::{engine, helper, holders, log, options, policy, session, signals, sys};
 
 /// Bytes in front of a received packet (XDP_PACKET_HEADROOM), plus Ethernet and one VLAN tag.
 const FRAME_OVERHEAD: u32 = 256 + 18;
@@ -33,14 +33,28 @@ impl Drop for Change<'_> {
     }
 }
 
-/// Moves a socket to the lane, unless something speaks against it; that becomes its reason.
-pub fn promote(socket: &Ref<Socket>, fd: RawFd) {
+/// Moves a socket to the lane, unless something speaks against it; that becomes its reason. Returns whether a signal handler ran
+/// meanwhile: a call that would now sleep has been interrupted.
+pub fn promote(socket: &Ref<Socket>, fd: RawFd) -> bool {
+    signals::held_back(|| promote_undisturbed(socket, fd))
+}
+
+/// Keeps a socket's epoll sets from being looked at in the kernel: its kernel socket is closed for a moment.
+fn close_gates<R>(socket: &Socket, change: impl FnOnce() -> R) -> R {
+    let sets: Vec<Ref<EpollSet>> = socket.sets.lock().iter().map(|(set, _)| set.clone()).collect();
+    let gates: Vec<_> = sets.iter().map(|set| set.gate.write()).collect();
+    let result = change();
+    drop(gates);
+    result
+}
+
+fn promote_undisturbed(socket: &Ref<Socket>, fd: RawFd) {
     let Some(_change) = socket.change.try_lock() else { return };
     if !socket.leave_kernel() {
         return;
     }
     let mut change = Change { socket, end: Where::Kernel };
-    match carry_over(socket, fd) {
+    match close_gates(socket, || carry_over(socket, fd)) {
         Ok(slot) => {
             change.end = Where::Lane(slot);
             socket.moves[0].fetch_add(1, Relaxed);
@@ -228,7 +242,12 @@ pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
 
 /// Returns whether there was something to give back.
 fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
+    // The socket's own lock first, then its sets' gates, as in a promotion.
     let _change = socket.change.lock();
+    close_gates(socket, || give_back_gated(socket, reason))
+}
+
+fn give_back_gated(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
     let Where::Lane(slot) = socket.place() else { return Ok(false) };
     let Some(generation) = freeze(socket, slot) else { return Ok(false) };
     let mut change = Change { socket, end: Where::Lane(slot) };

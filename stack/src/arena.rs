@@ -28,7 +28,7 @@ pub const MAX_CONNS: usize = 16_384;
 /// Smallest ring, bytes.
 pub const MIN_RING: u32 = 64 << 10;
 /// Largest ring, bytes.
-pub const MAX_RING: u32 = 8 << 20;
+pub const MAX_RING: u32 = 64 << 20;
 /// Ring space, bytes (address space, not memory: pages come when touched).
 pub const RING_SPACE: usize = 16 << 30;
 

@@ -190,7 +190,10 @@ fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, at: Look) -> Option
     let max = room.events.len();
     let mut total = look_lanes(set, room, at);
     let due = at.now.nanos_since(Instant(set.looked.load(Relaxed))) >= KERNEL_LOOK;
-    if total < max && (due || (at.sure && total == 0)) {
+    if total < max
+        && (due || (at.sure && total == 0))
+        && let Some(_open) = set.gate.try_read()
+    {
         set.looked.store(at.now.0, Relaxed);
         match sys::epoll_look(ep, &mut room.events[total..]) {
             Ok(n) => total += n,

@@ -78,7 +78,7 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
     if into.done == 0 && is_settled(socket) {
         return Act::Real;
     }
-    policy::observe(socket, fd, Seen::Call);
+    let disturbed = policy::observe(socket, fd, Seen::Call);
     let blocking = flags & libc::MSG_DONTWAIT == 0 && !socket.nonblocking.load(Relaxed);
     let timeout = socket.recv_timeout.load(Relaxed);
     let deadline = (timeout != 0).then(|| sys::now().after(timeout));
@@ -103,6 +103,9 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
         }
         if !blocking {
             return Act::Done(if into.done > 0 { Ok(into.done) } else { Err(Errno(libc::EAGAIN)) });
+        }
+        if disturbed && into.done == 0 {
+            return interrupted(timeout != 0);
         }
         match await_bytes(socket, fd, wanted(socket, into, flags) - counted(into, flags), deadline) {
             Ok(()) => {}
