@@ -1,16 +1,18 @@
 //! Two programs that talk over the wire, every byte checked (the `traffic` program), each preloaded or not.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::error::Doing;
-use crate::{Lab, LabError, Process, Side, wait_for};
+use crate::{Lab, LabError, Process, Side, SocketView, wait_for};
 
 /// How long something may take that takes milliseconds on an idle machine.
 const LIMIT: Duration = Duration::from_secs(20);
+static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// Which programs run with the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,29 +73,45 @@ impl Talk {
         preload: Preload,
         env: &[(&str, &str)],
     ) -> Result<Self, LabError> {
+        Self::start_by(lab, &[], program, kind, preload, env)
+    }
+
+    /// As [`Talk::start`]; the preloaded programs are started by the command `before` (setpriv(1), say), if it is not empty.
+    pub fn start_by(
+        lab: &Lab,
+        before: &[&str],
+        program: &str,
+        kind: Kind,
+        preload: Preload,
+        env: &[(&str, &str)],
+    ) -> Result<Self, LabError> {
         let command = |side| -> Result<Command, LabError> {
             if !preload.covers(side) {
                 return lab.command(side, program);
             }
-            let mut command = lab.preloaded(side, program)?;
+            let mut command = lab.preloaded(side, before.first().copied().unwrap_or(program))?;
+            command.args(before.iter().skip(1)).args(before.first().map(|_| program));
             command.env("UNDERPASS_LOG", "info").envs(env.iter().copied());
             Ok(command)
         };
-        let (path, progress) = progress_file(lab.dir())?;
+        // Several conversations may go on in one lab.
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let (path, progress) = progress_file(&lab.dir().join(format!("progress{number}")))?;
         let (serve, ask) = match kind {
             Kind::PingPong(_) => ("echo", "pingpong"),
             Kind::Duplex => ("answer", "duplex"),
             Kind::Flood => ("drain", "flood"),
         };
         let address = lab.host(Side::Server).v4;
-        let mut server = lab.spawn("server", command(Side::Server)?.args([serve, &format!("{address}:0")]))?;
+        let mut server =
+            lab.spawn(&format!("server{number}"), command(Side::Server)?.args([serve, &format!("{address}:0")]))?;
         let port = server.expect_line("port:", LIMIT)?;
         let mut asking = command(Side::Client)?;
         asking.args([ask, &format!("{address}:{port}"), &path]);
         if let Kind::PingPong(size) = kind {
             asking.arg(size.to_string());
         }
-        let client = lab.spawn("client", &mut asking)?;
+        let client = lab.spawn(&format!("client{number}"), &mut asking)?;
         Ok(Self { server, client, progress, kind })
     }
 
@@ -103,6 +121,35 @@ impl Talk {
             Side::Server => &mut self.server,
             Side::Client => &mut self.client,
         }
+    }
+
+    /// The connection of one side's program, as `underpass ss` shows it; `None` if the program cannot be looked into.
+    pub fn connection(&mut self, lab: &Lab, side: Side) -> Option<SocketView> {
+        let pid = self.program(side).pid();
+        let established = lab.sockets(pid).ok()?.into_iter().filter(|socket| socket.state == "ESTAB");
+        // A duplicate's entry is as old as its last use.
+        established.max_by_key(|socket| socket.promoted + socket.demoted)
+    }
+
+    /// Waits until one side's connection is as wanted.
+    pub fn await_connection(
+        &mut self,
+        lab: &Lab,
+        side: Side,
+        what: &str,
+        wanted: impl Fn(&SocketView) -> bool,
+    ) -> Result<(), LabError> {
+        let mut last = None;
+        let waited = wait_for(&format!("{what} on the {side:?}"), LIMIT, || {
+            last = self.connection(lab, side);
+            last.as_ref().is_some_and(&wanted)
+        });
+        waited.map_err(|error| LabError::new(format!("{error}; last seen: {last:?}")))
+    }
+
+    /// Waits until one side's connection is on the xdp lane.
+    pub fn await_lane(&mut self, lab: &Lab, side: Side) -> Result<(), LabError> {
+        self.await_connection(lab, side, "lane xdp", |socket| socket.tier == "xdp")
     }
 
     /// What the client has done: rounds of a ping-pong, bytes written of the others.
@@ -156,10 +203,11 @@ fn numbers(text: &str) -> Vec<u64> {
     text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 
-fn progress_file(dir: &Path) -> Result<(String, File), LabError> {
-    let path = dir.join("progress");
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+fn progress_file(path: &Path) -> Result<(String, File), LabError> {
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
     let file = file.doing("create the progress file")?;
+    // The program may run as somebody else.
+    file.set_permissions(Permissions::from_mode(0o666)).doing("share the progress file")?;
     file.write_all_at(&[0; 16], 0).doing("write to the progress file")?;
     Ok((path.display().to_string(), file))
 }

@@ -1,11 +1,8 @@
 //! Live connections move to the lane and back under traffic: no byte lost or doubled, no reset, and hardly a timeout.
 
-use std::time::Duration;
-
-use underpass_lab::{Kind, Lab, LabError, LabOptions, Preload, Profile, Side, SocketView, Talk, wait_for};
+use underpass_lab::{Kind, Lab, LabError, LabOptions, Preload, Profile, Side, SocketView, Talk};
 
 const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
-const LIMIT: Duration = Duration::from_secs(20);
 const EAGER: (&str, &str) = ("UNDERPASS_PROMOTE", "eager");
 const AUTO: (&str, &str) = ("UNDERPASS_PROMOTE", "auto");
 /// Rounds of a ping-pong, or bytes of a transfer, between two demotions.
@@ -22,21 +19,8 @@ fn cycles(modest: u64) -> u64 {
     asked.map_or(modest, |text| text.parse().expect("UNDERPASS_TEST_CYCLES is a number"))
 }
 
-/// The conversation's connection, as `underpass ss` shows it.
-fn connection(lab: &Lab, pid: u32) -> Option<SocketView> {
-    let established = lab.sockets(pid).ok()?.into_iter().filter(|socket| socket.state == "ESTAB");
-    // A duplicate's entry is as old as its last use.
-    established.max_by_key(|socket| socket.promoted + socket.demoted)
-}
-
 fn await_connection(lab: &Lab, talk: &mut Talk, side: Side, what: &str, wanted: impl Fn(&SocketView) -> bool) {
-    let pid = talk.program(side).pid();
-    let mut last = None;
-    let waited = wait_for(&format!("{what} on the {side:?}"), LIMIT, || {
-        last = connection(lab, pid);
-        last.as_ref().is_some_and(&wanted)
-    });
-    waited.unwrap_or_else(|error| panic!("{error}; last seen: {last:?}"));
+    talk.await_connection(lab, side, what, wanted).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Has the process's connections demoted.
@@ -108,7 +92,7 @@ fn a_demoted_connection_rests_in_the_kernel_and_says_why() {
         socket.tier == "xdp" && socket.reason == "busy"
     });
     demote(&lab, &mut talk, Side::Server);
-    let socket = connection(&lab, talk.program(Side::Server).pid()).unwrap();
+    let socket = talk.connection(&lab, Side::Server).unwrap();
     assert_eq!((socket.tier.as_str(), socket.reason.as_str(), socket.demoted), ("kernel", "asked", 1), "{socket:?}");
     talk.go_on(BREATH).unwrap();
     talk.end().unwrap();
@@ -161,8 +145,8 @@ fn shuttle(kind: Kind, preload: Preload, count: u64) {
     }
     let timeouts = timeouts(&lab, &mut talk, preload).unwrap() - before;
     for side in preload.sides() {
+        let done = talk.connection(&lab, side).unwrap().demoted;
         let pid = talk.program(side).pid();
-        let done = connection(&lab, pid).unwrap().demoted;
         assert!(done * preload.sides().len() as u64 >= count, "{side:?}: {done} demotions of {count}");
         assert_eq!(lab.counter(pid, "demotions_failed").unwrap(), 0);
     }

@@ -1,0 +1,160 @@
+//! Where Underpass cannot do its work, programs do theirs: wrong settings, no privilege, no daemon, no queue, no link.
+
+use std::time::Duration;
+
+use underpass_lab::{Kind, Lab, LabOptions, Preload, Profile, Side, Talk, wait_for};
+
+const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
+const LIMIT: Duration = Duration::from_secs(20);
+const EAGER: (&str, &str) = ("UNDERPASS_PROMOTE", "eager");
+/// Starts a program as nobody.
+const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
+fn lab() -> Lab {
+    Lab::with_daemon(options()).unwrap()
+}
+
+fn options() -> LabOptions {
+    LabOptions { profile: Profile::Release, ..LabOptions::default() }
+}
+
+#[test]
+fn a_wrong_value_is_reported_with_what_is_accepted() {
+    let lab = lab();
+    for (name, value, accepted) in [
+        ("UNDERPASS_PROMOTE", "sometimes", "eager"),
+        ("UNDERPASS_LANES", "tunnel", "xdp"),
+        ("UNDERPASS_SPIN_USEC", "fast", "auto"),
+        ("UNDERPASS_RING", "7", "64"),
+        ("UNDERPASS_SOCKET", "relative/path", "absolute"),
+    ] {
+        let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Client, &[(name, value)]).unwrap();
+        talk.go_on(20).unwrap();
+        let said = talk.program(Side::Client).stderr();
+        let complaint = said.lines().find(|line| line.contains(name));
+        assert!(
+            complaint.is_some_and(|line| line.contains(value) && line.contains(accepted)),
+            "{name}={value}: {said}"
+        );
+        talk.end().unwrap();
+    }
+}
+
+#[test]
+fn without_daemon_and_privilege_it_is_the_kernel() {
+    let lab = Lab::with(options()).unwrap();
+    let both = Preload::Both;
+    let mut talk = Talk::start_by(&lab, &NOBODY, TRAFFIC, Kind::PingPong(64), both, &[EAGER]).unwrap();
+    talk.go_on(500).unwrap();
+    for side in both.sides() {
+        let socket = talk.connection(&lab, side).unwrap();
+        assert_eq!((socket.tier.as_str(), socket.reason.as_str()), ("kernel", "no-daemon"), "{side:?}");
+    }
+    talk.end().unwrap();
+}
+
+#[test]
+fn somebody_not_admitted_stays_in_the_kernel() {
+    let lab = lab();
+    let mut talk = Talk::start_by(&lab, &NOBODY, TRAFFIC, Kind::PingPong(64), Preload::Client, &[EAGER]).unwrap();
+    talk.go_on(500).unwrap();
+    let socket = talk.connection(&lab, Side::Client).unwrap();
+    assert_eq!((socket.tier.as_str(), socket.reason.as_str()), ("kernel", "access-denied"));
+    talk.end().unwrap();
+}
+
+/// Processes that name this lab's socket in their arguments: its daemons.
+fn daemons(lab: &Lab) -> Vec<u32> {
+    let socket = lab.dir().join("control.sock").display().to_string();
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
+    let is_ours = |pid: &u32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = words.split(|&byte| byte == 0).collect();
+        words.contains(&&b"daemon"[..]) && words.contains(&socket.as_bytes())
+    };
+    pids.filter(is_ours).collect()
+}
+
+#[test]
+fn a_privileged_program_starts_a_daemon_that_ends_with_its_last_client() {
+    let lab = Lab::with(options()).unwrap();
+    assert!(daemons(&lab).is_empty());
+    let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Both, &[EAGER]).unwrap();
+    for side in [Side::Server, Side::Client] {
+        talk.await_lane(&lab, side).unwrap();
+    }
+    assert_eq!(daemons(&lab).len(), 1, "{:?}", daemons(&lab));
+    talk.go_on(500).unwrap();
+    talk.end().unwrap();
+    wait_for("the daemon to end", LIMIT, || daemons(&lab).is_empty()).unwrap();
+}
+
+#[test]
+fn an_interface_without_a_free_queue_says_so() {
+    let lab = lab();
+    let mut first = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[EAGER]).unwrap();
+    first.await_lane(&lab, Side::Server).unwrap();
+    let mut second = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[EAGER]).unwrap();
+    let reason = |socket: &underpass_lab::SocketView| socket.reason == "no-free-queue" && socket.tier == "kernel";
+    second.await_connection(&lab, Side::Server, "the reason no-free-queue", reason).unwrap();
+    second.go_on(200).unwrap();
+    second.end().unwrap();
+    first.go_on(200).unwrap();
+    assert_eq!(first.connection(&lab, Side::Server).unwrap().tier, "xdp");
+    first.end().unwrap();
+}
+
+#[test]
+fn a_queue_that_becomes_free_is_used() {
+    let lab = lab();
+    let mut first = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[EAGER]).unwrap();
+    first.await_lane(&lab, Side::Server).unwrap();
+    let mut second = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[EAGER]).unwrap();
+    second.go_on(200).unwrap();
+    drop(first);
+    second.await_lane(&lab, Side::Server).unwrap();
+    second.go_on(200).unwrap();
+    second.end().unwrap();
+}
+
+#[test]
+fn a_link_that_goes_down_and_comes_back_costs_nothing_but_time() {
+    let lab = lab();
+    let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[EAGER]).unwrap();
+    talk.await_lane(&lab, Side::Server).unwrap();
+    let client = lab.host(Side::Client);
+    client.namespace.ip(&["link", "set", &client.interface, "down"]).unwrap();
+    let left = |socket: &underpass_lab::SocketView| socket.tier == "kernel";
+    talk.await_connection(&lab, Side::Server, "the kernel's tier", left).unwrap();
+    client.namespace.ip(&["link", "set", &client.interface, "up"]).unwrap();
+    talk.go_on(200).unwrap();
+    talk.await_lane(&lab, Side::Server).unwrap();
+    talk.go_on(200).unwrap();
+    talk.end().unwrap();
+}
+
+#[test]
+fn translated_flows_stay_in_the_kernel() {
+    let lab = lab();
+    let host = lab.host(Side::Server);
+    let rules = format!(
+        "table ip underpass_lab {{ chain pre {{ type nat hook prerouting priority -100; \
+         ip daddr {} tcp dport 1 redirect to :2; }} chain in {{ type filter hook input priority 0; ct state new accept; }} }}",
+        host.v4
+    );
+    host.namespace.run("nft", &[&rules]).unwrap();
+    // Connection tracking is on; a flow that is not translated is carried, and survives a demotion under a stateful firewall.
+    let strict = "add rule ip underpass_lab in ct state invalid drop";
+    host.namespace.run("nft", &[strict]).unwrap();
+    let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[EAGER]).unwrap();
+    talk.await_lane(&lab, Side::Server).unwrap();
+    talk.go_on(3000).unwrap();
+    let pid = talk.program(Side::Server).pid().to_string();
+    for _ in 0..5 {
+        lab.underpass(&["demote", "-p", &pid, "--all"]).unwrap();
+        talk.go_on(500).unwrap();
+        talk.await_lane(&lab, Side::Server).unwrap();
+    }
+    talk.end().unwrap();
+}
