@@ -134,27 +134,39 @@ fn a_link_that_goes_down_and_comes_back_costs_nothing_but_time() {
     talk.end().unwrap();
 }
 
+/// Loads a table into the server's packet filter.
+fn filter(lab: &Lab, chains: &[&str]) {
+    let rules = format!("table ip underpass_lab {{\n{}\n}}\n", chains.join("\n"));
+    let path = lab.dir().join("rules");
+    std::fs::write(&path, rules).unwrap();
+    lab.host(Side::Server).namespace.run("nft", &["-f", &path.display().to_string()]).unwrap();
+}
+
 #[test]
-fn translated_flows_stay_in_the_kernel() {
+fn a_stateful_firewall_lets_a_connection_on_after_its_demotion() {
     let lab = lab();
-    let host = lab.host(Side::Server);
-    let rules = format!(
-        "table ip underpass_lab {{ chain pre {{ type nat hook prerouting priority -100; \
-         ip daddr {} tcp dport 1 redirect to :2; }} chain in {{ type filter hook input priority 0; ct state new accept; }} }}",
-        host.v4
-    );
-    host.namespace.run("nft", &[&rules]).unwrap();
-    // Connection tracking is on; a flow that is not translated is carried, and survives a demotion under a stateful firewall.
-    let strict = "add rule ip underpass_lab in ct state invalid drop";
-    host.namespace.run("nft", &[strict]).unwrap();
+    filter(&lab, &["chain in {\ntype filter hook input priority 0\nct state invalid drop\nct state new accept\n}"]);
     let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[EAGER]).unwrap();
-    talk.await_lane(&lab, Side::Server).unwrap();
-    talk.go_on(3000).unwrap();
     let pid = talk.program(Side::Server).pid().to_string();
     for _ in 0..5 {
-        lab.underpass(&["demote", "-p", &pid, "--all"]).unwrap();
-        talk.go_on(500).unwrap();
         talk.await_lane(&lab, Side::Server).unwrap();
+        talk.go_on(2000).unwrap();
+        lab.underpass(&["demote", "-p", &pid, "--all"]).unwrap();
+        talk.go_on(200).unwrap();
     }
+    talk.end().unwrap();
+}
+
+#[test]
+fn a_translated_flow_stays_in_the_kernel() {
+    let lab = lab();
+    let client = lab.host(Side::Client).v4;
+    let rule = format!("ip saddr {client} tcp dport != 0 snat to {client}:50000-50100");
+    let chain = format!("chain in {{\ntype nat hook input priority 100\n{rule}\n}}");
+    filter(&lab, &[&chain]);
+    let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[EAGER]).unwrap();
+    let reason = |socket: &underpass_lab::SocketView| socket.reason == "nat" && socket.tier == "kernel";
+    talk.await_connection(&lab, Side::Server, "the reason nat", reason).unwrap();
+    talk.go_on(500).unwrap();
     talk.end().unwrap();
 }
