@@ -157,22 +157,26 @@ impl Stack {
         }
     }
 
-    /// The earliest timer of any connection.
+    /// The earliest timer of any connection; at once if a connection has more to send.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if !self.touched.is_empty() {
+            return Some(Instant(1));
+        }
         self.timers.peek().map(|&Reverse((deadline, _))| deadline)
     }
 
-    /// Sends what the touched connections have to say.
+    /// Sends what the touched connections have to say. What finds no frame, or is more than its share, waits for the next pass.
     pub fn send_touched(&mut self, now: Instant) {
-        let mut index = 0;
-        while index < self.touched.len() {
-            let slot = self.touched[index];
-            index += 1;
+        let mut batch = std::mem::take(&mut self.touched);
+        for slot in batch.drain(..) {
             self.slots[slot as usize].touched = false;
             self.transmit(slot, now);
             self.schedule(slot);
         }
-        self.touched.drain(..index.min(self.touched.len()));
+        if self.touched.is_empty() {
+            // Keeps its memory.
+            self.touched = batch;
+        }
         self.kick_all();
     }
 
