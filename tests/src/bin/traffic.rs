@@ -6,6 +6,7 @@
 //! traffic answer ADDRESS                  serve one duplex connection
 //! traffic duplex ADDRESS:PORT FILE        both directions at full speed, until told to stop
 //! traffic flood ADDRESS:PORT FILE         write for ever; the file tells how many bytes write(2) has taken
+//! traffic scribble ADDRESS:PORT           ping-pong for a while, then write garbage over every mapped stack of its own
 //! traffic drain ADDRESS                   serve one flood: count and check its bytes, and say how it ended
 //! ```
 //!
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ["duplex", to, file] => duplex(to, file),
         ["flood", to, file] => flood(to, file),
         ["drain", address] => drain(address),
+        ["scribble", to] => scribble(to),
         _ => Err(io::Error::new(ErrorKind::InvalidInput, "see the source for the arguments")),
     };
     match outcome {
@@ -146,6 +148,44 @@ fn drain(address: &str) -> io::Result<String> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// What a program with a wild pointer does to the memory that it shares with the daemon.
+fn scribble(to: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(std::time::Duration::from_millis(100)))?;
+    let mut buffer = [7; 64];
+    for _ in 0..200 {
+        stream.write_all(&buffer)?;
+        stream.read_exact(&mut buffer)?;
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let memory = File::options().write(true).open("/proc/self/mem")?;
+    let mut areas = 0;
+    for line in maps.lines().filter(|line| line.contains("underpass-arena") && line.contains("rw")) {
+        let bounds = line.split_whitespace().next().and_then(|range| range.split_once('-'));
+        let Some((Ok(start), Ok(end))) = bounds.map(|(a, b)| (u64::from_str_radix(a, 16), u64::from_str_radix(b, 16)))
+        else {
+            continue;
+        };
+        areas += 1;
+        let mut garbage = vec![0; 64 << 10];
+        // Header, counters, board and the first records; then the rings.
+        for (number, at) in (start..end).step_by(garbage.len()).take(200).enumerate() {
+            Pattern::new(number as u64).fill(0, &mut garbage);
+            let len = garbage.len().min((end - at) as usize);
+            memory.write_all_at(&garbage[..len], at)?;
+        }
+    }
+    println!("scribbled over: {areas}");
+    // It goes on as if nothing had happened; what becomes of itself does not matter.
+    for _ in 0..20 {
+        if stream.write(&buffer).is_err() || stream.read(&mut buffer).is_err() {
+            break;
+        }
+    }
+    Ok(String::new())
 }
 
 /// Sends the pattern in pieces of all sizes until `over`, which is told the bytes sent; then closes this direction.
