@@ -93,6 +93,9 @@ pub fn main(args: &Args) -> Result<(), Failure> {
             chosen.push((slot, generation));
         }
     }
+    // Duplicates of a descriptor are one connection.
+    chosen.sort_unstable();
+    chosen.dedup();
     if chosen.is_empty() {
         return emit("no connection on a lane matches\n");
     }
