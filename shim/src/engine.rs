@@ -194,6 +194,18 @@ impl Engine {
         }
     }
 
+    /// Lets go of the queues that an earlier daemon gave us for an interface: the one of now does not know them.
+    pub fn drop_port(&mut self, netns: u64, ifindex: u32) {
+        let Some(number) = self.stack.port_of(netns, ifindex).filter(|_| self.stack.live() == 0) else { return };
+        let found = self.stack.ports().find(|(n, _)| *n == number);
+        let fds: Vec<RawFd> = found
+            .map(|(_, port)| port.umem_fd().into_iter().chain(port.queue_fds()).map(|fd| fd.as_raw_fd()).collect())
+            .unwrap_or_default();
+        fds.into_iter().for_each(fd::clear);
+        self.stack.detach(number);
+        self.note_xsk_fds();
+    }
+
     /// Adds the shim's own counts to the arena's.
     pub fn publish_counts(&mut self) {
         let stats = self.stack.stats();

@@ -191,6 +191,10 @@ fn attach(need: &NeedPort, socket_fd: RawFd) -> Result<(), Reason> {
         return Err(Reason::InterfaceExcluded);
     }
     let frame_size = [2048u32, 4096].into_iter().find(|size| need.mtu + FRAME_OVERHEAD <= *size).ok_or(Reason::Mtu)?;
+    let netns = u64::from(need.netns_high) << 32 | u64::from(need.netns_low);
+    if let Some(mut engine) = engine::get() {
+        engine.drop_port(netns, need.ifindex);
+    }
     let (ring, frame_count) = (options::get().ring, options::get().frames);
     let port = engine::get().and_then(|e| e.stack.free_port()).ok_or(Reason::StackFull)?;
     let umem = Region::create(c"underpass-umem", frame_size as usize * frame_count as usize)
@@ -209,7 +213,7 @@ fn attach(need: &NeedPort, socket_fd: RawFd) -> Result<(), Reason> {
         frame_count,
         rings: RingSizes { fill: ring, completion: ring, rx: ring, tx: ring },
         xsk_base: attached.xsk_base,
-        netns: u64::from(need.netns_high) << 32 | u64::from(need.netns_low),
+        netns,
     };
     let entry = PortEntry {
         ifindex: need.ifindex,

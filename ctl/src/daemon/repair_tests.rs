@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
+use underpass_stack::control::Restore;
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::tcp::image::flag;
 
-use super::repair::{Dump, dump, in_repair, open, remember, silence, thaw};
+use super::repair::{Dump, DumpError, dump, in_repair, open, remember, silence, thaw};
 use super::restore::{hollow, restore};
 use super::sockopt::{get_int, set_int};
 
@@ -26,13 +27,24 @@ fn flow_of(stream: &TcpStream) -> FlowKey {
     FlowKey::tcp(stream.local_addr().unwrap(), stream.peer_addr().unwrap())
 }
 
+/// A dump of a connection whose last segments may still be on their way through the kernel.
+fn settled_dump(fd: BorrowedFd<'_>, flow: FlowKey, saved: &Restore) -> Dump {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        match dump(fd, flow, saved) {
+            Err(DumpError::Moving) if Instant::now() < until => {}
+            other => return other.unwrap(),
+        }
+    }
+}
+
 /// Takes the connection out of the kernel and puts it back, as promotion and demotion do.
 fn cycle(stream: &TcpStream, change: impl FnOnce(&mut Dump)) {
     let fd = stream.as_fd();
     let saved = remember(fd).unwrap();
     open(fd).unwrap();
     silence(fd).unwrap();
-    let mut dumped = dump(fd, flow_of(stream), &saved).unwrap();
+    let mut dumped = settled_dump(fd, flow_of(stream), &saved);
     hollow(fd, &dumped.image).unwrap();
     assert!(in_repair(fd).unwrap());
     change(&mut dumped);

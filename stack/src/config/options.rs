@@ -3,7 +3,10 @@
 use std::ffi::OsStr;
 
 use super::{Config, value};
-use crate::arena::{MAX_RING, MIN_RING};
+use crate::arena::MIN_RING;
+
+/// Largest ring to ask for, bytes; what the kernel had promised a peer may need a larger one.
+const LARGEST: u32 = 8 << 20;
 
 /// One option of the library, an environment variable.
 #[derive(Debug)]
@@ -139,7 +142,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         default_text: "",
         accepts: "65536..8388608, rounded up to a power of two",
         text: "Receive buffer of a connection on a lane, in bytes.",
-        set: |c, v| value::sized(v, MIN_RING, MAX_RING).map(|n| c.rcvbuf = n),
+        set: |c, v| value::sized(v, MIN_RING, LARGEST).map(|n| c.rcvbuf = n),
     },
     OptionSpec {
         name: "UNDERPASS_SNDBUF",
@@ -148,6 +151,6 @@ pub static OPTIONS: &[OptionSpec] = &[
         default_text: "",
         accepts: "65536..8388608, rounded up to a power of two",
         text: "Send buffer of a connection on a lane, in bytes.",
-        set: |c, v| value::sized(v, MIN_RING, MAX_RING).map(|n| c.sndbuf = n),
+        set: |c, v| value::sized(v, MIN_RING, LARGEST).map(|n| c.sndbuf = n),
     },
 ];

@@ -127,6 +127,15 @@ impl Stack {
         Ok(())
     }
 
+    /// Lets go of an attachment that carries no connection: its queues are free again when the sockets are closed.
+    pub fn detach(&mut self, number: u32) {
+        if self.live == 0
+            && let Some(place) = self.ports.get_mut(number as usize)
+        {
+            *place = None;
+        }
+    }
+
     /// Gives an injected leftover's frame back to its queue.
     pub fn recycle(&mut self, leftover: Leftover) {
         let Some(Some(port)) = self.ports.get_mut(leftover.port as usize) else { return };
