@@ -151,7 +151,11 @@ fn shuttle(kind: Kind, preload: Preload, count: u64) {
             demote(&lab, &mut talk, side);
             talk.go_on(more).unwrap_or_else(|error| panic!("cycle {cycles}, {side:?} demoted: {error}"));
             cycles += 1;
-            await_connection(&lab, &mut talk, side, "lane xdp again", |socket| socket.tier == "xdp");
+            // The board may show the lane for a moment after a demotion: promotions are counted.
+            let again = 1 + cycles.div_ceil(preload.sides().len() as u64);
+            await_connection(&lab, &mut talk, side, "lane xdp again", |socket| {
+                socket.tier == "xdp" && socket.promoted >= again
+            });
         }
     }
     let after = timeouts(&lab, &mut talk, preload).unwrap();
