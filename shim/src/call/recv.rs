@@ -82,6 +82,7 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
     let blocking = flags & libc::MSG_DONTWAIT == 0 && !socket.nonblocking.load(Relaxed);
     let timeout = socket.recv_timeout.load(Relaxed);
     let deadline = (timeout != 0).then(|| sys::now().after(timeout));
+    let (mut flags, mut ended) = (flags, None);
     loop {
         let step = match socket.place() {
             Where::Changing => {
@@ -107,11 +108,16 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
         if disturbed && into.done == 0 {
             return interrupted(timeout != 0);
         }
-        match await_bytes(socket, fd, wanted(socket, into, flags) - counted(into, flags), deadline) {
-            Ok(()) => {}
-            Err(_) if into.done > 0 => return Act::Done(Ok(into.done)),
-            Err(Ended::Timeout) => return Act::Done(Err(Errno(libc::EAGAIN))),
-            Err(Ended::Signal) => return interrupted(timeout != 0),
+        match ended {
+            Some(_) if into.done > 0 => return Act::Done(Ok(into.done)),
+            Some(Ended::Timeout) => return Act::Done(Err(Errno(libc::EAGAIN))),
+            Some(Ended::Signal) => return interrupted(timeout != 0),
+            None => {}
+        }
+        ended = await_bytes(socket, fd, wanted(socket, into, flags) - counted(into, flags), deadline).err();
+        if ended.is_some() {
+            // What has come is less than was wanted, and still it counts.
+            flags &= !libc::MSG_WAITALL;
         }
     }
 }
