@@ -46,6 +46,8 @@ impl Artifacts {
     /// Has `command` run with the library preloaded and the daemon at `socket`.
     pub fn preload(&self, command: &mut Command, socket: &Path) {
         command.env("LD_PRELOAD", &self.library).env("UNDERPASS_SOCKET", socket);
+        // Meant for the tests; the library would say that it does not know them.
+        command.env_remove("UNDERPASS_TEST_CASE").env_remove("UNDERPASS_TEST_CYCLES");
     }
 
     fn in_dir(dir: &Path) -> Self {

@@ -1,5 +1,7 @@
 //! Programs and daemons that die at the worst moment: nothing is lost, and what goes on goes on.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,6 +13,19 @@ const EAGER: (&str, &str) = ("UNDERPASS_PROMOTE", "eager");
 
 fn lab() -> Lab {
     Lab::with_daemon(LabOptions { profile: Profile::Release, ..LabOptions::default() }).unwrap()
+}
+
+/// A conversation of programs without privilege, whom the daemon admits: privileged ones would start a daemon by themselves as
+/// soon as theirs is gone.
+fn unprivileged(lab: &Lab) -> Talk {
+    admit_everybody(lab);
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    Talk::start_by(lab, &nobody, TRAFFIC, Kind::PingPong(64), Preload::Both, &[EAGER]).unwrap()
+}
+
+fn admit_everybody(lab: &Lab) {
+    let socket = lab.dir().join("control.sock");
+    std::fs::set_permissions(socket, Permissions::from_mode(0o666)).unwrap();
 }
 
 /// Kills a program in the midst of its writes. How many bytes its peer got, how many writes had returned, how it ended.
@@ -71,7 +86,7 @@ fn a_killed_readers_peer_is_told() {
 #[test]
 fn lanes_survive_a_killed_daemon_and_come_to_the_next() {
     let mut lab = lab();
-    let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Both, &[EAGER]).unwrap();
+    let mut talk = unprivileged(&lab);
     let sides = [Side::Server, Side::Client];
     sides.iter().for_each(|&side| talk.await_lane(&lab, side).unwrap());
     lab.daemon().unwrap().process().kill();
@@ -80,6 +95,7 @@ fn lanes_survive_a_killed_daemon_and_come_to_the_next() {
         assert_eq!(talk.connection(&lab, side).unwrap().tier, "xdp", "{side:?}");
     }
     lab.start_daemon().unwrap();
+    admit_everybody(&lab);
     talk.go_on(200).unwrap();
     for side in sides {
         let pid = talk.program(side).pid().to_string();
@@ -99,7 +115,7 @@ fn lanes_survive_a_killed_daemon_and_come_to_the_next() {
 #[test]
 fn a_program_that_dies_while_no_daemon_runs_harms_nobody() {
     let mut lab = lab();
-    let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Both, &[EAGER]).unwrap();
+    let mut talk = unprivileged(&lab);
     talk.await_lane(&lab, Side::Server).unwrap();
     lab.daemon().unwrap().process().kill();
     talk.go_on(100).unwrap();
@@ -123,7 +139,7 @@ fn xdp_programs(lab: &Lab) -> String {
 #[ignore = "known bug: the program's promotion by the next daemon is refused with no-free-queue; runs again when that is mended"]
 fn a_daemon_that_is_stopped_leaves_everything_to_the_kernel() {
     let mut lab = lab();
-    let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Both, &[EAGER]).unwrap();
+    let mut talk = unprivileged(&lab);
     let sides = [Side::Server, Side::Client];
     sides.iter().for_each(|&side| talk.await_lane(&lab, side).unwrap());
     assert!(xdp_programs(&lab).lines().count() == 2, "{}", xdp_programs(&lab));
@@ -137,6 +153,7 @@ fn a_daemon_that_is_stopped_leaves_everything_to_the_kernel() {
     assert_eq!(xdp_programs(&lab), "");
     talk.go_on(500).unwrap();
     lab.start_daemon().unwrap();
+    admit_everybody(&lab);
     sides.iter().for_each(|&side| talk.await_lane(&lab, side).unwrap());
     talk.go_on(500).unwrap();
     talk.end().unwrap();
