@@ -50,9 +50,11 @@ impl Daemon {
             return Err(Reason::Mtu.into());
         }
         let wanted = rx_channels(in_namespace.as_fd(), &link.name).unwrap_or(link.rx_queues).min(MAX_FDS as u32);
-        namespace.interface(&link, home)?;
-        // The kernel lets go of a closed socket's queue a little later than of the socket.
-        let patience = closed_at.filter(|at| at.elapsed() < RELEASE).map_or(Duration::ZERO, |_| RELEASE);
+        // The kernel lets go of a closed socket's queue a little later than of the socket. Who may have closed one just now: a session of
+        // ours, or a client that lets go of what an earlier daemon gave it.
+        let free = namespace.interface(&link, home)?.users == 0;
+        let closed = closed_at.is_some_and(|at| at.elapsed() < RELEASE);
+        let patience = if free || closed { RELEASE } else { Duration::ZERO };
         let opened = open_patiently(&namespace.enter(home)?, patience, || open_queues(ask, wanted, &umem, rings));
         let interface = namespace.interface(&link, home)?;
         let entered = opened.and_then(|(queues, zero_copy)| {
