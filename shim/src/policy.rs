@@ -7,7 +7,7 @@ use underpass_stack::config::Promote;
 use underpass_stack::lane::Reason;
 
 use crate::fd::Ref;
-use crate::socket::Socket;
+use crate::socket::{Socket, Where};
 use crate::{options, sys, tier};
 
 /// What `auto` waits for: so many small receives, as a conversation makes them.
@@ -37,7 +37,7 @@ pub enum Seen {
 /// Takes note of a data call on a socket in the kernel tier and promotes it when it is time. Returns whether a signal
 /// handler ran during the promotion.
 pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) -> bool {
-    if !may_promote(socket) {
+    if socket.place() != Where::Kernel || !may_promote(socket) {
         return false;
     }
     let score = match seen {
@@ -78,7 +78,7 @@ pub fn carried(socket: &Ref<Socket>, n: usize) {
 
 /// Can it come to a promotion in this process at all?
 pub fn may_promote(socket: &Socket) -> bool {
-    options::promotes() && socket.retry_at.load(Relaxed) != u64::MAX
+    socket.retry_at.load(Relaxed) != u64::MAX && options::promotes()
 }
 
 /// After a promotion.
