@@ -118,8 +118,11 @@ pub fn has_work() -> bool {
 impl Engine {
     /// One run over rings and timers, and the news told to whom it concerns. Returns the frames received.
     pub fn pass(&mut self, now: Instant) -> usize {
-        let frames = self.stack.pass(now);
         PASSES.store(PASSES.load(Relaxed) + 1, Relaxed);
+        if !self.stack.has_news(now) {
+            return 0;
+        }
+        let frames = self.stack.pass(now);
         self.tell();
         frames
     }
@@ -156,6 +159,13 @@ impl Engine {
     pub fn flush(&mut self, now: Instant) {
         self.stack.send_touched(now);
         self.tell();
+    }
+
+    /// Sends what a call may have caused, which is nothing most of the time.
+    pub fn flush_if_needed(&mut self) {
+        if self.stack.has_touched() {
+            self.flush(sys::now());
+        }
     }
 
     /// Enters the owner of a slot.

@@ -44,7 +44,7 @@ impl Member {
 /// The set's members and the queue of those that may be ready.
 #[derive(Default)]
 pub struct Members {
-    by_fd: HashMap<RawFd, Member>,
+    by_fd: HashMap<RawFd, Member, foldhash::fast::RandomState>,
     ready: VecDeque<RawFd>,
 }
 

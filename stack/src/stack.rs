@@ -100,6 +100,8 @@ pub struct Stack {
     touched: Vec<u32>,
     with_events: Vec<u32>,
     leftovers: Vec<Leftover>,
+    /// Frames lie in TX rings that the kernel has not been told of.
+    unkicked: bool,
     live: usize,
 }
 
@@ -120,6 +122,7 @@ impl Stack {
             touched: Vec::new(),
             with_events: Vec::new(),
             leftovers: Vec::new(),
+            unkicked: false,
             live: 0,
         })
     }
@@ -180,6 +183,11 @@ impl Stack {
     /// Are there events to take?
     pub fn has_events(&self) -> bool {
         !self.with_events.is_empty()
+    }
+
+    /// Has a connection something to say that was not sent yet?
+    pub fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
     }
 
     /// The frames that the kernel should have. Give each back with [`Stack::recycle`] when it has been injected.

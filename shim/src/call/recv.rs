@@ -183,10 +183,8 @@ fn from_lane(socket: &Ref<Socket>, slot: u32, into: &mut Scatter<'_, '_>, flags:
     if socket.slot() != Some(slot) {
         return Step::Moved;
     }
-    let now = sys::now();
-    let readable = engine.stack.connection(slot).map_or(0, |c| c.tcb.readable());
-    if readable < into.left().max(1) {
-        engine.pass(now);
+    if engine.stack.connection(slot).map_or(0, |c| c.tcb.readable()) < want {
+        engine.pass(sys::now());
     }
     let Some(connection) = engine.stack.connection(slot) else { return Step::Moved };
     if connection.tcb.is_reset() {
@@ -213,7 +211,7 @@ fn from_lane(socket: &Ref<Socket>, slot: u32, into: &mut Scatter<'_, '_>, flags:
     } else {
         take(&mut engine, slot, into);
     }
-    engine.flush(now);
+    engine.flush_if_needed();
     if into.done >= want || ended { Step::Over } else { Step::Dry }
 }
 

@@ -10,6 +10,7 @@ use crate::mem::ring;
 use crate::stats::Counter;
 use crate::tcp::{Connection, Instant, Outcome};
 use crate::xsk::Desc;
+use crate::xsk::queue::Queue;
 
 /// Frames taken from one queue in one pass at most.
 const RX_BATCH: usize = 256;
@@ -19,8 +20,20 @@ const TX_BATCH: usize = 256;
 const KICKS: usize = 64;
 
 impl Stack {
-    /// One run over RX rings, timers and TX rings. Returns how many frames came in.
+    /// Would a pass have anything to do? Cheap, for those who look again and again.
+    pub fn has_news(&self, now: Instant) -> bool {
+        let due = |&Reverse((deadline, _)): &Reverse<(Instant, u32)>| deadline <= now;
+        self.unkicked
+            || !self.touched.is_empty()
+            || self.timers.peek().is_some_and(due)
+            || self.ports[..self.port_limit].iter().flatten().any(|port| port.queues.iter().any(Queue::rx_waits))
+    }
+
+    /// One run over RX rings, timers and TX rings, if they have anything. Returns how many frames came in.
     pub fn pass(&mut self, now: Instant) -> usize {
+        if !self.has_news(now) {
+            return 0;
+        }
         self.stats().add(Counter::Passes, 1);
         let received = self.receive(now);
         self.run_timers(now);
@@ -193,6 +206,7 @@ impl Stack {
             }
         }
         self.ports[number] = Some(port);
+        self.unkicked |= sent.frames > 0;
         let stats = self.stats();
         if sent.frames > 0 {
             stats.add(Counter::TxFrames, sent.frames);
@@ -253,6 +267,9 @@ impl Stack {
 
     /// Starts the transmission of everything that lies in TX rings.
     fn kick_all(&mut self) {
+        if !std::mem::take(&mut self.unkicked) {
+            return;
+        }
         let (mut kicks, mut failed) = (0, 0);
         for port in self.ports[..self.port_limit].iter_mut().flatten() {
             for queue in 0..port.queues.len() {
@@ -262,6 +279,7 @@ impl Stack {
                 let (k, f) = port.kick(queue);
                 kicks += k;
                 failed += f;
+                self.unkicked |= port.unsent[queue];
             }
         }
         if kicks > 0 {

@@ -22,17 +22,25 @@ impl Stack {
             Some(offset) => return Some(connection.peek(offset, out)),
             None => connection.recv(out),
         };
-        self.tally(slot, copied, 0);
-        self.touch(slot);
+        let owes_ack = connection.tcb.owes_ack();
+        self.after_taking(slot, copied, owes_ack);
         Some(copied)
     }
 
     /// Consumes bytes without copying (MSG_TRUNC, tcp(7)).
     pub fn discard(&mut self, slot: u32, len: usize) -> Option<usize> {
-        let discarded = self.connection(slot)?.discard(len);
-        self.tally(slot, discarded, 0);
-        self.touch(slot);
+        let mut connection = self.connection(slot)?;
+        let discarded = connection.discard(len);
+        let owes_ack = connection.tcb.owes_ack();
+        self.after_taking(slot, discarded, owes_ack);
         Some(discarded)
+    }
+
+    fn after_taking(&mut self, slot: u32, taken: usize, owes_ack: bool) {
+        self.tally(slot, taken, 0);
+        if owes_ack {
+            self.touch(slot);
+        }
     }
 
     /// Counts what the program took and gave, for `underpass ss`.

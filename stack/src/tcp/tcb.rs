@@ -255,6 +255,11 @@ impl Tcb {
         self.rcv_end().ahead_of(self.rcv_read) as usize
     }
 
+    /// Is an acknowledgement due at once, for instance because the window has opened?
+    pub fn owes_ack(&self) -> bool {
+        self.has(bit::ACK_NOW)
+    }
+
     /// Bytes queued that were never sent.
     pub fn unsent(&self) -> usize {
         self.snd_end.ahead_of(self.snd_nxt) as usize

@@ -72,6 +72,12 @@ impl Queue {
         self.rx.cursor.available(self.rx.ring.producer())
     }
 
+    /// Does a received packet wait? One load: for those who look again and again.
+    #[inline]
+    pub fn rx_waits(&self) -> bool {
+        self.rx.cursor.is_behind(self.rx.ring.producer())
+    }
+
     /// Gives the entries popped so far back to the kernel.
     #[inline]
     pub fn rx_release(&mut self) {

@@ -97,6 +97,12 @@ impl ConsumerCursor {
         self.available_cached()
     }
 
+    /// Has the producer gone further than we have read?
+    #[inline]
+    pub fn is_behind(&self, producer: &AtomicU32) -> bool {
+        producer.load(Ordering::Acquire) != self.next
+    }
+
     /// A producer that claims more than a ring full has lost count: nothing of it can be trusted.
     #[inline]
     fn available_cached(&self) -> u32 {
