@@ -3,8 +3,8 @@
 //! Machines drift (neighbours, temperature, frequency), so the modes of a section are not measured one after the other but in
 //! rounds, each mode once a round; the table shows the median of the rounds.
 
+mod octets;
 mod sections;
-mod segments;
 mod stand;
 mod table;
 mod turns;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use underpass_lab::{Artifacts, CommandExt, Host, Lab, LabError, LabOptions, Process, Profile, Side};
 
-use crate::segments::received_by_kernel;
+use crate::octets::carried_by_kernel;
 
 /// Longest that a program of ours may overrun its own time.
 const GRACE: Duration = Duration::from_secs(10);
@@ -28,17 +28,28 @@ pub struct Carriers {
     pub server: Carrier,
     /// The client's.
     pub client: Carrier,
+    /// Promotion at the first data call, also of what the policy would leave in the kernel.
+    pub eager: bool,
 }
 
 impl Carriers {
     /// Nothing preloaded.
-    pub const KERNEL: Self = Self { server: Carrier::Kernel, client: Carrier::Kernel };
+    pub const KERNEL: Self = Self::new(Carrier::Kernel, Carrier::Kernel);
     /// The server preloaded.
-    pub const SERVER: Self = Self { server: Carrier::Underpass, client: Carrier::Kernel };
+    pub const SERVER: Self = Self::new(Carrier::Underpass, Carrier::Kernel);
     /// The client preloaded.
-    pub const CLIENT: Self = Self { server: Carrier::Kernel, client: Carrier::Underpass };
+    pub const CLIENT: Self = Self::new(Carrier::Kernel, Carrier::Underpass);
     /// Both preloaded.
-    pub const BOTH: Self = Self { server: Carrier::Underpass, client: Carrier::Underpass };
+    pub const BOTH: Self = Self::new(Carrier::Underpass, Carrier::Underpass);
+
+    const fn new(server: Carrier, client: Carrier) -> Self {
+        Self { server, client, eager: false }
+    }
+
+    /// The same with [`Self::eager`].
+    pub const fn eagerly(self) -> Self {
+        Self { eager: true, ..self }
+    }
 
     fn of(self, side: Side) -> Carrier {
         match side {
@@ -146,6 +157,9 @@ impl Stand {
             Carrier::Kernel => lab.command(side, program)?,
             Carrier::Underpass => lab.preloaded(side, program)?,
         };
+        if carriers.eager && carriers.of(side) == Carrier::Underpass {
+            command.env("UNDERPASS_PROMOTE", "eager");
+        }
         command.pin(cpu_of(side));
         Ok(command)
     }
@@ -167,14 +181,14 @@ impl Stand {
         serde_json::from_str(text.trim()).map_err(|error| LabError::new(format!("client printed '{text}': {error}")))
     }
 
-    /// Runs `work` and says how many segments the kernel received meanwhile on each preloaded side; the largest of them.
+    /// Runs `work` and says how many bytes the kernel carried meanwhile on each preloaded side; the largest of them.
     pub fn watching_kernel<T>(
         &self,
         carriers: Carriers,
         work: impl FnOnce() -> Result<T, LabError>,
     ) -> Result<(T, Option<u64>), LabError> {
         let count = || -> Result<Vec<u64>, LabError> {
-            carriers.preloaded().map(|side| received_by_kernel(self.host(carriers, side)?)).collect()
+            carriers.preloaded().map(|side| carried_by_kernel(self.host(carriers, side)?)).collect()
         };
         let before = count()?;
         let result = work()?;

@@ -12,6 +12,8 @@ use crate::{options, sys, tier};
 
 /// What `auto` waits for: so many small receives, as a conversation makes them.
 const PROVEN: u32 = 4;
+/// A receive of more bytes than a message of a conversation has says nothing: so does the slow start of a bulk transfer look.
+const MESSAGE: usize = 4 << 10;
 /// A call that moves this many bytes is part of a bulk transfer, which the kernel's segmentation offload carries better.
 const BULK: usize = 16 << 10;
 /// Small sends that count as much as one small receive.
@@ -46,6 +48,7 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) -> bool {
             socket.score.store(0, Relaxed);
             0
         }
+        Seen::Received(n) if n > MESSAGE => socket.score.load(Relaxed),
         Seen::Received(_) => socket.score.fetch_add(SENDS, Relaxed) + SENDS,
         Seen::Sent(_) => socket.score.fetch_add(1, Relaxed) + 1,
     };

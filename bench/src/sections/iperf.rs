@@ -6,7 +6,7 @@ use serde_json::Value;
 use underpass_lab::{LabError, Side};
 
 use super::Section;
-use crate::segments::lane_share;
+use crate::octets::lane_share;
 use crate::stand::{Carriers, Stand};
 use crate::table::{About, Metric};
 use crate::turns::{Mode, Sample};
@@ -17,9 +17,6 @@ const METRICS: &[Metric] = &[
     Metric { name: "lane %", digits: 1 },
 ];
 
-/// Payload of a full segment with timestamps at MTU 1500.
-const MSS: f64 = 1448.0;
-
 /// The modes.
 pub fn section(stand: &Stand) -> Section<'_> {
     let carried = [
@@ -27,6 +24,7 @@ pub fn section(stand: &Stand) -> Section<'_> {
         ("underpass server", Carriers::SERVER),
         ("underpass client", Carriers::CLIENT),
         ("underpass both", Carriers::BOTH),
+        ("underpass both, eager", Carriers::BOTH.eagerly()),
     ];
     let modes = carried.into_iter().map(|(name, carriers)| Mode::new(name, move || run(stand, carriers))).collect();
     let about = About {
@@ -58,6 +56,6 @@ fn run(stand: &Stand, carriers: Carriers) -> Result<Sample, LabError> {
     let (Some(rate), Some(bytes)) = (rate, bytes) else {
         return Err(LabError::new(format!("iperf3 gave no result: {}", report["error"])));
     };
-    let lane = kernel.map(|segments| lane_share(segments, (bytes / MSS) as u64));
+    let lane = kernel.map(|octets| lane_share(octets, bytes as u64));
     Ok(vec![Some(rate / 1e9), end["sum_sent"]["retransmits"].as_f64(), lane])
 }

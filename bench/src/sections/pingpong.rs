@@ -6,7 +6,7 @@ use underpass_bench::PingPong;
 use underpass_lab::{CommandExt, LabError, Process, Side};
 
 use super::Section;
-use crate::segments::lane_share;
+use crate::octets::{lane_share, of_exchanges};
 use crate::stand::{Carriers, Stand, cpu_of};
 use crate::table::{About, Metric};
 use crate::turns::{Mode, Sample};
@@ -80,7 +80,7 @@ fn over_tcp(stand: &Stand, manner: Manner) -> Result<Sample, LabError> {
     let (figures, kernel) =
         stand.watching_kernel(manner.carriers, || stand.run::<PingPong>(lab, client, stand.seconds()))?;
     drop(server);
-    let lane = kernel.map(|segments| lane_share(segments, figures.count));
+    let lane = kernel.map(|octets| lane_share(octets, of_exchanges(figures.count)));
     Ok(sample(&figures, lane))
 }
 

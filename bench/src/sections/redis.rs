@@ -6,7 +6,7 @@ use std::time::Duration;
 use underpass_lab::{LabError, Process, Side, wait_for};
 
 use super::Section;
-use crate::segments::lane_share;
+use crate::octets::{lane_share, of_exchanges};
 use crate::stand::{Carriers, Stand};
 use crate::table::{About, Metric};
 use crate::turns::{Mode, Sample};
@@ -59,7 +59,7 @@ fn run(stand: &Stand, carriers: Carriers, clients: u32, requests: u64) -> Result
         figure(&text, column)
             .ok_or_else(|| LabError::new(format!("no {column} in what redis-benchmark printed: {text}")))
     };
-    let lane = kernel.map(|segments| lane_share(segments, requests));
+    let lane = kernel.map(|octets| lane_share(octets, of_exchanges(requests)));
     Ok(vec![Some(figure("rps")?), Some(figure("p50_latency_ms")?), Some(figure("p99_latency_ms")?), lane])
 }
 

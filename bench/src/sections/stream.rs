@@ -6,7 +6,7 @@ use underpass_bench::Stream;
 use underpass_lab::{CommandExt, LabError, Side};
 
 use super::Section;
-use crate::segments::lane_share;
+use crate::octets::lane_share;
 use crate::stand::{Carriers, Stand, cpu_of};
 use crate::table::{About, Metric};
 use crate::turns::{Mode, Sample};
@@ -17,9 +17,6 @@ const METRICS: &[Metric] = &[
     Metric { name: "lane %", digits: 1 },
 ];
 
-/// Payload of a full segment with timestamps at MTU 1500.
-const MSS: u64 = 1448;
-
 /// The modes.
 pub fn section(stand: &Stand) -> Section<'_> {
     let carried = [
@@ -29,6 +26,9 @@ pub fn section(stand: &Stand) -> Section<'_> {
         ("underpass client", Carriers::CLIENT, false),
         ("underpass both", Carriers::BOTH, false),
         ("underpass both, verified", Carriers::BOTH, true),
+        ("underpass server, eager", Carriers::SERVER.eagerly(), false),
+        ("underpass client, eager", Carriers::CLIENT.eagerly(), false),
+        ("underpass both, eager", Carriers::BOTH.eagerly(), false),
     ];
     let mut modes: Vec<Mode<'_>> = carried
         .into_iter()
@@ -59,7 +59,7 @@ fn over_tcp(stand: &Stand, carriers: Carriers, verify: bool) -> Result<Sample, L
     client.args(["stream", "--connect", &address, "--seconds", &stand.seconds().to_string()]).args(verify);
     let (figures, kernel) = stand.watching_kernel(carriers, || stand.run::<Stream>(lab, client, stand.seconds()))?;
     drop(server);
-    let lane = kernel.map(|segments| lane_share(segments, figures.bytes / MSS));
+    let lane = kernel.map(|octets| lane_share(octets, figures.bytes));
     Ok(vec![Some(figures.gbit_per_s), figures.retransmits.map(f64::from), lane])
 }
 

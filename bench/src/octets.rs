@@ -1,0 +1,55 @@
+//! Who really carried the load? The kernel's own IP counters tell: what a lane carries, they do not see.
+//!
+//! Octets, not segments: the kernel counts a super-packet of segmentation offload as one.
+
+use underpass_lab::{Host, LabError};
+
+/// Headers of a TCP segment with timestamps over IPv4, bytes.
+const HEADERS: u64 = 20 + 32;
+
+/// Bytes of IP packets that the kernel of this host has received and sent so far (`InOctets` and `OutOctets` of
+/// /proc/net/netstat, RFC 4293).
+pub fn carried_by_kernel(host: &Host) -> Result<u64, LabError> {
+    let text = host
+        .namespace
+        .inside(|| std::fs::read_to_string("/proc/thread-self/net/netstat"))?
+        .map_err(|error| LabError::new(format!("/proc/thread-self/net/netstat: {error}")))?;
+    both_ways(&text).ok_or_else(|| LabError::new("no IpExt InOctets and OutOctets in /proc/net/netstat"))
+}
+
+/// The bytes of so many messages there and back, each in a segment of its own, without what is in them.
+pub fn of_exchanges(count: u64) -> u64 {
+    2 * count * HEADERS
+}
+
+/// Per cent of `expected` bytes that did not pass through the kernel.
+pub fn lane_share(kernel: u64, expected: u64) -> f64 {
+    100.0 * (1.0 - (kernel as f64 / expected.max(1) as f64).min(1.0))
+}
+
+fn both_ways(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let value = |wanted: &str| -> Option<u64> {
+        let at = names.split_whitespace().position(|name| name == wanted)?;
+        values.split_whitespace().nth(at)?.parse().ok()
+    };
+    Some(value("InOctets")? + value("OutOctets")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counters_are_found_by_name() {
+        let text = "TcpExt: A B\nTcpExt: 1 2\nIpExt: X OutOctets InOctets\nIpExt: 1 77 99\n";
+        assert_eq!(both_ways(text), Some(176));
+        assert_eq!(both_ways("IpExt: OutOctets\nIpExt: 3\n"), None);
+    }
+
+    #[test]
+    fn the_share_stays_between_nothing_and_all() {
+        assert_eq!((lane_share(0, 1000), lane_share(250, 1000), lane_share(2000, 1000)), (100.0, 75.0, 0.0));
+    }
+}
