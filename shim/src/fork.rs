@@ -12,7 +12,7 @@ use underpass_stack::lane::Reason;
 use crate::fd::{self, Entry};
 use crate::guard::Guard;
 use crate::socket::{Socket, Where};
-use crate::{doorbell, engine, epoll_set, helper, holders, init, options, session, socket, sys, wait};
+use crate::{doorbell, engine, epoll_set, helper, holders, init, options, session, signals, socket, sys, wait};
 
 /// Registers the handlers.
 pub fn register() {
@@ -59,6 +59,7 @@ extern "C" fn child() {
     renew(socket::pool());
     renew(engine::mutex());
     renew(session::mutex());
+    signals::renew();
     init::note_pid();
     let mut foreign: Vec<&'static Socket> = Vec::new();
     fd::for_each(|_, entry| match entry {

@@ -36,11 +36,10 @@ pub enum Seen {
     Sent(usize),
 }
 
-/// Takes note of a data call on a socket in the kernel tier and promotes it when it is time. Returns whether a signal
-/// handler ran during the promotion.
-pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) -> bool {
+/// Takes note of a data call on a socket in the kernel tier and promotes it when it is time.
+pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) {
     if socket.place() != Where::Kernel || !may_promote(socket) {
-        return false;
+        return;
     }
     let score = match seen {
         Seen::Call => socket.score.load(Relaxed),
@@ -53,13 +52,13 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) -> bool {
         Seen::Sent(_) => socket.score.fetch_add(1, Relaxed) + 1,
     };
     if options::get().promote != Promote::Eager && score < PROVEN * SENDS {
-        return false;
+        return;
     }
     let due = socket.retry_at.load(Relaxed);
     if due != 0 && sys::now().0 < due {
-        return false;
+        return;
     }
-    tier::promote(socket, fd)
+    tier::promote(socket, fd);
 }
 
 /// Takes note of bytes moved on the lane. With `auto`, a connection that has become a bulk transfer goes back.

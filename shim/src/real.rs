@@ -8,7 +8,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use libc::{epoll_event, fd_set, iovec, msghdr, nfds_t, off_t, pollfd, sigset_t, size_t, sockaddr};
-use libc::{mmsghdr, socklen_t, ssize_t, timespec, timeval};
+use libc::{mmsghdr, pthread_t, sigaction as Action, sighandler_t, socklen_t, ssize_t, timespec, timeval};
 
 /// Returns a raw system call's result as libc would: -1 with errno.
 macro_rules! raw {
@@ -61,6 +61,11 @@ macro_rules! real_functions {
 fn next(name: &str) -> *mut c_void {
     // SAFETY: `name` ends with NUL (the macro adds it).
     unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr().cast()) }
+}
+
+unsafe extern "C" {
+    /// glibc's own name for sigaction(2), which needs no lookup.
+    fn __sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int;
 }
 
 fn unavailable<T: From<i8>>() -> T {
@@ -121,5 +126,10 @@ real_functions! {
     fexecve(fd: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int = raw!(libc::SYS_execveat, fd, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH);
     execvp(file: *const c_char, argv: *const *const c_char) -> c_int = { let _ = (file, argv); unavailable() };
     execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int = { let _ = (file, argv, envp); unavailable() };
+    sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int = ours!(__sigaction(signal, new, old));
+    signal(signal: c_int, handler: sighandler_t) -> sighandler_t = { let _ = (signal, handler); crate::errno::set(libc::ENOSYS); libc::SIG_ERR };
+    __sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t = { let _ = (signal, handler); crate::errno::set(libc::ENOSYS); libc::SIG_ERR };
+    siginterrupt(signal: c_int, on: c_int) -> c_int = { let _ = (signal, on); unavailable() };
+    pthread_cancel(thread: pthread_t) -> c_int = { let _ = thread; libc::ENOSYS };
     fdopen(fd: c_int, mode: *const c_char) -> *mut c_void = { let _ = (fd, mode); crate::errno::set(libc::ENOSYS); std::ptr::null_mut() };
 }

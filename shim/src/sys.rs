@@ -55,11 +55,17 @@ pub unsafe fn dup2_raw(from: c_int, to: c_int) -> c_int {
     if unsafe { libc::syscall(libc::SYS_fcntl, from, libc::F_GETFD) } < 0 { -1 } else { to }
 }
 
+/// A signal mask as the kernel has it, signal 1 in the lowest bit.
+pub fn kernel_mask(set: &sigset_t) -> u64 {
+    // SAFETY: a sigset_t begins with the kernel's 64 bits and is aligned for them.
+    unsafe { *std::ptr::from_ref(set).cast() }
+}
+
 /// Waits on `fds` until `timeout` (none: for ever), with `mask` as the signal mask meanwhile if given.
-pub fn ppoll(fds: &mut [pollfd], timeout: Option<timespec>, mask: Option<&sigset_t>) -> Result<usize> {
+pub fn ppoll(fds: &mut [pollfd], timeout: Option<timespec>, mask: Option<u64>) -> Result<usize> {
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    let mask = mask.map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: a live slice and live values.
+    let mask = mask.as_ref().map_or(std::ptr::null(), |mask| std::ptr::from_ref(mask).cast());
+    // SAFETY: a live slice and live values; the kernel reads 64 bits of the mask.
     check(i64::from(unsafe { ppoll_raw(fds.as_mut_ptr(), fds.len() as nfds_t, timeout, mask) })).map(|n| n as usize)
 }
 
@@ -352,13 +358,6 @@ pub fn block_signals() -> u64 {
 /// Sets the calling thread's signal mask; what it lets through is delivered at once.
 pub fn set_signal_mask(mask: u64) {
     let _ = call!(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0usize, SIGSET);
-}
-
-/// The signals that wait for the calling thread, one bit each.
-pub fn pending_signals() -> u64 {
-    let mut set = 0u64;
-    let _ = call!(libc::SYS_rt_sigpending, &raw mut set, SIGSET);
-    set
 }
 
 /// Blocks every signal in the calling thread; for threads of our own.

@@ -33,10 +33,9 @@ impl Drop for Change<'_> {
     }
 }
 
-/// Moves a socket to the lane, unless something speaks against it; that becomes its reason. Returns whether a signal handler ran
-/// meanwhile: a call that would now sleep has been interrupted.
-pub fn promote(socket: &Ref<Socket>, fd: RawFd) -> bool {
-    signals::held_back(|| promote_undisturbed(socket, fd))
+/// Moves a socket to the lane, unless something speaks against it; that becomes its reason. Signals wait meanwhile.
+pub fn promote(socket: &Ref<Socket>, fd: RawFd) {
+    signals::held_back(|| promote_undisturbed(socket, fd));
 }
 
 /// Keeps a socket's epoll sets from being looked at in the kernel: its kernel socket is closed for a moment.

@@ -12,6 +12,7 @@ use underpass_stack::tcp::Instant;
 
 use crate::doorbell::{self, Doorbell, Waiters};
 use crate::errno::{Errno, Result};
+use crate::signals::{self, Disturbance, Watch};
 use crate::{engine, options, sys};
 
 /// Spin budget while spinning pays, ns.
@@ -22,11 +23,15 @@ const GIVE_UP: u32 = 16;
 const TRY_AGAIN: u32 = 4;
 /// A spinning thread offers its core to others every so many looks.
 const YIELD_EVERY: u32 = 64;
+/// It notices signals and cancellations every so many looks.
+const NOTICE_EVERY: u32 = 8;
 /// Threads that sleep on the AF_XDP sockets at most; others are woken by them.
 const ATTENDANTS: u32 = 4;
 
 /// Threads that sleep on the AF_XDP sockets now.
 static ATTENDING: AtomicU32 = AtomicU32::new(0);
+/// All threads that sleep.
+static ALL: Waiters = Waiters::new();
 /// Threads that sleep without them.
 static OTHERS: Waiters = Waiters::new();
 
@@ -92,7 +97,6 @@ fn learn(spun: bool, paid: bool, waited: u64) {
 }
 
 /// What is waited for beside lanes.
-#[derive(Default)]
 pub struct Sleep<'a> {
     /// Where other threads find our doorbell.
     pub places: &'a [&'a Waiters],
@@ -104,6 +108,15 @@ pub struct Sleep<'a> {
     pub mask: Option<&'a sigset_t>,
     /// Spinning makes sense: something on a lane may end the wait.
     pub lanes: bool,
+    /// Tells what ends the wait before its time.
+    pub watch: Watch,
+}
+
+impl Sleep<'_> {
+    /// For ever, for nothing.
+    pub fn new(watch: Watch) -> Self {
+        Self { places: &[], kernel: &[], deadline: None, mask: None, lanes: false, watch }
+    }
 }
 
 /// How a wait ended without what was waited for.
@@ -113,6 +126,17 @@ pub enum Ended {
     Timeout,
     /// A signal handler ran.
     Signal,
+    /// A thread of the process is being cancelled, perhaps this one.
+    Cancel,
+}
+
+impl From<Disturbance> for Ended {
+    fn from(disturbance: Disturbance) -> Self {
+        match disturbance {
+            Disturbance::Signal => Self::Signal,
+            Disturbance::Cancel => Self::Cancel,
+        }
+    }
 }
 
 /// One look at what is waited for.
@@ -171,7 +195,8 @@ fn spin<T>(sleep: &Sleep<'_>, start: Instant, budget: u64, look: &mut impl FnMut
             sys::relax();
         }
         now = sys::now();
-        if now.nanos_since(start) >= budget || sleep.deadline.is_some_and(|at| now >= at) {
+        let disturbed = looks % NOTICE_EVERY == 0 && sleep.watch.disturbance().is_some();
+        if disturbed || now.nanos_since(start) >= budget || sleep.deadline.is_some_and(|at| now >= at) {
             break;
         }
     }
@@ -189,7 +214,7 @@ impl<'a> Entered<'a> {
     fn new(places: &'a [&'a Waiters]) -> Result<Self> {
         let bell = doorbell::mine()?;
         bell.arm();
-        places.iter().for_each(|place| place.enter(&bell));
+        places.iter().chain([&&ALL]).for_each(|place| place.enter(&bell));
         let attends =
             engine::live() > 0 && ATTENDING.fetch_update(SeqCst, SeqCst, |n| (n < ATTENDANTS).then_some(n + 1)).is_ok();
         if !attends {
@@ -201,7 +226,7 @@ impl<'a> Entered<'a> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.places.iter().for_each(|place| place.leave(&self.bell));
+        self.places.iter().chain([&&ALL]).for_each(|place| place.leave(&self.bell));
         if self.attends {
             ATTENDING.fetch_sub(1, SeqCst);
             // Somebody else may now have to sleep on the AF_XDP sockets.
@@ -224,6 +249,10 @@ fn sleep_until<T>(sleep: &Sleep<'_>, look: &mut impl FnMut(Look) -> Option<T>) -
         if let Some(found) = look() {
             return Ok(found);
         }
+        // What arrived together with a signal counted first.
+        if let Some(disturbance) = sleep.watch.disturbance() {
+            return Err(disturbance.into());
+        }
         if sleep.deadline.is_some_and(|at| sys::now() >= at) {
             return Err(Ended::Timeout);
         }
@@ -231,10 +260,11 @@ fn sleep_until<T>(sleep: &Sleep<'_>, look: &mut impl FnMut(Look) -> Option<T>) -
             engine.publish_counts();
         }
         engine::count(Counter::Sleeps, 1);
+        let handled = signals::handled();
         let interrupted = sleep_once(sleep, &entered);
         drop(entered);
-        if interrupted {
-            // What arrived together with the signal counts first, as in the kernel.
+        if interrupted && signals::handled() == handled && signals::others_end(&sleep.watch) {
+            // A handler ran that was installed behind our back. What arrived together with the signal counts first.
             return look().ok_or(Ended::Signal);
         }
     }
@@ -257,11 +287,23 @@ fn sleep_once(sleep: &Sleep<'_>, entered: &Entered<'_>) -> bool {
         let nanos = at.nanos_since(sys::now());
         timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 }
     });
-    matches!(sys::ppoll(&mut fds, timeout, sleep.mask), Err(Errno(libc::EINTR)))
+    // Signals are let in by the system call alone: none slips in between the last look at the counts and the sleep.
+    let before = sys::block_signals();
+    let undisturbed = sleep.watch.disturbance().is_none();
+    let mask = sleep.mask.map_or(before, sys::kernel_mask);
+    let interrupted = undisturbed && matches!(sys::ppoll(&mut fds, timeout, Some(mask)), Err(Errno(libc::EINTR)));
+    sys::set_signal_mask(before);
+    interrupted
 }
 
 /// After fork(2), in the child: no other thread waits.
 pub fn forget_all() {
     ATTENDING.store(0, SeqCst);
     OTHERS.renew();
+    ALL.renew();
+}
+
+/// Wakes every thread that sleeps, to look around.
+pub fn wake_all() {
+    ALL.ring();
 }

@@ -29,12 +29,6 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "threads-closed_while_reading",
         "known difference: a read that sleeps on a lane ends with EBADF when another thread closes the descriptor",
     ),
-    (
-        "threads-cancelled_in_recv",
-        "known difference: pthread_cancel takes effect when a wait on a lane ends; needs a sleep outside of all frames with destructors",
-    ),
-    ("threads-cancelled_in_read", "as threads-cancelled_in_recv"),
-    ("threads-cancelled_in_poll", "as threads-cancelled_in_recv"),
 ];
 
 /// What one run of a case showed.

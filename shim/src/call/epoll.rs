@@ -12,6 +12,7 @@ use super::{Act, is_settled, needs_kernel, socket_of};
 use crate::epoll_set::{EpollSet, MODE_BITS};
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
+use crate::signals::Watch;
 use crate::socket::{Socket, Where};
 use crate::wait::{self, Ended, Look, Sleep};
 use crate::{engine, sys, tier};
@@ -155,10 +156,12 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
     }
     let kernel = [pollfd { fd: ep, events: libc::POLLIN, revents: 0 }];
     let lanes = set.lanes.load(Relaxed) > 0;
-    let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes };
+    let watch = Watch::new(false);
+    let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes, watch };
     match wait::until(&sleep, |at| look(&set, ep, room, at)) {
         Ok(found) => Act::Done(found.map(|n| n as c_int)),
         Err(Ended::Timeout) => Act::Done(Ok(0)),
+        Err(Ended::Cancel) => Act::Again,
         Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
     }
 }

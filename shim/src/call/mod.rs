@@ -17,7 +17,7 @@ use underpass_stack::tcp::{State, Tcb};
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
 use crate::socket::{self, Kind, Socket, Where};
-use crate::{engine, log, options, policy, session, signals, sys, tier};
+use crate::{engine, log, options, policy, session, sys, tier};
 
 /// What a hook does after the shim has looked at the call.
 pub enum Act<T> {
@@ -25,13 +25,8 @@ pub enum Act<T> {
     Done(Result<T>),
     /// Makes the real call: nothing of ours, or given back to the kernel.
     Real,
-    /// A signal handler ran and the call is to go on: thread cancellation gets its chance first.
+    /// Does the call once more: thread cancellation gets its chance first.
     Again,
-}
-
-/// What a wait that was interrupted by a signal comes to: `timed` calls always end with EINTR.
-pub fn interrupted<T>(timed: bool) -> Act<T> {
-    if !timed && signals::restarts() { Act::Again } else { Act::Done(Err(Errno(libc::EINTR))) }
 }
 
 /// The TCP socket behind a descriptor, an unknown descriptor being looked up first.

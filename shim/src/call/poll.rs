@@ -13,6 +13,7 @@ use crate::epoll_set::EpollSet;
 use crate::errno::Errno;
 use crate::fd::{self, Entry, Ref};
 use crate::policy::{self, Seen};
+use crate::signals::Watch;
 use crate::socket::{Socket, Where};
 use crate::wait::{self, Ended, Look, Sleep};
 use crate::{engine, sys};
@@ -78,6 +79,7 @@ impl<'a> Poll<'a> {
 
     /// poll(2) until `deadline`, with `mask` meanwhile.
     pub fn run(mut self, deadline: Option<Instant>, mask: Option<&sigset_t>) -> Act<c_int> {
+        let watch = Watch::new(false);
         for (p, w) in self.fds.iter().zip(&self.watched) {
             if let Watched::Socket(socket) = w {
                 policy::observe(socket, p.fd, Seen::Call);
@@ -89,10 +91,11 @@ impl<'a> Poll<'a> {
         self.split();
         let kernel = self.kernel.clone();
         let lanes = self.has_lanes();
-        let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes };
+        let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes, watch };
         match wait::until(&sleep, |look| self.look(look)) {
             Ok(n) => Act::Done(Ok(n)),
             Err(Ended::Timeout) => Act::Done(Ok(self.clear())),
+            Err(Ended::Cancel) => Act::Again,
             Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
         }
     }

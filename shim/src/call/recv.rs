@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering::*;
 use libc::{c_int, pollfd};
 use underpass_stack::lane::Reason;
 
-use super::{Act, interrupted, is_settled, needs_kernel, peer_closed};
+use super::{Act, is_settled, needs_kernel, peer_closed};
 use crate::errno::Errno;
 use crate::fd::Ref;
 use crate::policy::{self, Seen};
+use crate::signals::Watch;
 use crate::socket::{Socket, Where};
 use crate::wait::{self, Ended, Sleep};
 use crate::{engine, sys, tier};
@@ -78,9 +79,10 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
     if into.done == 0 && is_settled(socket) {
         return Act::Real;
     }
-    let disturbed = policy::observe(socket, fd, Seen::Call);
-    let blocking = flags & libc::MSG_DONTWAIT == 0 && !socket.nonblocking.load(Relaxed);
     let timeout = socket.recv_timeout.load(Relaxed);
+    let watch = Watch::new(timeout == 0);
+    policy::observe(socket, fd, Seen::Call);
+    let blocking = flags & libc::MSG_DONTWAIT == 0 && !socket.nonblocking.load(Relaxed);
     let deadline = (timeout != 0).then(|| sys::now().after(timeout));
     let (mut flags, mut ended) = (flags, None);
     loop {
@@ -105,17 +107,18 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
         if !blocking {
             return Act::Done(if into.done > 0 { Ok(into.done) } else { Err(Errno(libc::EAGAIN)) });
         }
-        if disturbed && into.done == 0 {
-            return interrupted(timeout != 0);
-        }
         match ended {
+            Some(Ended::Cancel) if into.done == 0 => return Act::Again,
+            Some(Ended::Cancel) | None => {}
             Some(_) if into.done > 0 => return Act::Done(Ok(into.done)),
             Some(Ended::Timeout) => return Act::Done(Err(Errno(libc::EAGAIN))),
-            Some(Ended::Signal) => return interrupted(timeout != 0),
-            None => {}
+            Some(Ended::Signal) => return Act::Done(Err(Errno(libc::EINTR))),
         }
-        ended = await_bytes(socket, fd, wanted(socket, into, flags) - counted(into, flags), deadline).err();
-        if ended.is_some() {
+        // What was received in part is not given up for a cancellation, which comes with the next call.
+        let watch = if into.done == 0 { watch } else { watch.without_cancel() };
+        let missing = wanted(socket, into, flags) - counted(into, flags);
+        ended = await_bytes(socket, fd, missing, deadline, watch).err();
+        if matches!(ended, Some(Ended::Timeout | Ended::Signal)) {
             // What has come is less than was wanted, and still it counts.
             flags &= !libc::MSG_WAITALL;
         }
@@ -251,13 +254,14 @@ fn await_bytes(
     fd: RawFd,
     missing: usize,
     deadline: Option<underpass_stack::tcp::Instant>,
+    watch: Watch,
 ) -> Result<(), Ended> {
     let Where::Lane(slot) = socket.place() else {
         let kernel = [pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 }];
-        let sleep = Sleep { places: &[&socket.waiters], kernel: &kernel, deadline, ..Sleep::default() };
+        let sleep = Sleep { places: &[&socket.waiters], kernel: &kernel, deadline, ..Sleep::new(watch) };
         return wait::until(&sleep, |_| kernel_has(socket, &kernel));
     };
-    let sleep = Sleep { places: &[&socket.waiters], deadline, lanes: true, ..Sleep::default() };
+    let sleep = Sleep { places: &[&socket.waiters], deadline, lanes: true, ..Sleep::new(watch) };
     wait::until(&sleep, |look| {
         if engine::has_work() {
             engine::settle();

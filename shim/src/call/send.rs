@@ -8,10 +8,11 @@ use libc::{c_int, pollfd};
 use underpass_stack::lane::Reason;
 
 use super::recv::kernel_has;
-use super::{Act, interrupted, is_settled, needs_kernel, write_closed};
+use super::{Act, is_settled, needs_kernel, write_closed};
 use crate::errno::{Errno, Result};
 use crate::fd::Ref;
 use crate::policy::{self, Seen};
+use crate::signals::Watch;
 use crate::socket::{Socket, Where};
 use crate::wait::{self, Ended, Sleep};
 use crate::{engine, sys, tier};
@@ -62,9 +63,10 @@ pub fn send(socket: &Ref<Socket>, fd: RawFd, from: &mut Gather<'_>, flags: c_int
     if from.done == 0 && is_settled(socket) {
         return Act::Real;
     }
+    let timeout = socket.send_timeout.load(Relaxed);
+    let watch = Watch::new(timeout == 0);
     policy::observe(socket, fd, Seen::Call);
     let blocking = flags & libc::MSG_DONTWAIT == 0 && !socket.nonblocking.load(Relaxed);
-    let timeout = socket.send_timeout.load(Relaxed);
     let deadline = (timeout != 0).then(|| sys::now().after(timeout));
     loop {
         let step = match socket.place() {
@@ -89,11 +91,14 @@ pub fn send(socket: &Ref<Socket>, fd: RawFd, from: &mut Gather<'_>, flags: c_int
             note(socket, fd, from.done);
             return Act::Done(if from.done > 0 { Ok(from.done) } else { Err(Errno(libc::EAGAIN)) });
         }
-        match await_space(socket, fd, from.len - from.done, deadline) {
+        // As in `receive`.
+        let watch = if from.done == 0 { watch } else { watch.without_cancel() };
+        match await_space(socket, fd, from.len - from.done, deadline, watch) {
             Ok(()) => {}
+            Err(Ended::Cancel) => return Act::Again,
             Err(_) if from.done > 0 => return Act::Done(Ok(from.done)),
             Err(Ended::Timeout) => return Act::Done(Err(Errno(libc::EAGAIN))),
-            Err(Ended::Signal) => return interrupted(timeout != 0),
+            Err(Ended::Signal) => return Act::Done(Err(Errno(libc::EINTR))),
         }
     }
 }
@@ -179,13 +184,14 @@ fn await_space(
     fd: RawFd,
     left: usize,
     deadline: Option<underpass_stack::tcp::Instant>,
+    watch: Watch,
 ) -> std::result::Result<(), Ended> {
     let Where::Lane(slot) = socket.place() else {
         let kernel = [pollfd { fd, events: libc::POLLOUT, revents: 0 }];
-        let sleep = Sleep { places: &[&socket.waiters], kernel: &kernel, deadline, ..Sleep::default() };
+        let sleep = Sleep { places: &[&socket.waiters], kernel: &kernel, deadline, ..Sleep::new(watch) };
         return wait::until(&sleep, |_| kernel_has(socket, &kernel));
     };
-    let sleep = Sleep { places: &[&socket.waiters], deadline, lanes: true, ..Sleep::default() };
+    let sleep = Sleep { places: &[&socket.waiters], deadline, lanes: true, ..Sleep::new(watch) };
     wait::until(&sleep, |look| {
         if engine::has_work() {
             engine::settle();

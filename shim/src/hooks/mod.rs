@@ -19,6 +19,7 @@ mod fds;
 mod io;
 mod poll;
 mod process;
+mod signal;
 mod socket;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,7 +29,7 @@ use underpass_stack::stats::Counter;
 use crate::call::Act;
 use crate::errno::{self, Errno};
 use crate::guard::{self, Guard};
-use crate::{engine, log, options};
+use crate::{engine, log, options, signals};
 
 unsafe extern "C-unwind" {
     /// pthread_testcancel(3).
@@ -53,6 +54,10 @@ impl Returned for isize {
 fn run<T: Returned>(mut body: impl FnMut() -> Act<T>) -> Option<T> {
     if guard::inside() || options::is_off() {
         return None;
+    }
+    if signals::cancels() {
+        // SAFETY: no destructor is pending in this frame nor in the hook's; a cancelled thread unwinds from here.
+        unsafe { pthread_testcancel() };
     }
     let saved = errno::get();
     loop {

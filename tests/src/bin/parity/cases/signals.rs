@@ -1,6 +1,6 @@
 //! Calls that a signal interrupts.
 
-use libc::{POLLIN, SIGALRM};
+use libc::{POLLIN, SIGALRM, SIGUSR1};
 
 use super::group;
 use crate::session::Session;
@@ -10,7 +10,7 @@ use crate::sys::{fds, io, process, sock};
 group!("signals":
     recv recv_restarted read_restarted recv_with_timeout recv_waitall send send_restarted poll_interrupted
     ppoll_interrupted select_interrupted pselect_interrupted epoll_interrupted mask_of_ppoll mask_of_epoll
-    many_while_receiving sigio;
+    soon_after_the_call mixed_handlers what_was_installed many_while_receiving sigio;
     first_recv first_recv_restarted
 );
 
@@ -190,6 +190,47 @@ fn many_while_receiving(s: &mut Session) {
     process::alarm(0, 0);
     s.say("some were caught", process::caught() > 0);
     s.answer();
+}
+
+fn soon_after_the_call(s: &mut Session) {
+    process::catch(SIGALRM, false);
+    for micros in (20..400).step_by(20) {
+        // Should the first come before the call, the next one ends it.
+        process::alarm_after(micros, 20_000);
+        s.recv("recv", 10, 0);
+        process::alarm(0, 0);
+        s.say("caught", process::caught() > 0);
+    }
+    s.later("send 10 1");
+    s.recv("recv", 10, 0);
+}
+
+fn mixed_handlers(s: &mut Session) {
+    process::catch(SIGUSR1, false);
+    alarm(true);
+    s.later("sync");
+    s.later("sync");
+    s.later("send 10 1");
+    s.recv("the handler with SA_RESTART ran", 10, 0);
+    s.say("caught", process::caught());
+    process::catch(SIGUSR1, true);
+    alarm(false);
+    s.recv("the handler without ran", 10, 0);
+    s.say("caught", process::caught());
+}
+
+fn what_was_installed(s: &mut Session) {
+    for (restart, siginfo) in [(false, false), (true, false), (false, true), (true, true)] {
+        s.say("told of it", process::is_told_of_handler(SIGUSR1, restart, siginfo));
+    }
+    s.say("ignored", process::is_told_of(SIGUSR1, libc::SIG_IGN));
+    s.say("default", process::is_told_of(SIGUSR1, libc::SIG_DFL));
+    s.say("no such signal", process::refused(0) && process::refused(65) && process::refused(libc::SIGKILL));
+    s.say("signal(2) restarts", process::signal_restarts(SIGUSR1, false));
+    s.say("after siginterrupt(3) it does not", process::signal_restarts(SIGUSR1, true));
+    process::catch(SIGUSR1, false);
+    process::raise(SIGUSR1);
+    s.say("caught", process::caught());
 }
 
 fn sigio(s: &mut Session) {

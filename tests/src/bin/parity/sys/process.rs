@@ -75,6 +75,62 @@ pub fn catch(signal: c_int, restart: bool) {
     }
 }
 
+fn count_of(signal: c_int, handler: usize, flags: c_int) -> libc::sigaction {
+    // SAFETY: all zeroes is a valid sigaction.
+    let (mut new, mut old): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
+    (new.sa_sigaction, new.sa_flags) = (handler, flags);
+    // SAFETY: the handler, if it is one, only touches an atomic.
+    unsafe {
+        assert_eq!(libc::sigaction(signal, &raw const new, std::ptr::null_mut()), 0, "sigaction");
+        assert_eq!(libc::sigaction(signal, std::ptr::null(), &raw mut old), 0, "sigaction");
+    }
+    old
+}
+
+/// Does sigaction(2) tell what it was given?
+pub fn is_told_of_handler(signal: c_int, restart: bool, siginfo: bool) -> bool {
+    let handler = count as extern "C" fn(c_int) as usize;
+    let flags = if restart { libc::SA_RESTART } else { 0 } | if siginfo { libc::SA_SIGINFO } else { 0 };
+    let told = count_of(signal, handler, flags);
+    told.sa_sigaction == handler && told.sa_flags & (libc::SA_RESTART | libc::SA_SIGINFO) == flags
+}
+
+/// The same for SIG_IGN and SIG_DFL.
+pub fn is_told_of(signal: c_int, disposition: usize) -> bool {
+    count_of(signal, disposition, 0).sa_sigaction == disposition
+}
+
+/// Does sigaction(2) refuse the signal?
+pub fn refused(signal: c_int) -> bool {
+    // SAFETY: all zeroes is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = count as extern "C" fn(c_int) as usize;
+    // SAFETY: as in `catch`.
+    outcome(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }) == -i64::from(libc::EINVAL)
+}
+
+/// Does a handler that signal(2) installs have SA_RESTART, with siginterrupt(3) on or off?
+pub fn signal_restarts(signal: c_int, interrupts: bool) -> bool {
+    // SAFETY: as in `count_of`.
+    unsafe {
+        let mut told: libc::sigaction = std::mem::zeroed();
+        assert_ne!(libc::signal(signal, count as extern "C" fn(c_int) as usize), libc::SIG_ERR, "signal");
+        siginterrupt(signal, c_int::from(interrupts));
+        assert_eq!(libc::sigaction(signal, std::ptr::null(), &raw mut told), 0, "sigaction");
+        told.sa_flags & libc::SA_RESTART != 0
+    }
+}
+
+/// Sends a signal to this thread.
+pub fn raise(signal: c_int) {
+    // SAFETY: no memory is involved.
+    unsafe { libc::raise(signal) };
+}
+
+unsafe extern "C" {
+    fn siginterrupt(signal: c_int, on: c_int) -> c_int;
+}
+
 /// Blocks a signal in this thread, or lets it in again.
 pub fn block(signal: c_int, blocked: bool) {
     let how = if blocked { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
@@ -89,8 +145,13 @@ pub fn block(signal: c_int, blocked: bool) {
 
 /// SIGALRM to the process after a while (setitimer(2)), then `every` so often; 0 for once.
 pub fn alarm(millis: i64, every: i64) {
-    let time = |millis: i64| libc::timeval { tv_sec: millis / 1000, tv_usec: millis % 1000 * 1000 };
-    let value = libc::itimerval { it_interval: time(every), it_value: time(millis) };
+    alarm_after(millis * 1000, every * 1000);
+}
+
+/// The same in microseconds.
+pub fn alarm_after(micros: i64, every: i64) {
+    let time = |micros: i64| libc::timeval { tv_sec: micros / 1_000_000, tv_usec: micros % 1_000_000 };
+    let value = libc::itimerval { it_interval: time(every), it_value: time(micros) };
     // SAFETY: a timer value of ours.
     assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const value, std::ptr::null_mut()) }, 0, "setitimer");
 }
