@@ -204,9 +204,10 @@ impl Engine {
         }
     }
 
-    /// Lets go of the queues that an earlier daemon gave us for an interface: the one of now does not know them.
-    pub fn drop_port(&mut self, netns: u64, ifindex: u32) {
-        let Some(number) = self.stack.port_of(netns, ifindex).filter(|_| self.stack.live() == 0) else { return };
+    /// Lets go of the queues that an earlier daemon gave us for an interface: the one of now does not know them. Whoever sleeps on
+    /// them has to be woken: a sleep holds the sockets. False if there were none.
+    pub fn drop_port(&mut self, netns: u64, ifindex: u32) -> bool {
+        let Some(number) = self.stack.port_of(netns, ifindex).filter(|_| self.stack.live() == 0) else { return false };
         let found = self.stack.ports().find(|(n, _)| *n == number);
         let fds: Vec<RawFd> = found
             .map(|(_, port)| port.umem_fd().into_iter().chain(port.queue_fds()).map(|fd| fd.as_raw_fd()).collect())
@@ -214,6 +215,7 @@ impl Engine {
         fds.into_iter().for_each(fd::clear);
         self.stack.detach(number);
         self.note_xsk_fds();
+        true
     }
 
     /// Adds the shim's own counts to the arena's.

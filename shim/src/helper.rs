@@ -12,7 +12,7 @@ use underpass_stack::control::{self, DemoteAsk, PathChanged};
 use underpass_stack::lane::Reason;
 use underpass_stack::stats::Counter;
 
-use crate::doorbell::Doorbell;
+use crate::doorbell::{Doorbell, Waiters};
 use crate::guard::Guard;
 use crate::session::{self, Heard};
 use crate::{engine, log, sys, tier, wait};
@@ -24,6 +24,7 @@ const LOOK_LATE: u64 = 32_000_000;
 /// Time between attempts to find the next daemon, ns.
 const RECONNECT: u64 = 1_000_000_000;
 
+static BELL: Waiters = Waiters::new();
 static STARTED: AtomicBool = AtomicBool::new(false);
 static ASKED: parking_lot::Mutex<Vec<DemoteAsk>> = parking_lot::const_mutex(Vec::new());
 
@@ -49,10 +50,33 @@ pub fn start() {
 /// After fork(2), in the child: the thread does not exist here.
 pub fn forget() {
     STARTED.store(false, Release);
+    BELL.renew();
+}
+
+/// Wakes it from whatever it sleeps on.
+pub fn wake() {
+    BELL.ring();
+}
+
+/// The helper's doorbell, where others find it.
+struct Entered<'a>(&'a Arc<Doorbell>);
+
+impl<'a> Entered<'a> {
+    fn new(bell: &'a Arc<Doorbell>) -> Self {
+        BELL.enter(bell);
+        Self(bell)
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        BELL.leave(self.0);
+    }
 }
 
 fn run() {
     let Ok(bell) = Doorbell::new().map(Arc::new) else { return };
+    let _entered = Entered::new(&bell);
     let mut pause = LOOK_SOON;
     let mut seen = engine::passes();
     loop {
@@ -93,6 +117,7 @@ fn pass() {
 /// Sleeps on the doorbell and the daemon's events, with `guarding` also on the AF_XDP sockets, until the next timer or for `pause`.
 fn sleep(bell: &Arc<Doorbell>, guarding: bool, pause: Option<u64>) {
     let watch = |fd: RawFd| pollfd { fd, events: libc::POLLIN, revents: 0 };
+    bell.arm();
     let mut fds = vec![watch(bell.fd()), watch(session::events_fd())];
     if guarding && let Some(engine) = engine::get() {
         fds.extend(engine.xsk_fds().iter().map(|&fd| watch(fd)));
@@ -103,6 +128,7 @@ fn sleep(bell: &Arc<Doorbell>, guarding: bool, pause: Option<u64>) {
     let nanos = [pause, timer, reconnect].into_iter().flatten().min();
     let timeout = nanos.map(|n| timespec { tv_sec: (n / 1_000_000_000) as i64, tv_nsec: (n % 1_000_000_000) as i64 });
     let _ = sys::ppoll(&mut fds, timeout, None);
+    bell.disarm();
 }
 
 /// Hears what the daemon has to say; finds the next one if it is gone.

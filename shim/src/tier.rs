@@ -16,7 +16,7 @@ use underpass_stack::xsk::RingSizes;
 use crate::epoll_set::{EpollSet, MODE_BITS};
 use crate::fd::Ref;
 use crate::socket::{Socket, Where};
-use crate::{engine, helper, holders, log, options, policy, session, signals, sys};
+use crate::{engine, helper, holders, log, options, policy, session, signals, sys, wait};
 
 /// Bytes in front of a received packet (XDP_PACKET_HEADROOM), plus Ethernet and one VLAN tag.
 const FRAME_OVERHEAD: u32 = 256 + 18;
@@ -182,6 +182,14 @@ fn follow(socket: &Socket, laned: bool) {
     });
 }
 
+/// Lets go of queues that an earlier daemon gave us, if nothing is on their lane.
+fn drop_port(netns: u64, ifindex: u32) {
+    if engine::get().is_some_and(|mut engine| engine.drop_port(netns, ifindex)) {
+        wait::wake_all();
+        helper::wake();
+    }
+}
+
 /// Makes the AF_XDP queues of an interface ours.
 fn attach(need: &NeedPort, socket_fd: RawFd) -> Result<(), Reason> {
     let name = control_name(&need.name);
@@ -191,9 +199,7 @@ fn attach(need: &NeedPort, socket_fd: RawFd) -> Result<(), Reason> {
     }
     let frame_size = [2048u32, 4096].into_iter().find(|size| need.mtu + FRAME_OVERHEAD <= *size).ok_or(Reason::Mtu)?;
     let netns = u64::from(need.netns_high) << 32 | u64::from(need.netns_low);
-    if let Some(mut engine) = engine::get() {
-        engine.drop_port(netns, need.ifindex);
-    }
+    drop_port(netns, need.ifindex);
     let (ring, frame_count) = (options::get().ring, options::get().frames);
     let port = engine::get().and_then(|e| e.stack.free_port()).ok_or(Reason::StackFull)?;
     let umem = Region::create(c"underpass-umem", frame_size as usize * frame_count as usize)
@@ -335,9 +341,10 @@ pub fn adopt() {
         Some(engine) => engine.stack.ports().filter_map(|(number, port)| adopt_port(number, port)).collect(),
         None => return,
     };
-    for (message, fds) in ports {
+    for (netns, message, fds) in ports {
         if let Err(reason) = session::ask(&message, &fds).and_then(|answer| answer.expect::<Done>()) {
-            log::warn(format_args!("the new daemon refused an attachment: {}", reason.text()));
+            log::info(format_args!("the new daemon does not take an attachment over: {}", reason.text()));
+            drop_port(netns, message.attach.ifindex);
         }
     }
     let owners = engine::get().map(|engine| engine.owners()).unwrap_or_default();
@@ -346,7 +353,7 @@ pub fn adopt() {
     }
 }
 
-fn adopt_port(number: u32, port: &underpass_stack::stack::Port) -> Option<(control::AdoptPort, Vec<RawFd>)> {
+fn adopt_port(number: u32, port: &underpass_stack::stack::Port) -> Option<(u64, control::AdoptPort, Vec<RawFd>)> {
     let config = port.config();
     let mut fds = vec![port.umem_fd()?.as_raw_fd()];
     fds.extend(port.queue_fds().map(|fd| fd.as_raw_fd()));
@@ -358,7 +365,8 @@ fn adopt_port(number: u32, port: &underpass_stack::stack::Port) -> Option<(contr
         tx_ring: config.rings.tx,
         port: number,
     };
-    Some((control::AdoptPort { attach, xsk_base: config.xsk_base, queues: fds.len() as u32 - 1 }, fds))
+    let message = control::AdoptPort { attach, xsk_base: config.xsk_base, queues: fds.len() as u32 - 1 };
+    Some((config.netns, message, fds))
 }
 
 fn adopt_connection(socket: &Ref<Socket>) {

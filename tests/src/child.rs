@@ -1,7 +1,7 @@
 //! What a child process is told between fork and exec, and waiting for it. The only file of the lab with `unsafe`.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
@@ -69,22 +69,6 @@ pub(crate) fn signal(pid: u32, signal: libc::c_int) -> io::Result<()> {
 pub(crate) fn is_root() -> bool {
     // SAFETY: plain system call.
     unsafe { libc::geteuid() == 0 }
-}
-
-/// Connects a SEQPACKET socket to a Unix path, and hangs up again.
-pub(crate) fn can_connect(fd: BorrowedFd<'_>, path: &[u8]) -> bool {
-    // SAFETY: sockaddr_un is plain data.
-    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-    if path.len() >= address.sun_path.len() {
-        return false;
-    }
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    for (to, from) in address.sun_path.iter_mut().zip(path) {
-        *to = *from as libc::c_char;
-    }
-    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: `address` is a valid, NUL-terminated sockaddr_un of that length.
-    unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), len) == 0 }
 }
 
 fn cpu_set(cpu: usize) -> libc::cpu_set_t {

@@ -1,14 +1,14 @@
 //! A daemon of our own, beside any that the machine may run.
 
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
 
 use crate::artifact::Artifacts;
-use crate::child::can_connect;
 use crate::error::{Doing, LabError};
 use crate::process::Process;
 use crate::wait::wait_for;
@@ -25,7 +25,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts `launcher` (the `underpass` command, perhaps in a namespace) as a daemon with its socket in `dir`, and waits until
-    /// one can connect to it.
+    /// it answers there itself.
     pub(crate) fn start(mut launcher: Command, artifacts: &Artifacts, dir: &Path) -> Result<Self, LabError> {
         let socket = dir.join("control.sock");
         launcher.args(["daemon", "--foreground", "--socket"]).arg(&socket);
@@ -34,7 +34,7 @@ impl Daemon {
         let mut ended = None;
         let started = wait_for("the daemon to listen", START_LIMIT, || {
             ended = daemon.process.exited();
-            ended.is_some() || listens(&daemon.socket)
+            ended.is_some() || answerer(&daemon.socket) == Some(daemon.process.pid())
         });
         match (started, ended) {
             (Ok(()), None) => Ok(daemon),
@@ -76,7 +76,10 @@ impl Daemon {
     }
 }
 
-fn listens(path: &Path) -> bool {
-    let made = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None);
-    made.is_ok_and(|fd| can_connect(std::os::fd::AsFd::as_fd(&fd), path.as_os_str().as_bytes()))
+/// The process that listens on a socket. A preloaded program with privilege may have started a daemon of its own there, which
+/// is not the one under test.
+fn answerer(path: &Path) -> Option<u32> {
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path).ok()?).ok()?;
+    getsockopt(&fd, PeerCredentials).ok().map(|peer| peer.pid() as u32)
 }

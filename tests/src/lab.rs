@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::artifact::{Artifacts, Profile};
@@ -12,6 +13,7 @@ use crate::error::{Doing, LabError};
 use crate::failure;
 use crate::namespace::{Namespace, ip, sweep};
 use crate::process::Process;
+use crate::turn::Turn;
 use crate::view::{self, SocketView};
 
 /// One of the two hosts. The names only help to talk about them: the hosts are alike.
@@ -63,6 +65,8 @@ pub struct Lab {
     client: Host,
     options: LabOptions,
     dir: PathBuf,
+    // Last: the next lab may begin when all else is gone.
+    _turn: Arc<Turn>,
 }
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -76,6 +80,7 @@ impl Lab {
     /// As asked, without a daemon.
     pub fn with(options: LabOptions) -> Result<Self, LabError> {
         check_machine()?;
+        let turn = Turn::take()?;
         failure::show_state_at_panic(options.profile);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         if number == 0 {
@@ -85,7 +90,7 @@ impl Lab {
         std::fs::create_dir_all(&dir).doing(format_args!("create {}", dir.display()))?;
         let server = Host::new(number, Side::Server)?;
         let client = Host::new(number, Side::Client)?;
-        let lab = Self { daemon: None, server, client, options, dir };
+        let lab = Self { daemon: None, server, client, options, dir, _turn: turn };
         lab.wire()?;
         Ok(lab)
     }

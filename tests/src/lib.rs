@@ -21,6 +21,7 @@ mod lab;
 mod namespace;
 mod process;
 mod talk;
+mod turn;
 mod view;
 mod wait;
 

@@ -136,7 +136,6 @@ fn xdp_programs(lab: &Lab) -> String {
 }
 
 #[test]
-#[ignore = "known bug: the program's promotion by the next daemon is refused with no-free-queue; runs again when that is mended"]
 fn a_daemon_that_is_stopped_leaves_everything_to_the_kernel() {
     let mut lab = lab();
     let mut talk = unprivileged(&lab);
