@@ -85,6 +85,7 @@ fn run() {
         let now = engine::passes();
         let busy = now != seen;
         seen = now;
+        publish();
         if busy {
             pause = LOOK_SOON;
             sleep(&bell, false, Some(pause));
@@ -108,10 +109,17 @@ fn run() {
 fn pass() {
     if let Some(mut engine) = engine::get() {
         engine.pass(sys::now());
-        engine.publish_counts();
     }
     engine::count(Counter::PassesHelper, 1);
     engine::settle();
+}
+
+/// Brings the counters on the arena's page up to date, unless somebody is at work in the stack.
+fn publish() {
+    if let Some(mut engine) = engine::try_get() {
+        engine.publish_counts();
+        engine.stack.count_drops();
+    }
 }
 
 /// Sleeps on the doorbell and the daemon's events, with `guarding` also on the AF_XDP sockets, until the next timer or for `pause`.

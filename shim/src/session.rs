@@ -12,6 +12,8 @@ use crate::{engine, fd, launch, log, options, sys};
 
 /// Seconds after which a daemon that does not answer counts as gone.
 const PATIENCE: i64 = 5;
+/// Nanoseconds between looks at the lanes while the daemon is at work.
+const ATTEND: i64 = 500_000;
 /// Nanoseconds between attempts to reach a daemon.
 const RETRY: u64 = 1_000_000_000;
 
@@ -143,6 +145,7 @@ fn padded(name: &str) -> [u8; 32] {
 
 fn exchange(socket: BorrowedFd<'_>, message: &[u8], fds: &[RawFd]) -> Result<Answer, Errno> {
     sys::send_with_fds(socket, message, fds)?;
+    attend_lanes(socket);
     loop {
         let mut bytes = vec![0; MAX_MESSAGE];
         match sys::recv_with_fds(socket, &mut bytes, 0) {
@@ -153,6 +156,26 @@ fn exchange(socket: BorrowedFd<'_>, message: &[u8], fds: &[RawFd]) -> Result<Ans
             }
             Err(Errno(libc::EINTR)) => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Until the daemon's answer is there, packets are looked after: the daemon may take milliseconds, in which a peer at full speed
+/// fills an RX ring.
+fn attend_lanes(socket: BorrowedFd<'_>) {
+    let tick = libc::timespec { tv_sec: 0, tv_nsec: ATTEND };
+    for _ in 0..PATIENCE * 1_000_000_000 / ATTEND {
+        // A stack that somebody is at work in has lanes.
+        if engine::try_get().is_some_and(|engine| engine.xsk_fds().is_empty()) {
+            return;
+        }
+        let mut fds = [libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        match sys::ppoll(&mut fds, Some(tick), None) {
+            Ok(0) | Err(Errno(libc::EINTR)) => {}
+            _ => return,
+        }
+        if let Some(mut engine) = engine::try_get() {
+            engine.pass(sys::now());
         }
     }
 }

@@ -68,6 +68,9 @@ fn promote_undisturbed(socket: &Ref<Socket>, fd: RawFd) {
             engine::count(Counter::PromotionsRefused, 1);
             policy::refused(socket, reason);
             drop(change);
+            if reason == Reason::Unsettled {
+                collect_stragglers();
+            }
             engine::show(fd, socket);
             log::info(format_args!("fd {fd}: not promoted: {}", reason.text()));
         }
@@ -83,13 +86,23 @@ fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
         return Err(Reason::CallNotCarried);
     }
     let (slot, generation) = engine::get().and_then(|mut e| e.stack.reserve()).ok_or(Reason::StackFull)?;
-    let result = ask_and_import(socket, fd, slot, generation);
-    if result.is_err()
-        && let Some(mut engine) = engine::get()
-    {
-        engine.stack.unreserve(slot);
+    let _reserved = Reserved { slot };
+    ask_and_import(socket, fd, slot, generation)?;
+    Ok(slot)
+}
+
+/// A reserved slot, given back if nothing was imported into it.
+struct Reserved {
+    slot: u32,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(mut engine) = engine::get() {
+            engine.stack.unreserve(self.slot, sys::now());
+            engine.tell();
+        }
     }
-    result.map(|()| slot)
 }
 
 /// Does an epoll set hold a socket in the kernel? One inside another set, one that a thread sleeps on where no doorbell reaches
@@ -243,7 +256,10 @@ fn control_name(padded: &[u8; 16]) -> String {
 
 /// Gives a socket back to the kernel. An error means that it stays on the lane, and works there.
 pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
-    if give_back(socket, reason)? {
+    // The socket's own lock first, then its sets' gates, as in a promotion.
+    let _change = socket.change.lock();
+    if close_gates(socket, || give_back(socket, reason))? {
+        // With the lock held: what arrives late must be injected before another promotion redirects the flow again.
         collect_stragglers();
     }
     Ok(())
@@ -251,12 +267,6 @@ pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
 
 /// Returns whether there was something to give back.
 fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
-    // The socket's own lock first, then its sets' gates, as in a promotion.
-    let _change = socket.change.lock();
-    close_gates(socket, || give_back_gated(socket, reason))
-}
-
-fn give_back_gated(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
     let Where::Lane(slot) = socket.place() else { return Ok(false) };
     let Some(generation) = freeze(socket, slot) else { return Ok(false) };
     let mut change = Change { socket, end: Where::Lane(slot) };
@@ -308,10 +318,11 @@ fn release(slot: u32) -> Vec<Leftover> {
 fn collect_stragglers() {
     let until = sys::now().after(30_000);
     while sys::now() < until {
-        if let Some(mut engine) = engine::try_get() {
+        let leftovers = engine::try_get().map(|mut engine| {
             engine.pass(sys::now());
-        }
-        engine::settle();
+            engine.stack.take_leftovers()
+        });
+        inject(leftovers.unwrap_or_default());
     }
 }
 

@@ -100,6 +100,12 @@ pub struct Stack {
     touched: Vec<u32>,
     with_events: Vec<u32>,
     leftovers: Vec<Leftover>,
+    /// Frames of unknown flows that came during a promotion.
+    early: Vec<Leftover>,
+    /// Promotions under way.
+    reserved: usize,
+    /// The latest time that anybody brought along.
+    latest: Instant,
     /// Frames lie in TX rings that the kernel has not been told of.
     unkicked: bool,
     live: usize,
@@ -122,6 +128,9 @@ impl Stack {
             touched: Vec::new(),
             with_events: Vec::new(),
             leftovers: Vec::new(),
+            early: Vec::new(),
+            reserved: 0,
+            latest: Instant::NEVER,
             unkicked: false,
             live: 0,
         })
@@ -198,6 +207,13 @@ impl Stack {
     /// Are there leftovers to inject?
     pub fn has_leftovers(&self) -> bool {
         !self.leftovers.is_empty()
+    }
+
+    /// The time to go by. A thread may have read the clock, then waited for another that sent with a later time: a timestamp
+    /// that went back would be dropped by the peer (RFC 7323, section 5.3).
+    fn not_back(&mut self, now: Instant) -> Instant {
+        self.latest = self.latest.max(now);
+        self.latest
     }
 
     fn raise(&mut self, slot: u32, bits: u8) {

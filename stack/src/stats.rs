@@ -39,6 +39,9 @@ counters! {
     TxBytes, "tx_bytes", "bytes sent, headers included";
     TxKicks, "tx_kicks", "system calls that started transmission";
     TxKicksFailed, "tx_kicks_failed", "of these, ended with an error other than busy";
+    XskRingFull, "xsk_ring_full", "frames that the kernel dropped: the RX ring was full";
+    XskFillEmpty, "xsk_fill_empty", "frames that the kernel dropped: the fill ring was empty";
+    XskDropped, "xsk_dropped", "frames that the kernel dropped: they did not fit";
     RxRunt, "rx_runt", "dropped: shorter than its headers say";
     RxOversize, "rx_oversize", "dropped: longer than a frame of the interface's MTU";
     RxNotIpv4Tcp, "rx_not_ipv4_tcp", "not an IPv4 TCP packet: injected into the kernel";

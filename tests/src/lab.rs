@@ -14,7 +14,7 @@ use crate::failure;
 use crate::namespace::{Namespace, ip, sweep};
 use crate::process::Process;
 use crate::turn::Turn;
-use crate::view::{self, SocketView};
+use crate::view::{self, Counters, SocketView};
 
 /// One of the two hosts. The names only help to talk about them: the hosts are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +161,11 @@ impl Lab {
     /// A counter of a preloaded process (`underpass stats`).
     pub fn counter(&self, pid: u32, name: &str) -> Result<u64, LabError> {
         view::counter(&self.artifacts()?.command, pid, name)
+    }
+
+    /// All counters of a preloaded process.
+    pub fn counters(&self, pid: u32) -> Result<Counters, LabError> {
+        view::counters(&self.artifacts()?.command, pid)
     }
 
     /// Runs the `underpass` command as this lab's daemon is to be asked; its stdout.

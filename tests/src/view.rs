@@ -1,5 +1,6 @@
 //! What the `underpass` command says of a process, and what the kernel counts in a namespace.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -8,6 +9,9 @@ use serde_json::Value;
 use crate::LabError;
 use crate::error::Doing;
 use crate::namespace::Namespace;
+
+/// Counters by name.
+pub type Counters = BTreeMap<String, u64>;
 
 /// One line of `underpass ss`.
 #[derive(Clone, Debug)]
@@ -46,9 +50,16 @@ pub(crate) fn sockets(command: &Path, pid: u32) -> Result<Vec<SocketView>, LabEr
 
 /// A counter of a preloaded process.
 pub(crate) fn counter(command: &Path, pid: u32, name: &str) -> Result<u64, LabError> {
+    let all = counters(command, pid)?;
+    all.get(name).copied().ok_or_else(|| LabError::new(format!("underpass stats knows no counter {name}: {all:?}")))
+}
+
+/// All counters of a preloaded process.
+pub(crate) fn counters(command: &Path, pid: u32) -> Result<Counters, LabError> {
     let sheets = json(command, &["stats", "--json", "-p", &pid.to_string()])?;
-    let value = sheets[0]["counters"][name].as_u64();
-    value.ok_or_else(|| LabError::new(format!("underpass stats knows no counter {name} of process {pid}: {sheets}")))
+    let entries = sheets[0]["counters"].as_object();
+    let entries = entries.ok_or_else(|| LabError::new(format!("no counters of process {pid}: {sheets}")))?;
+    Ok(entries.iter().filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect())
 }
 
 fn json(command: &Path, args: &[&str]) -> Result<Value, LabError> {
@@ -67,19 +78,20 @@ pub(crate) fn said(command: &mut Command) -> Result<String, LabError> {
 }
 
 impl Namespace {
-    /// A counter of the namespace's kernel stack as /proc/net/snmp or /proc/net/netstat names it (`Tcp`, `RetransSegs`).
-    pub fn kernel_counter(&self, table: &str, name: &str) -> Result<u64, LabError> {
+    /// The counters of the namespace's kernel stack, as /proc/net/snmp and /proc/net/netstat name them: `Tcp.RetransSegs`.
+    pub fn kernel_counters(&self) -> Result<Counters, LabError> {
         let read = || ["snmp", "netstat"].map(|file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")));
-        let prefix = format!("{table}: ");
+        let mut all = Counters::new();
         for text in self.inside(read)? {
             let text = text.doing("read the kernel's counters")?;
-            let mut lines = text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::split_whitespace);
-            let (Some(mut names), Some(mut values)) = (lines.next(), lines.next()) else { continue };
-            let found = names.position(|word| word == name).and_then(|at| values.nth(at));
-            if let Some(value) = found.and_then(|word| word.parse().ok()) {
-                return Ok(value);
+            let lines: Vec<&str> = text.lines().collect();
+            // A line of names, then one of values, each after the name of their table.
+            for (names, values) in lines.chunks_exact(2).filter_map(|pair| Some((pair[0].split_once(": ")?, pair[1]))) {
+                let values = values.split_whitespace().skip(1);
+                let named = names.1.split_whitespace().zip(values);
+                all.extend(named.filter_map(|(name, v)| Some((format!("{}.{name}", names.0), v.parse().ok()?))));
             }
         }
-        Err(LabError::new(format!("the kernel counts no {table} {name}")))
+        Ok(all)
     }
 }

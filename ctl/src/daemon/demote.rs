@@ -12,13 +12,15 @@ use underpass_stack::tcp::image::{Image, flag};
 
 use super::repair::{self, Dump};
 use super::reply::{Answer, Refusal, Reply};
-use super::restore::restore;
+use super::restore::{restore, set_window};
 use super::session::{Conn, Session};
 use super::sockopt;
 use super::state::{Daemon, monotonic};
+use crate::steer::inject::MAX_FRAME;
 
-/// Room for a made-up control segment.
-const CONTROL_FRAME: usize = 128;
+/// Bytes of an Ethernet header; of IPv4 and TCP headers with a timestamp.
+const ETHERNET: usize = 14;
+const IP_TCP_HEADERS: usize = 20 + 32;
 
 impl Daemon {
     /// Answers [`Demote`].
@@ -47,8 +49,9 @@ impl Daemon {
         let mut conn = self.session(session)?.conns.remove(&slot).ok_or(Reason::BadImage)?;
         match conn.kept.take() {
             Some(kept) if kept.hollowed => self.give_back(session, conn, &kept.dump),
-            Some(_) => {
-                let thawed = repair::thaw(conn.fd.as_fd(), &conn.restore);
+            Some(kept) => {
+                let fd = conn.fd.as_fd();
+                let thawed = set_window(fd, &kept.dump.image).and_then(|()| repair::thaw(fd, &conn.restore));
                 self.let_go(session, conn, &[]);
                 Ok(thawed?)
             }
@@ -73,7 +76,8 @@ impl Daemon {
                 abandon(conn.fd.as_fd());
             }
         }
-        let frames = control_frames(&conn, &dump.image);
+        let mut frames = control_frames(&conn, &dump.image);
+        frames.extend(data_frames(&conn, dump));
         self.let_go(session, conn, &frames);
         Ok(restored?)
     }
@@ -106,7 +110,9 @@ pub fn read_record(session: &Session, conn: &Conn, record: &ConnRecord) -> Optio
         return None;
     }
     let fin_acked = u32::from(image.flags & flag::FIN_ACKED != 0);
+    let piece = |(start, end): (u32, u32)| Some((start, copy(arena, rcv, start, end.wrapping_sub(start))?));
     Some(Dump {
+        ahead: record.tcb.ahead(record.rcv_ring.len).into_iter().filter_map(piece).collect(),
         recv: copy(arena, rcv, image.rcv_read, image.unread())?,
         send: copy(arena, snd, image.snd_una.wrapping_sub(fin_acked), image.unacknowledged())?,
         image,
@@ -123,33 +129,47 @@ fn copy(arena: &Region, (offset, size): (usize, usize), seq: u32, len: u32) -> O
 /// peer an acknowledgement, a segment from before the window makes the kernel send one at once.
 pub fn control_frames(conn: &Conn, image: &Image) -> Vec<Vec<u8>> {
     let has = |bit: u32| image.flags & bit != 0;
-    let mut image = *image;
-    if !has(flag::TS_RECENT) {
-        // Without a timestamp to echo none is better than a wrong one, which would be taken for an old segment's.
-        image.flags &= !flag::TIMESTAMPS;
-    }
-    let frame = |image: &Image, what| {
-        let mut frame = vec![0; CONTROL_FRAME];
-        let len = synthesize(&mut frame, &conn.path, image, what)?;
-        frame.truncate(len);
-        Some(frame)
-    };
-    let fin_received = image.flags & flag::FIN_RECEIVED != 0;
-    if image.flags & flag::RESET_RECEIVED != 0 {
+    let frame = |what| from_peer(conn, image, what);
+    let fin_received = has(flag::FIN_RECEIVED);
+    if has(flag::RESET_RECEIVED) {
         // In the order in which the peer said them: what a reset means depends on the state that it meets.
-        let fin = if fin_received { frame(&image, FromPeer::Fin) } else { None };
-        return fin.into_iter().chain(frame(&image, FromPeer::Reset)).collect();
+        let fin = if fin_received { frame(FromPeer::Fin) } else { None };
+        return fin.into_iter().chain(frame(FromPeer::Reset)).collect();
     }
     let told = if fin_received {
-        frame(&image, FromPeer::Fin)
-    } else if image.flags & flag::FIN_ACKED != 0 {
-        frame(&image, FromPeer::Ack)
+        frame(FromPeer::Fin)
+    } else if has(flag::FIN_ACKED) {
+        frame(FromPeer::Ack)
     } else if image.rcv_wup != image.rcv_nxt {
-        frame(&Image { rcv_nxt: image.rcv_wup.wrapping_sub(1), ..image }, FromPeer::Ack)
+        from_peer(conn, &Image { rcv_nxt: image.rcv_wup.wrapping_sub(1), ..*image }, FromPeer::Ack)
     } else {
         None
     };
     told.into_iter().collect()
+}
+
+/// What arrived out of order. The peer was told that we have it (RFC 2018), and would find out only by a timeout that we do not.
+fn data_frames(conn: &Conn, dump: &Dump) -> Vec<Vec<u8>> {
+    let mtu = (conn.path.mtu as usize).min(MAX_FRAME - ETHERNET);
+    let room = mtu.saturating_sub(IP_TCP_HEADERS).max(1);
+    let segments = |(seq, bytes): &(u32, Vec<u8>)| -> Vec<Vec<u8>> {
+        let at = |n: usize| seq.wrapping_add((n * room) as u32);
+        let cut = bytes.chunks(room).enumerate();
+        cut.filter_map(|(n, chunk)| from_peer(conn, &dump.image, FromPeer::Data(at(n), chunk))).collect()
+    };
+    dump.ahead.iter().flat_map(segments).collect()
+}
+
+fn from_peer(conn: &Conn, image: &Image, what: FromPeer<'_>) -> Option<Vec<u8>> {
+    let mut image = *image;
+    if image.flags & flag::TS_RECENT == 0 {
+        // Without a timestamp to echo none is better than a wrong one, which would be taken for an old segment's.
+        image.flags &= !flag::TIMESTAMPS;
+    }
+    let mut frame = vec![0; MAX_FRAME];
+    let len = synthesize(&mut frame, &conn.path, &image, what)?;
+    frame.truncate(len);
+    Some(frame)
 }
 
 /// Ends a connection that cannot be restored: the peer is told by a reset as far as the socket still knows it.

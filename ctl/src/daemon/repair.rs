@@ -86,6 +86,8 @@ pub struct Dump {
     pub recv: Vec<u8>,
     /// Bytes that the peer has not acknowledged.
     pub send: Vec<u8>,
+    /// Bytes received out of order, each piece with the sequence number of its first. The kernel tells nobody of its own.
+    pub ahead: Vec<(u32, Vec<u8>)>,
 }
 
 /// Why a connection could not be read.
@@ -129,7 +131,7 @@ pub fn silence(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_int(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 0)
 }
 
-/// Undoes [`open`] and [`silence`] on a socket whose queues were not touched.
+/// Undoes [`open`] and [`silence`] on a socket whose queues were not touched. After a [`dump`], its window has to be opened first.
 pub fn thaw(fd: BorrowedFd<'_>, restore: &Restore) -> io::Result<()> {
     detach_filter(fd)?;
     set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, REPAIR_OFF_NO_WP)?;
@@ -145,13 +147,6 @@ pub fn in_repair(fd: BorrowedFd<'_>) -> io::Result<bool> {
 /// `rcv_nxt` of a socket in repair mode.
 pub fn rcv_nxt(fd: BorrowedFd<'_>) -> io::Result<u32> {
     sequence(fd, RECV_QUEUE)
-}
-
-/// One past the last byte that the program has written, of a socket in repair mode.
-pub fn write_seq(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    let seq = sequence(fd, SEND_QUEUE);
-    set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, RECV_QUEUE)?;
-    seq
 }
 
 /// Bytes in the send queue.
@@ -170,7 +165,6 @@ struct Numbers {
     write_seq: u32,
     rcv_nxt: u32,
     unacked: u32,
-    unsent: u32,
     unread: u32,
     window: RepairWindow,
 }
@@ -182,28 +176,57 @@ fn numbers(fd: BorrowedFd<'_>) -> io::Result<Numbers> {
         write_seq,
         rcv_nxt,
         unacked: ioctl_int(fd, libc::TIOCOUTQ)? as u32,
-        unsent: ioctl_int(fd, SIOCOUTQNSD)? as u32,
         unread: ioctl_int(fd, libc::FIONREAD)? as u32,
-        window: sockopt::get::<RepairWindow>(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW)?.0,
+        window: window(fd)?,
     })
 }
 
-/// Reads a silent socket in repair mode ([`open`], [`silence`]); changes nothing.
+fn window(fd: BorrowedFd<'_>) -> io::Result<RepairWindow> {
+    sockopt::get::<RepairWindow>(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW).map(|(window, _)| window)
+}
+
+/// Reads a silent socket in repair mode ([`open`], [`silence`]). What remains is a closed window for sending; if it fails, nothing.
+///
+/// While the send queue is selected, a pacing timer is enough for the kernel to count everything queued as sent, without
+/// sending it. So the peer's window is closed first, which keeps the socket from really sending more, then what is unsent is
+/// counted, and only then the queue is selected.
 pub fn dump(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore) -> Result<Dump, DumpError> {
-    let before = numbers(fd)?;
-    if before.unread.max(before.unacked) > MAX_RING {
+    let window = window(fd)?;
+    sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &RepairWindow { snd_wnd: 0, ..window })?;
+    let dumped = dump_closed(fd, flow, restore, &window);
+    if dumped.is_err() {
+        sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &window)?;
+    }
+    dumped
+}
+
+fn dump_closed(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, open: &RepairWindow) -> Result<Dump, DumpError> {
+    let unsent = ioctl_int(fd, SIOCOUTQNSD)? as u32;
+    if (ioctl_int(fd, libc::FIONREAD)?.max(ioctl_int(fd, libc::TIOCOUTQ)?)) as u32 > MAX_RING {
         return Err(DumpError::QueueTooLarge);
     }
+    let before = numbers(fd)?;
     let recv = peek(fd, RECV_QUEUE, before.unread as usize)?;
     let mut send = peek(fd, SEND_QUEUE, before.unacked as usize)?;
     set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, RECV_QUEUE)?;
-    let image = image_of(fd, flow, restore, &before)?;
+    let image = image_of(fd, flow, restore, &Numbers { window: *open, ..before }, unsent)?;
     let short = recv.len() != before.unread as usize || send.len() < before.unacked as usize;
     if short || numbers(fd)? != before {
         return Err(DumpError::Moving);
     }
     send.drain(..send.len() - before.unacked as usize);
-    Ok(Dump { image, recv, send })
+    Ok(Dump { image, recv, send, ahead: Vec::new() })
+}
+
+impl Dump {
+    /// The peer has acknowledged everything before `ack`, which the kernel has not seen in time.
+    pub fn acknowledge(&mut self, ack: u32) {
+        let acked = ack.wrapping_sub(self.image.snd_una);
+        if acked <= self.image.snd_nxt.wrapping_sub(self.image.snd_una) && acked as usize <= self.send.len() {
+            self.send.drain(..acked as usize);
+            self.image.snd_una = ack;
+        }
+    }
 }
 
 fn peek(fd: BorrowedFd<'_>, queue: i32, len: usize) -> io::Result<Vec<u8>> {
@@ -218,7 +241,7 @@ fn peek(fd: BorrowedFd<'_>, queue: i32, len: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn image_of(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, n: &Numbers) -> io::Result<Image> {
+fn image_of(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, n: &Numbers, unsent: u32) -> io::Result<Image> {
     let tcp = |name| get_int(fd, libc::IPPROTO_TCP, name).map(|value| value as u32);
     let info = TcpInfo::of(fd)?;
     let mut flags = 0;
@@ -232,7 +255,7 @@ fn image_of(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, n: &Numbers) -
     Ok(Image {
         flow,
         snd_una: n.write_seq.wrapping_sub(n.unacked),
-        snd_nxt: n.write_seq.wrapping_sub(n.unsent),
+        snd_nxt: n.write_seq.wrapping_sub(unsent),
         snd_end: n.write_seq,
         rcv_nxt: n.rcv_nxt,
         rcv_read: n.rcv_nxt.wrapping_sub(n.unread),

@@ -10,7 +10,7 @@ use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::tcp::image::flag;
 
 use super::repair::{Dump, DumpError, dump, in_repair, open, remember, silence, thaw};
-use super::restore::{hollow, restore};
+use super::restore::{hollow, restore, set_window};
 use super::sockopt::{get_int, set_int};
 
 fn pair() -> (TcpStream, TcpStream) {
@@ -42,6 +42,7 @@ fn settled_dump(fd: BorrowedFd<'_>, flow: FlowKey, saved: &Restore) -> Dump {
 fn cycle(stream: &TcpStream, change: impl FnOnce(&mut Dump)) {
     let fd = stream.as_fd();
     let saved = remember(fd).unwrap();
+    let mss = get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap();
     open(fd).unwrap();
     silence(fd).unwrap();
     let mut dumped = settled_dump(fd, flow_of(stream), &saved);
@@ -51,6 +52,7 @@ fn cycle(stream: &TcpStream, change: impl FnOnce(&mut Dump)) {
     restore(fd, &dumped.image, &dumped.recv, &dumped.send, &saved).unwrap();
     assert!(!in_repair(fd).unwrap());
     assert_eq!(remember(fd).unwrap(), saved);
+    assert_eq!(get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap(), mss);
     assert!(stream.take_error().unwrap().is_none());
 }
 
@@ -118,9 +120,16 @@ fn unsent_bytes_are_sent_and_sent_ones_retransmitted() {
         sent.extend(vec![sent.len() as u8; n]);
     }
     ours.set_nonblocking(false).unwrap();
-    let mut queued = 0;
-    cycle(&ours, |dumped| queued = dumped.send.len());
+    let (mut queued, mut in_flight, mut window) = (0, 0, 0);
+    cycle(&ours, |Dump { image, send, .. }| {
+        queued = send.len();
+        (in_flight, window) = (image.snd_nxt.wrapping_sub(image.snd_una), image.snd_wnd);
+    });
     assert!(queued > 100_000, "{queued} bytes queued");
+    assert!(
+        in_flight <= window && queued > in_flight as usize,
+        "{in_flight} of {queued} bytes in flight, window {window}"
+    );
     let mut got = vec![0; sent.len()];
     peer.read_exact(&mut got).unwrap();
     assert_eq!(got, sent);
@@ -139,6 +148,7 @@ fn an_untouched_socket_thaws() {
     silence(fd).unwrap();
     let dumped = dump(fd, flow_of(&ours), &saved).unwrap();
     assert_eq!(dumped.recv, b"aiting");
+    set_window(fd, &dumped.image).unwrap();
     thaw(fd, &saved).unwrap();
     let mut rest = [0; 6];
     ours.read_exact(&mut rest).unwrap();

@@ -27,6 +27,10 @@ const BUFFER_SLACK: usize = 256 << 10;
 /// What the kernel itself lets a receive buffer grow to (tcp_rmem, tcp(7)).
 const LARGEST_BUFFER: usize = 6 << 20;
 
+/// SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK of linux/socket.h: the program chose the size.
+const SNDBUF_LOCK: u32 = 1;
+const RCVBUF_LOCK: u32 = 2;
+
 /// `struct tcp_repair_opt`, linux/tcp.h.
 #[repr(C)]
 #[derive(IntoBytes, Immutable)]
@@ -50,8 +54,9 @@ pub fn restore(fd: BorrowedFd<'_>, image: &Image, recv: &[u8], to_send: &[u8], s
     reopen(fd, image)?;
     negotiate(fd, image)?;
     fill(fd, RECV_QUEUE, recv)?;
-    fill(fd, SEND_QUEUE, sent)?;
     set_window(fd, image)?;
+    fit_segments(fd)?;
+    fill(fd, SEND_QUEUE, sent)?;
     if fin_sent {
         set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, SEND_QUEUE)?;
         shutdown(fd.as_raw_fd(), Shutdown::Write)?;
@@ -135,7 +140,14 @@ fn negotiate(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
     set_int(fd, libc::IPPROTO_TCP, libc::TCP_TIMESTAMP, ts_val as i32)
 }
 
-fn set_window(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
+/// Makes the kernel work out the size of its segments once more: connect(2) took 536 bytes for the peer's MSS, and no window.
+/// There are no IP options to lose: sockets with some are not promoted.
+fn fit_segments(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::SOL_IP, libc::IP_OPTIONS, [0u8; 0].as_slice())
+}
+
+/// Gives a socket in repair mode the image's windows.
+pub fn set_window(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
     let fin = u32::from(image.flags & flag::FIN_RECEIVED != 0);
     let rcv_nxt = image.rcv_nxt.wrapping_sub(fin);
     let mut window = RepairWindow {
@@ -194,6 +206,8 @@ struct Buffers {
     rcvbuf: i32,
     /// The receive buffer that holds what the peer may still send into the window that it was promised.
     promised: i32,
+    /// The send buffer that holds what lies in it: the kernel refuses to cut segments to be sent again from a queue far beyond it.
+    queued: i32,
 }
 
 impl Buffers {
@@ -204,16 +218,16 @@ impl Buffers {
         let window = (image.rcv_wnd as usize).saturating_add(recv).min(LARGEST_BUFFER / 2);
         force(fd, libc::SO_RCVBUFFORCE, rcvbuf.max(2 * (recv + BUFFER_SLACK) as i32))?;
         force(fd, libc::SO_SNDBUFFORCE, sndbuf.max(2 * (to_send + BUFFER_SLACK) as i32))?;
-        Ok(Self { sndbuf, rcvbuf, promised: rcvbuf.max(2 * window as i32) })
+        let queued = sndbuf.max(2 * to_send.min(LARGEST_BUFFER / 2) as i32);
+        Ok(Self { sndbuf, rcvbuf, promised: rcvbuf.max(2 * window as i32), queued })
     }
 
-    /// Sizes that the program chose come back exactly; where the kernel tunes the receive buffer, the promise is kept.
+    /// Sizes that the program chose come back exactly; those that the kernel tunes fit what is there and what was promised.
     fn put_back(&self, fd: BorrowedFd<'_>, saved: &Restore) -> io::Result<()> {
-        const RCVBUF_LOCK: u32 = 2;
-        let locked = saved.buf_lock & RCVBUF_LOCK != 0;
-        force(fd, libc::SO_RCVBUFFORCE, if locked { self.rcvbuf } else { self.promised })?;
-        force(fd, libc::SO_SNDBUFFORCE, self.sndbuf)?;
-        match set_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK, (saved.buf_lock & 3) as i32) {
+        let is_chosen = |lock: u32| saved.buf_lock & lock != 0;
+        force(fd, libc::SO_RCVBUFFORCE, if is_chosen(RCVBUF_LOCK) { self.rcvbuf } else { self.promised })?;
+        force(fd, libc::SO_SNDBUFFORCE, if is_chosen(SNDBUF_LOCK) { self.sndbuf } else { self.queued })?;
+        match set_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK, (saved.buf_lock & (SNDBUF_LOCK | RCVBUF_LOCK)) as i32) {
             // Before Linux 5.14: the kernel then does not tune these buffers any more, nothing worse.
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
             other => other,

@@ -19,17 +19,22 @@ const WATCH: Duration = Duration::from_micros(10);
 const DRAIN: Duration = Duration::from_micros(40);
 /// How long it is worth to wait without sleeping.
 const SPIN: Duration = Duration::from_micros(100);
+/// How long to wait for a moment in which the stream has no hole.
+const WHOLE: Duration = Duration::from_millis(2);
 /// After this the connection is left where it is. GRO on a busy queue holds a segment for a clock tick (1 to 4 ms); a
 /// hole in the stream lasts longer.
 const PATIENCE: Duration = Duration::from_millis(6);
 
 /// Redirects `flow` to the XSKMAP slots from `xsk_base` on, and returns when the kernel's socket, which is in repair mode, has
-/// seen everything that was passed before. The flow stays redirected only if this succeeds.
-pub fn switch_over(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, fd: BorrowedFd<'_>) -> Result<(), Refusal> {
-    // Read once: selecting the send queue makes the kernel believe that what it would send now has been sent.
-    let write_seq = repair::write_seq(fd)?;
+/// seen everything that was passed before; with it, what was passed. The flow stays redirected only if this succeeds.
+pub fn switch_over(
+    steer: &mut Steer,
+    flow: &FlowKey,
+    xsk_base: u32,
+    socket: BorrowedFd<'_>,
+) -> Result<FlowValue, Refusal> {
     steer.watch(flow)?;
-    let settled = drain(steer, flow, xsk_base, &Socket { fd, write_seq });
+    let settled = wait_for_whole(steer, flow, socket).and_then(|()| drain(steer, flow, xsk_base, socket));
     steer.unwatch(flow);
     if settled.is_err() {
         steer.release(flow);
@@ -37,11 +42,27 @@ pub fn switch_over(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, fd: Borrowe
     settled
 }
 
-fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: &Socket<'_>) -> Result<(), Refusal> {
+/// Waits until the socket has everything that was passed a moment ago. While a segment is missing, what came after it is only
+/// in the kernel's out-of-order queue, which nobody can read out; and nothing is lost by a promotion that is refused
+/// before the switch.
+fn wait_for_whole(steer: &Steer, flow: &FlowKey, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
+    let start = Instant::now();
     spin(WATCH);
+    while start.elapsed() < WHOLE {
+        let watched = steer.watched(flow)?;
+        spin(Duration::from_micros(5));
+        if has_reached(repair::rcv_nxt(socket)?, &watched) {
+            return Ok(());
+        }
+    }
+    tracing::debug!("{flow:?}: no moment without a hole");
+    Err(Reason::Unsettled.into())
+}
+
+fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: BorrowedFd<'_>) -> Result<FlowValue, Refusal> {
     steer.redirect(flow, xsk_base)?;
     let switched = Instant::now();
-    let mut last = socket.position()?;
+    let mut last = Position::of(socket)?;
     loop {
         let elapsed = switched.elapsed();
         if elapsed < SPIN {
@@ -50,39 +71,34 @@ fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: &Socket<'_>) 
             // Perhaps it is our own processor that the frames wait for.
             std::thread::sleep(Duration::from_micros(50));
         }
-        let now = socket.position()?;
+        let now = Position::of(socket)?;
         let watched = steer.watched(flow)?;
-        if elapsed >= DRAIN && now == last && has_reached(now, &watched) {
-            return Ok(());
+        if elapsed >= DRAIN && now == last && has_reached(now.rcv_nxt, &watched) {
+            return Ok(watched);
         }
         if elapsed > PATIENCE {
-            tracing::debug!(
-                "{flow:?}: not settled: rcv_nxt and snd_una {now:?} (before: {last:?}), passed {watched:?}"
-            );
+            tracing::debug!("{flow:?}: not settled: {now:?} (before: {last:?}), passed {watched:?}");
             return Err(Reason::Unsettled.into());
         }
         last = now;
     }
 }
 
-/// `rcv_nxt` and `snd_una`.
-type Position = (u32, u32);
-
-/// A socket in repair mode to which the program writes nothing meanwhile.
-struct Socket<'a> {
-    fd: BorrowedFd<'a>,
-    write_seq: u32,
+/// How far a socket in repair mode has processed what its peer sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    rcv_nxt: u32,
+    unacked: u32,
 }
 
-impl Socket<'_> {
-    fn position(&self) -> io::Result<Position> {
-        Ok((repair::rcv_nxt(self.fd)?, self.write_seq.wrapping_sub(repair::unacked(self.fd)?)))
+impl Position {
+    fn of(socket: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self { rcv_nxt: repair::rcv_nxt(socket)?, unacked: repair::unacked(socket)? })
     }
 }
 
-fn has_reached((rcv_nxt, snd_una): Position, watched: &FlowValue) -> bool {
-    let reached = |at: u32, goal: u32| (at.wrapping_sub(goal) as i32) >= 0;
-    watched.passed == 0 || (reached(rcv_nxt, watched.passed_end) && reached(snd_una, watched.passed_ack))
+fn has_reached(rcv_nxt: u32, watched: &FlowValue) -> bool {
+    watched.passed == 0 || (rcv_nxt.wrapping_sub(watched.passed_end) as i32) >= 0
 }
 
 /// Waits without sleeping: a sleep costs more than all of this.
@@ -99,11 +115,11 @@ mod tests {
 
     #[test]
     fn nothing_passed_is_reached_and_numbers_wrap() {
-        let watched = |passed, end, ack| FlowValue { passed, passed_end: end, passed_ack: ack, ..FlowValue::default() };
-        assert!(has_reached((5, 5), &watched(0, 900, 900)));
-        assert!(has_reached((5, 9), &watched(1, 5, 9)));
-        assert!(!has_reached((5, 8), &watched(1, 5, 9)));
-        assert!(!has_reached((u32::MAX, 9), &watched(1, 2, 9)));
-        assert!(has_reached((2, 9), &watched(1, u32::MAX, 9)));
+        let watched = |passed, passed_end| FlowValue { passed, passed_end, ..FlowValue::default() };
+        assert!(has_reached(5, &watched(0, 900)));
+        assert!(has_reached(5, &watched(1, 5)));
+        assert!(!has_reached(5, &watched(1, 6)));
+        assert!(!has_reached(u32::MAX, &watched(1, 2)));
+        assert!(has_reached(2, &watched(1, u32::MAX)));
     }
 }

@@ -133,7 +133,7 @@ impl Client {
             self.ask(&Demote { slot, generation }, &[])
                 .as_message::<Done>()
                 .expect("what was not taken over goes back");
-            self.stack.unreserve(slot);
+            self.stack.unreserve(slot, now());
             return Err(reason);
         }
         Ok(slot)
@@ -144,10 +144,10 @@ impl Client {
         let (slot, generation) = self.stack.reserve().expect("a slot");
         let mut answer = self.ask(&Promote { slot, generation }, &[stream.as_fd()]);
         if let Ok(need) = control::decode::<NeedPort>(&answer.bytes) {
-            self.attach(&need, stream.as_fd()).inspect_err(|_| self.stack.unreserve(slot))?;
+            self.attach(&need, stream.as_fd()).inspect_err(|_| self.stack.unreserve(slot, now()))?;
             answer = self.ask(&Promote { slot, generation }, &[stream.as_fd()]);
         }
-        let promoted = answer.as_message::<Promoted>().inspect_err(|_| self.stack.unreserve(slot))?;
+        let promoted = answer.as_message::<Promoted>().inspect_err(|_| self.stack.unreserve(slot, now()))?;
         let len = (promoted.recv_len + promoted.send_len) as usize;
         let bytes = match answer.fds.into_iter().next() {
             Some(memfd) => Region::open_reader(memfd).unwrap().bytes(0, len).unwrap().to_vec(),

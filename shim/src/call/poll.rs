@@ -47,7 +47,7 @@ pub fn lane_events(engine: &mut Engine, socket: &Socket, slot: u32) -> c_int {
     if peer_closed {
         events |= c_int::from(libc::POLLRDHUP);
     }
-    if write_closed || connection.send_space() >= connection.snd.len() / 3 {
+    if write_closed || connection.send_space() >= connection.send_limit() / 3 {
         events |= c_int::from(libc::POLLOUT | libc::POLLWRNORM);
     }
     if peer_closed && write_closed {

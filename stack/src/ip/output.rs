@@ -106,24 +106,27 @@ pub fn complete_checksum(frame: &mut [u8]) -> bool {
     true
 }
 
-/// A bare control segment of the peer, to be made up for the kernel.
+/// A segment of the peer, to be made up for the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FromPeer {
+pub enum FromPeer<'a> {
     /// FIN|ACK: the peer's FIN, whose sequence number is `rcv_nxt - 1`.
     Fin,
     /// RST|ACK at `rcv_nxt`.
     Reset,
     /// ACK of everything that the image calls acknowledged.
     Ack,
+    /// Data at this sequence number.
+    Data(u32, &'a [u8]),
 }
 
 /// Writes a frame as if the peer of `image` had sent it; returns its length. `path` is our path to the peer.
-pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer) -> Option<usize> {
+pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer<'_>) -> Option<usize> {
     let fin_received = u32::from(image.flags & flag::FIN_RECEIVED != 0);
-    let (seq, extra) = match what {
-        FromPeer::Fin => (image.rcv_nxt.wrapping_sub(fin_received), Flags::FIN),
-        FromPeer::Reset => (image.rcv_nxt, Flags::RST),
-        FromPeer::Ack => (image.rcv_nxt, Flags::default()),
+    let (seq, extra, data): (u32, Flags, &[u8]) = match what {
+        FromPeer::Fin => (image.rcv_nxt.wrapping_sub(fin_received), Flags::FIN, &[]),
+        FromPeer::Reset => (image.rcv_nxt, Flags::RST, &[]),
+        FromPeer::Ack => (image.rcv_nxt, Flags::default(), &[]),
+        FromPeer::Data(seq, data) => (seq, Flags::default(), data),
     };
     let timestamps =
         (image.flags & flag::TIMESTAMPS != 0).then_some(Timestamps { val: image.ts_recent, ecr: image.ts_val });
@@ -134,7 +137,7 @@ pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer) 
         window: u16::try_from(image.snd_wnd >> image.snd_wscale.min(14)).unwrap_or(u16::MAX),
         timestamps,
         sack: SackBlocks::default(),
-        len: 0,
+        len: data.len() as u32,
         kind: Kind::Ack,
     };
     let flow = FlowKey {
@@ -145,5 +148,5 @@ pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer) 
         ..image.flow
     };
     let back = Path { src_mac: path.dst_mac, dst_mac: path.src_mac, ttl: 64, ..*path };
-    build(frame, &back, &flow, &segment, (&[], &[]), 0)
+    build(frame, &back, &flow, &segment, (data, &[]), 0)
 }

@@ -16,6 +16,8 @@ use crate::xsk::queue::Queue;
 const RX_BATCH: usize = 256;
 /// Segments sent for one connection in one pass at most; the rest goes in the next.
 const TX_BATCH: usize = 256;
+/// One in so many frames is not lent to the fill ring when received frames have to be kept.
+const KEPT_FOR_SENDING: u32 = 8;
 /// Tries to get a queue's frames on their way before the rest is left to the next pass.
 const KICKS: usize = 64;
 
@@ -34,6 +36,7 @@ impl Stack {
         if !self.has_news(now) {
             return 0;
         }
+        let now = self.not_back(now);
         self.stats().add(Counter::Passes, 1);
         let received = self.receive(now);
         self.run_timers(now);
@@ -60,25 +63,8 @@ impl Stack {
             let Some(desc) = port.queues[queue].rx_pop() else { break };
             frames += 1;
             bytes += u64::from(desc.len);
-            let Some(base) = port.base_of(desc.addr) else { continue };
-            let keep = match port.umem.bytes(desc.addr as usize, desc.len as usize) {
-                Some(frame) => self.frame_in(frame, port.max_frame(), queue as u32, now),
-                None => Verdict::Done,
-            };
-            let leftover = Leftover {
-                port: number as u32,
-                queue: queue as u32,
-                frame: FrameRef { addr: desc.addr as u32, len: desc.len },
-            };
-            match keep {
-                Verdict::Done => {
-                    if !port.queues[queue].fill_push(base) {
-                        port.pool.give_addr(base);
-                    }
-                }
-                Verdict::Kernel => self.leftovers.push(leftover),
-                Verdict::Hold(slot) => self.slots[slot as usize].held.push(leftover),
-            }
+            let frame = FrameRef { addr: desc.addr as u32, len: desc.len };
+            self.sort(&mut port, Leftover { port: number as u32, queue: queue as u32, frame }, now);
         }
         if frames > 0 {
             port.queues[queue].rx_release();
@@ -92,6 +78,41 @@ impl Stack {
         frames
     }
 
+    /// Looks at a frame and puts it where it belongs.
+    fn sort(&mut self, port: &mut super::Port, arrived: Leftover, now: Instant) {
+        let Leftover { queue, frame, .. } = arrived;
+        let Some(base) = port.base_of(u64::from(frame.addr)) else { return };
+        let verdict = match port.umem.bytes(frame.addr as usize, frame.len as usize) {
+            Some(bytes) => self.frame_in(bytes, port.max_frame(), queue, now),
+            None => Verdict::Done,
+        };
+        match verdict {
+            Verdict::Done => return port.refill(queue as usize, base),
+            Verdict::Kernel => self.leftovers.push(arrived),
+            Verdict::Early => self.early.push(arrived),
+            Verdict::Hold(slot) => self.slots[slot as usize].held.push(arrived),
+        }
+        // It is kept: another takes its place in the fill ring, as long as enough are left for sending.
+        if port.pool.available() > port.config.frame_count / KEPT_FOR_SENDING
+            && let Some(frame) = port.pool.take()
+        {
+            port.refill(queue as usize, port.pool.addr_of(frame));
+        }
+    }
+
+    /// A promotion has ended, one way or the other: looks again at what came early.
+    pub(super) fn sort_early(&mut self, now: Instant) {
+        for arrived in std::mem::take(&mut self.early) {
+            let number = arrived.port as usize;
+            let Some(mut port) = self.ports.get_mut(number).and_then(Option::take) else { continue };
+            self.sort(&mut port, arrived, now);
+            if let Some(queue) = port.queues.get_mut(arrived.queue as usize) {
+                queue.fill_flush();
+            }
+            self.ports[number] = Some(port);
+        }
+    }
+
     /// One frame: parse, find the connection, let the engine look at the segment.
     fn frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
         let incoming = match input::parse(frame, max_frame) {
@@ -102,6 +123,10 @@ impl Stack {
             }
         };
         let Some(&slot) = self.demux.get(&incoming.flow) else {
+            if self.reserved > 0 {
+                // A promotion is under way, perhaps this flow's: its frames arrive here before its numbers.
+                return Verdict::Early;
+            }
             self.stats().add(Counter::RxNoConnection, 1);
             return Verdict::Kernel;
         };
@@ -180,6 +205,7 @@ impl Stack {
 
     /// Sends what the touched connections have to say. What finds no frame, or is more than its share, waits for the next pass.
     pub fn send_touched(&mut self, now: Instant) {
+        let now = self.not_back(now);
         let mut batch = std::mem::take(&mut self.touched);
         for slot in batch.drain(..) {
             self.slots[slot as usize].touched = false;
@@ -296,6 +322,8 @@ enum Verdict {
     Done,
     /// It belongs to the kernel.
     Kernel,
+    /// Perhaps it belongs to a connection that is being promoted.
+    Early,
     /// Its connection is frozen: keep it until it is known whose it is.
     Hold(u32),
 }
@@ -308,6 +336,13 @@ struct Sent {
 }
 
 impl super::Port {
+    /// Offers an empty frame to the kernel for receiving.
+    fn refill(&mut self, queue: usize, base: u64) {
+        if !self.queues[queue].fill_push(base) {
+            self.pool.give_addr(base);
+        }
+    }
+
     /// A free frame to build a packet in; completed ones are collected when none is left at hand.
     fn take_frame(&mut self, queue: usize) -> Option<u64> {
         if self.pool.available() == 0 {

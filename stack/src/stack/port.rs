@@ -6,8 +6,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use super::{Leftover, Stack};
 use crate::arena::{MAX_PORTS, PortEntry};
 use crate::mem::Region;
+use crate::stats::Counter;
 use crate::xsk::RingSizes;
 use crate::xsk::queue::Queue;
+use crate::xsk::socket::statistics;
 use crate::xsk::umem::FramePool;
 
 /// Sizes of an attachment.
@@ -37,7 +39,12 @@ pub struct Port {
     pub(super) queues: Vec<Queue>,
     /// Frames to be sent that have not been kicked off, by queue.
     pub(super) unsent: Vec<bool>,
+    /// What the kernel had dropped when last asked, by queue, in the order of [`DROPS`].
+    dropped: Vec<[u64; DROPS.len()]>,
 }
+
+/// The kernel's reasons for dropping a frame that was redirected to us.
+const DROPS: [Counter; 3] = [Counter::XskRingFull, Counter::XskFillEmpty, Counter::XskDropped];
 
 impl Port {
     /// Sizes and place.
@@ -113,7 +120,8 @@ impl Stack {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let pool = FramePool::new(config.frame_count, config.frame_size).ok_or_else(invalid)?;
         let unsent = vec![false; queues.len()];
-        let mut port = Port { config, umem, pool, queues, unsent };
+        let dropped = vec![[0; DROPS.len()]; queues.len()];
+        let mut port = Port { config, umem, pool, queues, unsent, dropped };
         for queue in 0..port.queues.len() {
             port.fill(queue);
         }
@@ -133,6 +141,9 @@ impl Stack {
             && let Some(place) = self.ports.get_mut(number as usize)
         {
             *place = None;
+            let elsewhere = |frame: &Leftover| frame.port != number;
+            self.early.retain(elsewhere);
+            self.leftovers.retain(elsewhere);
         }
     }
 
@@ -146,6 +157,21 @@ impl Stack {
         } else {
             port.pool.give(frame);
         }
+    }
+
+    /// Adds what the kernel has dropped of ours since the last time to the counters (XDP_STATISTICS).
+    pub fn count_drops(&mut self) {
+        let mut more = [0; DROPS.len()];
+        for port in self.ports[..self.port_limit].iter_mut().flatten() {
+            for (queue, before) in port.queues.iter().zip(&mut port.dropped) {
+                let Ok(now) = statistics(queue.fd()) else { continue };
+                let now = [now.rx_ring_full, now.rx_fill_ring_empty_descs, now.rx_dropped];
+                more.iter_mut().zip(now.iter().zip(&*before)).for_each(|(sum, (now, then))| *sum += now - then);
+                *before = now;
+            }
+        }
+        let stats = self.stats();
+        DROPS.iter().zip(more).filter(|(_, more)| *more > 0).for_each(|(counter, more)| stats.add(*counter, more));
     }
 
     /// The AF_XDP sockets to wait on.

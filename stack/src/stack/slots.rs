@@ -57,19 +57,24 @@ impl Stack {
         let generation = record.generation;
         compiler_fence(SeqCst);
         record.phase = Phase::Reserved as u32;
+        self.reserved += 1;
         Some((slot, generation))
     }
 
-    /// Gives back a reserved slot whose promotion was refused.
-    pub fn unreserve(&mut self, slot: u32) {
+    /// Gives back a reserved slot whose promotion was refused. Frames of the flow that came meanwhile become leftovers.
+    pub fn unreserve(&mut self, slot: u32, now: Instant) {
+        let now = self.not_back(now);
         if self.record(slot).is_some_and(|r| Phase::from_raw(r.phase) == Phase::Reserved) {
+            self.reserved -= 1;
             self.forget(slot);
+            self.sort_early(now);
         }
     }
 
     /// Fills a reserved slot with a connection and runs it. On an error the slot stays reserved and the kernel socket
     /// still holds everything.
     pub fn import(&mut self, slot: u32, request: &ImportRequest<'_>, now: Instant) -> Result<(), Reason> {
+        let now = self.not_back(now);
         let image = request.image;
         if self.record(slot).is_none_or(|r| Phase::from_raw(r.phase) != Phase::Reserved) {
             return Err(Reason::BadImage);
@@ -89,9 +94,11 @@ impl Stack {
             self.drop_rings(rcv_ring, snd_ring);
             return Err(reason);
         }
+        self.reserved -= 1;
         self.live += 1;
         self.touch(slot);
         self.stats().add(Counter::Promotions, 1);
+        self.sort_early(now);
         Ok(())
     }
 
@@ -116,6 +123,7 @@ impl Stack {
         Connection::import(&mut record.tcb, snd, rcv, request.image, request.recv, request.send, mtu, now)
             .map_err(|_| Reason::BadImage)?;
         record.tcb.limit_window(request.rings.0);
+        record.tcb.limit_queue(request.rings.1);
         // The phase makes the record valid for the daemon: last.
         compiler_fence(SeqCst);
         record.phase = Phase::Live as u32;
@@ -152,14 +160,12 @@ impl Stack {
         self.slots.get_mut(slot as usize).map(|state| std::mem::take(&mut state.held)).unwrap_or_default()
     }
 
-    /// Ends a frozen connection whose kernel socket lives again. Frames held for it become leftovers.
+    /// Ends a frozen connection whose kernel socket lives again.
     pub fn release(&mut self, slot: u32) {
         let Some(&record) = self.record(slot) else { return };
         if Phase::from_raw(record.phase) != Phase::Frozen {
             return;
         }
-        let held = self.take_held(slot);
-        self.leftovers.extend(held);
         self.stats().add(Counter::Demotions, 1);
         self.retire(slot, &record);
     }
@@ -171,7 +177,10 @@ impl Stack {
         }
     }
 
+    /// Frames held for it become leftovers.
     fn retire(&mut self, slot: u32, record: &ConnRecord) {
+        let held = self.take_held(slot);
+        self.leftovers.extend(held);
         self.demux.remove(&record.flow);
         self.forget(slot);
         self.drop_rings(record.rcv_ring, record.snd_ring);
@@ -202,6 +211,7 @@ impl Stack {
     /// The program is done with the connection and the daemon cannot take it back: close it here, freed when the peer
     /// has acknowledged everything.
     pub fn orphan(&mut self, slot: u32, now: Instant) {
+        let now = self.not_back(now);
         if let Some(mut connection) = self.connection(slot) {
             connection.shutdown_write(now);
         }

@@ -7,6 +7,7 @@ impl Stack {
     /// Queues bytes for sending and sends what may go. Returns how many were taken; 0 when the send queue is full.
     /// `more` is MSG_MORE. `None`: the slot holds no live connection.
     pub fn send(&mut self, slot: u32, now: Instant, data: &[u8], more: bool) -> Option<usize> {
+        let now = self.not_back(now);
         let taken = self.connection(slot)?.send(now, data, more);
         if taken > 0 {
             self.tally(slot, 0, taken);

@@ -30,7 +30,15 @@ impl Connection<'_> {
         if self.tcb.fin_queued() {
             return 0;
         }
-        self.snd.len().saturating_sub(self.tcb.snd_end.since(self.tcb.snd_una) as usize)
+        self.send_limit().saturating_sub(self.tcb.snd_end.since(self.tcb.snd_una) as usize)
+    }
+
+    /// Bytes that may wait to be acknowledged (SO_SNDBUF in spirit): what [`Tcb::limit_queue`] said, or the whole ring.
+    pub fn send_limit(&self) -> usize {
+        match self.tcb.snd_limit {
+            0 => self.snd.len(),
+            limit => self.snd.len().min(limit as usize),
+        }
     }
 
     /// Queues bytes and returns how many: 0 when the ring is full. `more` is MSG_MORE: a last partial segment waits

@@ -130,10 +130,14 @@ pub struct Tcb {
     pub(crate) challenges: u32,
     /// Largest window to offer, bytes; 0 for the whole ring.
     pub(crate) rcvbuf: u32,
+    /// Most bytes to queue for sending; 0 for the whole ring.
+    pub(crate) snd_limit: u32,
     /// As asked for, not used by the engine: carried from image to image.
     pub(crate) sndbuf: u32,
     /// Segments sent again, for people.
     pub(crate) retransmits: u32,
+    /// Always zero.
+    pub(crate) pad: u32,
 }
 
 /// The states of a connection (RFC 9293, section 3.3.2), from ESTABLISHED on.

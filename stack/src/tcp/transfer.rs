@@ -166,7 +166,7 @@ impl Tcb {
     }
 
     /// The state as an image: a pure read that takes any record, even one that its owner left in the middle of a step
-    /// (check the result with [`Image::is_sound`]). Out-of-order data is not part of it: the peer sends that again.
+    /// (check the result with [`Image::is_sound`]). Out-of-order data is not part of it: see [`Tcb::ahead`].
     pub fn image(&self, flow: FlowKey, now: Instant) -> Image {
         let (srtt_us, rttvar_us) = self.rtt.micros();
         let (cwnd, ssthresh) = self.cc.segments(self.mss);
@@ -199,6 +199,21 @@ impl Tcb {
             rcvbuf: self.rcvbuf,
             sndbuf: self.sndbuf,
         }
+    }
+
+    /// Where, in a receive ring of `ring` bytes, data lies that arrived out of order: `[start, end)` of the sequence space, ascending.
+    /// Like [`Tcb::image`], takes any record; what contradicts the numbers is left out.
+    pub fn ahead(&self, ring: u32) -> Vec<(u32, u32)> {
+        let limit = self.rcv_read.plus(ring);
+        let mut last = self.rcv_nxt;
+        let mut found = Vec::new();
+        for range in self.ooo.as_slice() {
+            if range.start.gt(last) && range.end.gt(range.start) && range.end.le(limit) {
+                found.push((range.start.0, range.end.0));
+                last = range.end;
+            }
+        }
+        found
     }
 
     fn image_flags(&self) -> u32 {

@@ -16,6 +16,11 @@ impl Tcb {
         self.rcvbuf = bytes;
     }
 
+    /// No more is queued for sending than this many bytes, though the ring may be larger, for what had been queued in the kernel.
+    pub fn limit_queue(&mut self, bytes: u32) {
+        self.snd_limit = bytes;
+    }
+
     /// What of the ring may be offered.
     fn offerable(&self, ring: usize) -> u32 {
         match self.rcvbuf {
