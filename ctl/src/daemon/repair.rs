@@ -209,9 +209,12 @@ fn dump_closed(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, open: &Repa
     let recv = peek(fd, RECV_QUEUE, before.unread as usize)?;
     let mut send = peek(fd, SEND_QUEUE, before.unacked as usize)?;
     set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, RECV_QUEUE)?;
-    let image = image_of(fd, flow, restore, &Numbers { window: *open, ..before }, unsent)?;
+    // Looking at the receive queue may have sent an acknowledgement that was due: its window counts.
+    let now = numbers(fd)?;
+    let image = image_of(fd, flow, restore, &now, (unsent, open.snd_wnd))?;
     let short = recv.len() != before.unread as usize || send.len() < before.unacked as usize;
-    if short || numbers(fd)? != before {
+    if short || now != (Numbers { window: now.window, ..before }) || window(fd)? != now.window {
+        tracing::debug!("{flow:?}: moving: {before:?}, then {now:?}; read {} and {} bytes", recv.len(), send.len());
         return Err(DumpError::Moving);
     }
     send.drain(..send.len() - before.unacked as usize);
@@ -241,7 +244,14 @@ fn peek(fd: BorrowedFd<'_>, queue: i32, len: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn image_of(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, n: &Numbers, unsent: u32) -> io::Result<Image> {
+/// The image of a socket; `unsent` bytes and the window for sending were read before they were changed.
+fn image_of(
+    fd: BorrowedFd<'_>,
+    flow: FlowKey,
+    restore: &Restore,
+    n: &Numbers,
+    (unsent, snd_wnd): (u32, u32),
+) -> io::Result<Image> {
     let tcp = |name| get_int(fd, libc::IPPROTO_TCP, name).map(|value| value as u32);
     let info = TcpInfo::of(fd)?;
     let mut flags = 0;
@@ -260,7 +270,7 @@ fn image_of(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, n: &Numbers, u
         rcv_nxt: n.rcv_nxt,
         rcv_read: n.rcv_nxt.wrapping_sub(n.unread),
         snd_wl1: n.window.snd_wl1,
-        snd_wnd: n.window.snd_wnd,
+        snd_wnd,
         max_window: n.window.max_window,
         rcv_wnd: n.window.rcv_wnd,
         rcv_wup: n.window.rcv_wup,

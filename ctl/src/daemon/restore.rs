@@ -24,8 +24,10 @@ const TCPOPT_TIMESTAMP: u32 = 8;
 const CHUNK: usize = 32 << 10;
 /// Room beyond the bytes themselves for the kernel's own accounting.
 const BUFFER_SLACK: usize = 256 << 10;
+/// A segment of Ethernet's usual size takes up to a page and some of a receive buffer: so many times its bytes.
+const SEGMENT_COST: usize = 4;
 /// What the kernel itself lets a receive buffer grow to (tcp_rmem, tcp(7)).
-const LARGEST_BUFFER: usize = 6 << 20;
+const LARGEST_BUFFER: usize = 32 << 20;
 
 /// SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK of linux/socket.h: the program chose the size.
 const SNDBUF_LOCK: u32 = 1;
@@ -215,11 +217,11 @@ impl Buffers {
     fn widen(fd: BorrowedFd<'_>, image: &Image, recv: usize, to_send: usize) -> io::Result<Self> {
         let sndbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)?;
         let rcvbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
-        let window = (image.rcv_wnd as usize).saturating_add(recv).min(LARGEST_BUFFER / 2);
+        let window = (image.rcv_wnd as usize).saturating_add(recv).min(LARGEST_BUFFER / SEGMENT_COST);
         force(fd, libc::SO_RCVBUFFORCE, rcvbuf.max(2 * (recv + BUFFER_SLACK) as i32))?;
         force(fd, libc::SO_SNDBUFFORCE, sndbuf.max(2 * (to_send + BUFFER_SLACK) as i32))?;
         let queued = sndbuf.max(2 * to_send.min(LARGEST_BUFFER / 2) as i32);
-        Ok(Self { sndbuf, rcvbuf, promised: rcvbuf.max(2 * window as i32), queued })
+        Ok(Self { sndbuf, rcvbuf, promised: rcvbuf.max((SEGMENT_COST * window) as i32), queued })
     }
 
     /// Sizes that the program chose come back exactly; those that the kernel tunes fit what is there and what was promised.
