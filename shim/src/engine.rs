@@ -207,7 +207,8 @@ impl Engine {
     /// Lets go of the queues that an earlier daemon gave us for an interface: the one of now does not know them. Whoever sleeps on
     /// them has to be woken: a sleep holds the sockets. False if there were none.
     pub fn drop_port(&mut self, netns: u64, ifindex: u32) -> bool {
-        let Some(number) = self.stack.port_of(netns, ifindex).filter(|_| self.stack.live() == 0) else { return false };
+        let unused = |number: &u32| !self.stack.is_used(*number);
+        let Some(number) = self.stack.port_of(netns, ifindex).filter(unused) else { return false };
         let found = self.stack.ports().find(|(n, _)| *n == number);
         let fds: Vec<RawFd> = found
             .map(|(_, port)| port.umem_fd().into_iter().chain(port.queue_fds()).map(|fd| fd.as_raw_fd()).collect())

@@ -134,6 +134,35 @@ fn a_link_that_goes_down_and_comes_back_costs_nothing_but_time() {
     talk.end().unwrap();
 }
 
+/// Does the server's interface carry an XDP program?
+fn carries_program(lab: &Lab) -> bool {
+    let server = lab.host(Side::Server);
+    server.namespace.ip(&["link", "show", &server.interface]).unwrap().contains("prog/xdp")
+}
+
+#[test]
+fn the_program_leaves_a_veth_that_steers_nothing_and_comes_back() {
+    const SIGCONT: i32 = 18;
+    const SIGSTOP: i32 = 19;
+    let lab = lab();
+    let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Server, &[EAGER]).unwrap();
+    let pid = talk.program(Side::Server).pid().to_string();
+    for round in 1..=2 {
+        talk.await_connection(&lab, Side::Server, "the lane", |s| s.tier == "xdp" && s.promoted == round).unwrap();
+        assert!(carries_program(&lab));
+        talk.go_on(200).unwrap();
+        // Without traffic nothing is promoted.
+        talk.program(Side::Client).signal(SIGSTOP).unwrap();
+        lab.underpass(&["demote", "-p", &pid, "--all"]).unwrap();
+        wait_for("the XDP program to leave", LIMIT, || !carries_program(&lab)).unwrap();
+        talk.program(Side::Client).signal(SIGCONT).unwrap();
+        talk.go_on(200).unwrap();
+    }
+    talk.await_lane(&lab, Side::Server).unwrap();
+    talk.go_on(200).unwrap();
+    talk.end().unwrap();
+}
+
 /// Loads a table into the server's packet filter.
 fn filter(lab: &Lab, chains: &[&str]) {
     let rules = format!("table ip underpass_lab {{\n{}\n}}\n", chains.join("\n"));

@@ -70,8 +70,8 @@ impl Daemon {
             return Err(Reason::BadImage.into());
         }
         let (ifindex, xsk_base) = (port.ifindex, port.xsk_base);
-        let interface = self.namespaces.get_mut(&netns).and_then(|n| n.interfaces.get_mut(&ifindex));
-        interface.ok_or(Reason::LinkDown)?.steer.redirect(&flow, xsk_base)?;
+        let namespace = self.namespaces.get_mut(&netns).ok_or(Reason::LinkDown)?;
+        namespace.awake(ifindex)?.steer.redirect(&flow, xsk_base)?;
         // The way as it is now; if there is none, the watch on the network will say so to the client in its own time.
         let way = self.way(netns, &ends).ok().filter(|way| way.path.ifindex == ifindex);
         let mut path = record.path;

@@ -1,6 +1,7 @@
 //! One accelerated interface: its XDP program and who uses which XSKMAP slots.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use underpass_stack::lane::Reason;
 
@@ -11,6 +12,9 @@ use crate::net::netlink::Netlink;
 use crate::steer::Steer;
 use crate::steer::program::MAX_XSKS;
 
+/// Packets that came in before the program was attached have reached their sockets after this.
+const ARRIVED: Duration = Duration::from_micros(500);
+
 /// An interface with our program on it.
 pub struct Interface {
     /// The program and its maps.
@@ -19,9 +23,24 @@ pub struct Interface {
     pub native: bool,
     /// Attachments of living sessions.
     pub users: u32,
+    /// Since when no flow is steered, as far as the daemon has noticed.
+    pub idle_since: Option<Instant>,
+    rest: Rest,
     ifindex: u32,
     slots: Slots,
     _claim: Claim,
+}
+
+/// May the program leave the interface while no flow is steered?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// It stays: attaching it may restart a network card, and costs nothing while it lies there.
+    Never,
+    /// It is on the interface now. On veth it keeps the peer from sending more than one segment at a time (GSO), which all other
+    /// traffic pays for.
+    Awake,
+    /// It is not on the interface now.
+    Asleep,
 }
 
 impl Interface {
@@ -33,19 +52,54 @@ impl Interface {
             Some(attached) => {
                 let steer = Steer::adopt(attached.program_id)?.ok_or(Reason::ForeignXdp)?;
                 tracing::info!("{}: XDP program of an earlier daemon taken over", link.name);
-                Ok(Self::new(claim, link.ifindex, steer, attached.native))
+                Ok(Self::new(claim, link, steer, attached.native))
             }
             None => {
                 let steer = Steer::load()?;
                 let native = attach(netlink, link, &steer)?;
                 tracing::info!("{}: XDP program attached ({})", link.name, if native { "native" } else { "generic" });
-                Ok(Self::new(claim, link.ifindex, steer, native))
+                Ok(Self::new(claim, link, steer, native))
             }
         }
     }
 
-    fn new(claim: Claim, ifindex: u32, steer: Steer, native: bool) -> Self {
-        Self { steer, native, users: 0, ifindex, slots: Slots::default(), _claim: claim }
+    fn new(claim: Claim, link: &Link, steer: Steer, native: bool) -> Self {
+        let rest = if link.kind == "veth" { Rest::Awake } else { Rest::Never };
+        let (ifindex, slots) = (link.ifindex, Slots::default());
+        Self { steer, native, users: 0, idle_since: None, rest, ifindex, slots, _claim: claim }
+    }
+
+    /// Is the program on the interface, and may it leave?
+    pub fn can_rest(&self) -> bool {
+        self.rest == Rest::Awake
+    }
+
+    /// Takes the program off until a flow is to be steered. Its maps and the AF_XDP sockets stay.
+    pub fn rest(&mut self, netlink: &mut Netlink) -> io::Result<()> {
+        self.idle_since = None;
+        self.detach(netlink)?;
+        self.rest = Rest::Asleep;
+        Ok(())
+    }
+
+    /// Sees to it that the program is on the interface.
+    pub fn wake(&mut self, netlink: &mut Netlink) -> Result<(), Refusal> {
+        self.idle_since = None;
+        if self.rest != Rest::Asleep {
+            return Ok(());
+        }
+        link::attach_xdp(netlink, self.ifindex, self.steer.program(), self.native).map_err(|error| {
+            let reason = match error.raw_os_error() {
+                Some(libc::EBUSY | libc::EEXIST) => Reason::ForeignXdp,
+                Some(libc::ERANGE | libc::EOPNOTSUPP | libc::EINVAL) => Reason::Mtu,
+                _ => Reason::Failed,
+            };
+            Refusal { reason, errno: error.raw_os_error().unwrap_or(0) }
+        })?;
+        self.rest = Rest::Awake;
+        // What came in a moment ago goes to the kernel by a way that no program sees.
+        std::thread::sleep(ARRIVED);
+        Ok(())
     }
 
     /// Takes `count` slots in a row.
@@ -65,6 +119,9 @@ impl Interface {
 
     /// Removes the program from the interface.
     pub fn detach(&self, netlink: &mut Netlink) -> io::Result<()> {
+        if self.rest == Rest::Asleep {
+            return Ok(());
+        }
         link::detach_xdp(netlink, self.ifindex, self.steer.program(), self.native)
     }
 }

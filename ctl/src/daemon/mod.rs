@@ -26,6 +26,7 @@ mod reap;
 pub mod repair;
 mod reply;
 mod requests;
+mod rest;
 pub mod restore;
 pub mod server;
 mod session;

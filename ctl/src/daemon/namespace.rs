@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use underpass_stack::lane::Reason;
+
 use super::interface::Interface;
 use super::reply::Refusal;
 use super::sockopt;
@@ -62,6 +64,13 @@ impl Namespace {
             self.interfaces.insert(link.ifindex, opened);
         }
         self.interfaces.get_mut(&link.ifindex).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV).into())
+    }
+
+    /// An interface that carries our program already, with the program awake.
+    pub fn awake(&mut self, ifindex: u32) -> Result<&mut Interface, Refusal> {
+        let interface = self.interfaces.get_mut(&ifindex).ok_or(Reason::LinkDown)?;
+        interface.wake(&mut self.route)?;
+        Ok(interface)
     }
 
     /// Removes the programs that nobody uses. True if none is left.

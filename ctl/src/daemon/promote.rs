@@ -55,8 +55,8 @@ impl Daemon {
             return Err(Reason::Mtu.into());
         }
         let xsk_base = port.xsk_base;
-        let interface = self.namespaces.get_mut(&netns).and_then(|n| n.interfaces.get_mut(&way.path.ifindex));
-        let steer = &mut interface.ok_or(Reason::LinkDown)?.steer;
+        let namespace = self.namespaces.get_mut(&netns).ok_or(Reason::LinkDown)?;
+        let steer = &mut namespace.awake(way.path.ifindex)?.steer;
         let flow = FlowKey::tcp(ends.local.into(), ends.remote.into());
         let cookie = sockopt::get::<u64>(fd.as_fd(), libc::SOL_SOCKET, libc::SO_COOKIE)?.0;
         let taken = take_over(steer, &flow, xsk_base, &fd);

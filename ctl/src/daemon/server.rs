@@ -178,12 +178,13 @@ impl Daemon {
 
     fn next_deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.iter().map(|waiting| waiting.deadline);
-        waiting.chain(self.grace).chain(self.neighbours_due()).min()
+        waiting.chain(self.grace).chain(self.neighbours_due()).chain(self.rest_due()).min()
     }
 
     fn on_time(&mut self, now: Instant) {
         self.expire_waiting(now);
         self.touch_neighbours(now);
+        self.rest_idle(now);
         if self.grace.is_some_and(|end| end <= now) {
             self.end_grace();
         }

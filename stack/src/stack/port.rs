@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::{Leftover, Stack};
-use crate::arena::{MAX_PORTS, PortEntry};
+use crate::arena::{MAX_PORTS, Phase, PortEntry};
 use crate::mem::Region;
 use crate::stats::Counter;
 use crate::xsk::RingSizes;
@@ -135,9 +135,16 @@ impl Stack {
         Ok(())
     }
 
+    /// Does an attachment carry a connection?
+    pub fn is_used(&self, number: u32) -> bool {
+        let in_stack = |phase| matches!(Phase::from_raw(phase), Phase::Live | Phase::Frozen);
+        let on_it = |slot| self.record(slot).is_some_and(|record| in_stack(record.phase) && record.port == number);
+        (0..self.slots.len() as u32).any(on_it)
+    }
+
     /// Lets go of an attachment that carries no connection: its queues are free again when the sockets are closed.
     pub fn detach(&mut self, number: u32) {
-        if self.live == 0
+        if !self.is_used(number)
             && let Some(place) = self.ports.get_mut(number as usize)
         {
             *place = None;
