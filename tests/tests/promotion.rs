@@ -86,6 +86,28 @@ fn bulk_transfers_go_there_and_back() {
 }
 
 #[test]
+fn large_transfers_on_the_lane_arrive_whole() {
+    let lab = lab();
+    let asked = std::env::var("UNDERPASS_TEST_BYTES").ok();
+    let bytes = asked.map_or(256 * GULP, |text| text.parse().expect("UNDERPASS_TEST_BYTES is a number"));
+    for preload in [Preload::Server, Preload::Client, Preload::Both] {
+        let mut talk = Talk::start(&lab, TRAFFIC, Kind::Duplex, preload, &[EAGER]).unwrap();
+        for side in preload.sides() {
+            await_connection(&lab, &mut talk, side, "lane xdp", |socket| socket.tier == "xdp");
+        }
+        let start = talk.done().unwrap();
+        while talk.done().unwrap() < start + bytes {
+            talk.go_on(64 * GULP).unwrap();
+        }
+        for side in preload.sides() {
+            let socket = talk.connection(&lab, side).unwrap();
+            assert_eq!((socket.tier.as_str(), socket.demoted), ("xdp", 0), "{preload:?}, {side:?}: {socket:?}");
+        }
+        talk.end().unwrap();
+    }
+}
+
+#[test]
 fn bulk_transfers_get_through_wherever_the_policy_leaves_them() {
     let lab = lab();
     for preload in [Preload::Server, Preload::Client, Preload::Both] {
