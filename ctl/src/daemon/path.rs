@@ -12,11 +12,14 @@ use super::settings::Settings;
 use crate::net::link::Link;
 use crate::net::route::{self, Kind};
 use crate::net::{conntrack, neigh};
+use crate::steer::inject::MAX_FRAME;
 
 /// Bytes of a frame that are not IP packet: XDP's headroom, the Ethernet header, a VLAN tag.
-const OVERHEAD: u32 = 256 + 14 + 4;
-/// Largest frame of an attachment.
-const MAX_FRAME_SIZE: u32 = 4096;
+const OVERHEAD: u32 = 256 + ETHERNET;
+/// Of these, the Ethernet header and the VLAN tag.
+const ETHERNET: u32 = 14 + 4;
+/// Largest packet that can go back to the kernel when it came too late for the lane.
+const MAX_MTU: u32 = MAX_FRAME as u32 - ETHERNET;
 
 /// Where a connection's packets go.
 #[derive(Clone, Debug)]
@@ -66,7 +69,7 @@ fn is_usable(link: &Link, settings: &Settings) -> Result<(), Refusal> {
     if !settings.admits(&link.name) {
         return Err(Reason::InterfaceExcluded.into());
     }
-    if !fits(link.mtu, MAX_FRAME_SIZE) { Err(Reason::Mtu.into()) } else { Ok(()) }
+    if link.mtu > MAX_MTU { Err(Reason::Mtu.into()) } else { Ok(()) }
 }
 
 /// Does a packet of `mtu` bytes fit into a frame of this size?
