@@ -51,11 +51,31 @@ pub struct Connect {
     pub p99_ns: u64,
 }
 
-/// Cost of one system call in a loop.
+/// Cost of one system call, made in batches.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Calls {
     /// Calls made.
     pub count: u64,
-    /// Mean time of a call, ns.
+    /// Time of a call in the batch in the middle (the median of the batches' means), ns: a batch during which the CPU did something
+    /// else says nothing.
     pub ns_per_call: f64,
+}
+
+/// The value in the middle, or the mean of the two there; `None` if there is none.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
+    Some((values[low] + values[high]) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![9.0, 1.0, 2.0, 4.0]), Some(3.0));
+        assert_eq!(median(Vec::new()), None);
+    }
 }

@@ -3,6 +3,8 @@
 //! Machines drift (neighbours, temperature, frequency), so the modes of a section are not measured one after the other but in
 //! rounds, each mode once a round; the table shows the median of the rounds.
 
+mod cpu_time;
+mod memory;
 mod octets;
 mod sections;
 mod stand;

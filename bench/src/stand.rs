@@ -90,9 +90,11 @@ impl Stand {
         }
         let library = Artifacts::find(Profile::Release)
             .map_or_else(|error| error.to_string(), |found| found.library.display().to_string());
+        let plain = Lab::with(options)?;
+        check_preload(plain.command(Side::Client, "cat")?, false)?;
         Ok(Self {
-            plain: Lab::with(options)?,
-            fast: Lab::with_daemon(options).map_err(|error| error.to_string()),
+            plain,
+            fast: preloading_lab(options).map_err(|error| error.to_string()),
             floor: Lab::with(options)?,
             load,
             library,
@@ -108,7 +110,8 @@ impl Stand {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let kernel = read("/proc/sys/kernel/osrelease");
         let model = model.trim_start_matches(['\t', ' ', ':']);
-        format!("Linux {}, {cores} x {model}, veth, MTU 1500\nlibrary: {}", kernel.trim(), self.library)
+        let (kernel, library, settings) = (kernel.trim(), &self.library, settings());
+        format!("Linux {kernel}, {cores} x {model}, veth, MTU 1500\nlibrary: {library}{settings}")
     }
 
     /// One run's length.
@@ -195,6 +198,41 @@ impl Stand {
         let grown = count()?.into_iter().zip(before).map(|(after, before)| after.saturating_sub(before));
         Ok((result, grown.max()))
     }
+}
+
+/// A lab with a daemon, in which the library is known to be loaded into programs.
+fn preloading_lab(options: LabOptions) -> Result<Lab, LabError> {
+    let lab = Lab::with_daemon(options)?;
+    check_preload(lab.preloaded(Side::Client, "cat")?, true)?;
+    Ok(lab)
+}
+
+/// Is the library in a program or not, as it should be? The loader goes on without one that it cannot load, and what the library leaves
+/// in the kernel looks the same: such rows would be the kernel's under another name. And a library in everybody's
+/// LD_PRELOAD would be measured as the kernel.
+fn check_preload(mut cat: Command, wanted: bool) -> Result<(), LabError> {
+    let output = cat.arg("/proc/self/maps").output().map_err(|error| LabError::new(format!("cat: {error}")))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = complaint.trim();
+    match (String::from_utf8_lossy(&output.stdout).contains("/libunderpass.so"), wanted) {
+        _ if !output.status.success() => Err(LabError::new(format!("cat: {}: {complaint}", output.status))),
+        (false, true) => {
+            Err(LabError::new(format!("the library was not loaded into a preloaded program: {complaint}")))
+        }
+        (true, false) => Err(LabError::new("libunderpass.so is in a plain program: is LD_PRELOAD set?")),
+        _ => Ok(()),
+    }
+}
+
+/// Options of the library that the programs inherit from whoever started us, if any, as a line.
+fn settings() -> String {
+    let inherited = std::env::vars_os().filter_map(|(name, value)| {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        let ours = name == "UNDERPASS" || name.starts_with("UNDERPASS_") || name.starts_with("EF_");
+        ours.then(|| format!(" {name}={value}"))
+    });
+    let inherited: String = inherited.collect();
+    if inherited.is_empty() { inherited } else { format!("\nenvironment:{inherited}") }
 }
 
 /// The CPU of a side.

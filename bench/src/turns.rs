@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use underpass_bench::median;
 use underpass_lab::LabError;
 
 /// One value a metric of the section; `None` where the mode has not got it.
@@ -65,10 +66,7 @@ pub fn take(rounds: usize, modes: &mut [Mode<'_>]) -> Vec<Measured> {
 impl Measured {
     /// The median over the rounds of metric number `index`.
     pub fn median(&self, index: usize) -> Option<f64> {
-        let mut values: Vec<f64> = self.samples.iter().filter_map(|sample| *sample.get(index)?).collect();
-        values.sort_by(f64::total_cmp);
-        let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
-        Some((values[low] + values[high]) / 2.0)
+        median(self.samples.iter().filter_map(|sample| *sample.get(index)?).collect())
     }
 }
 

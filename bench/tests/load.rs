@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use underpass_bench::{Connect, PingPong, Stream};
+use underpass_bench::{Calls, Connect, PingPong, Stream};
 use underpass_lab::{Lab, Process, Side};
 
 const LOAD: &str = env!("CARGO_BIN_EXE_underpass-load");
@@ -51,6 +51,26 @@ fn short_connections_are_counted() {
     let (_server, address) = serve(&lab, &["connect-serve"]);
     let result: Connect = figures(start(&lab, Side::Client, &["connect", "--connect", &address, "--seconds", "0.2"]));
     assert!(result.count > 1 && result.median_ns > 0);
+}
+
+#[test]
+fn held_connections_stay_open() {
+    let lab = Lab::new().unwrap();
+    let (server, address) = serve(&lab, &["hold-serve"]);
+    let args = ["hold", "--connect", &address, "--connections", "3", "--rounds", "5"];
+    let mut client = start(&lab, Side::Client, &args);
+    client.expect_line("silent", LIMIT).unwrap();
+    let threads = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap().count();
+    assert_eq!(threads, 1 + 3, "one listens, one serves each connection");
+    assert_eq!(client.exited(), None);
+}
+
+#[test]
+fn reads_are_counted_in_batches() {
+    let lab = Lab::new().unwrap();
+    let result: Calls = figures(start(&lab, Side::Client, &["pipe-read", "--count", "5000"]));
+    assert_eq!(result.count, 2 * 4096);
+    assert!(result.ns_per_call > 0.0);
 }
 
 #[test]

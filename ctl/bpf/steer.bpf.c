@@ -32,7 +32,7 @@ struct flow_value {
 	__u32 mode;
 	__u64 passed;
 	__u32 passed_end;
-	__u32 passed_ack;
+	__u32 pad;
 };
 
 // Order of steer::Steered in ctl/src/steer/counters.rs.
@@ -79,7 +79,6 @@ struct vlan_tag {
 struct segment {
 	__u32 seq;
 	__u32 end;
-	__u32 ack;
 	__u8 syn;
 };
 
@@ -114,7 +113,6 @@ static __always_inline int parse_tcp(void *at, void *end, __u32 payload, struct 
 	key->proto = IPPROTO_TCP;
 	seg->seq = bpf_ntohl(tcp->seq);
 	seg->end = seg->seq + (payload - header) + tcp->fin;
-	seg->ack = bpf_ntohl(tcp->ack_seq);
 	seg->syn = tcp->syn;
 	return 0;
 }
@@ -177,8 +175,6 @@ static __always_inline void watch(struct flow_value *value, struct segment *seg)
 {
 	if (value->passed == 0 || (__s32)(seg->end - value->passed_end) > 0)
 		value->passed_end = seg->end;
-	if (value->passed == 0 || (__s32)(seg->ack - value->passed_ack) > 0)
-		value->passed_ack = seg->ack;
 	__sync_fetch_and_add(&value->passed, 1);
 	count(WATCHED);
 }

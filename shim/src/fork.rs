@@ -3,6 +3,7 @@
 //! The handlers run for every fork that goes through libc (pthread_atfork(3)). One of the files with `unsafe`: in the child, locks
 //! that other threads may have held are made new.
 
+use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::*;
 
 use parking_lot::lock_api::{RawMutex as _, RawRwLock as _};
@@ -12,7 +13,7 @@ use underpass_stack::lane::Reason;
 use crate::fd::{self, Entry};
 use crate::guard::Guard;
 use crate::socket::{Socket, Where};
-use crate::{doorbell, engine, epoll_set, helper, holders, init, options, session, signals, socket, sys, wait};
+use crate::{doorbell, engine, epoll_set, helper, holders, init, log, options, session, signals, socket, sys, wait};
 
 /// Registers the handlers.
 pub fn register() {
@@ -77,7 +78,7 @@ extern "C" fn child() {
     helper::forget();
     session::leave_to_parent();
     engine::leave_to_parent();
-    close_own();
+    close_own(log::renew());
 }
 
 fn make_foreign(socket: &'static Socket) {
@@ -101,11 +102,11 @@ fn make_foreign(socket: &'static Socket) {
     }
 }
 
-/// The library's own descriptors are the parent's: the child must not keep its queues or its session alive.
-fn close_own() {
+/// The library's own descriptors are the parent's: the child must not keep its queues or its session alive. `log` it shares.
+fn close_own(log: Option<RawFd>) {
     let mut own = Vec::new();
     fd::for_each(|fd, entry| {
-        if matches!(entry, Entry::Own) {
+        if matches!(entry, Entry::Own) && Some(fd) != log {
             own.push(fd);
         }
     });

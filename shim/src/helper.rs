@@ -15,7 +15,7 @@ use underpass_stack::stats::Counter;
 use crate::doorbell::{Doorbell, Waiters};
 use crate::guard::Guard;
 use crate::session::{self, Heard};
-use crate::{engine, log, sys, tier, wait};
+use crate::{engine, fork, log, sys, tier, wait};
 
 /// First look after application threads were seen at work, ns; doubled while nothing changes.
 const LOOK_SOON: u64 = 2_000_000;
@@ -51,6 +51,7 @@ pub fn start() {
 pub fn forget() {
     STARTED.store(false, Release);
     BELL.renew();
+    fork::renew(&ASKED);
 }
 
 /// Wakes it from whatever it sleeps on.

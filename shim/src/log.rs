@@ -2,11 +2,12 @@
 
 use std::fmt::Arguments;
 use std::io::Write;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
 use underpass_stack::config::LogLevel;
 
-use crate::{options, sys};
+use crate::{fork, options, sys};
 
 enum Target {
     Stderr,
@@ -21,7 +22,7 @@ fn target() -> &'static Target {
         match std::fs::File::options().append(true).create(true).open(path) {
             Ok(file) => {
                 let file: std::fs::File = sys::out_of_the_way(file.into()).into();
-                crate::fd::set_own(std::os::fd::AsRawFd::as_raw_fd(&file));
+                crate::fd::set_own(file.as_raw_fd());
                 Target::File(parking_lot::Mutex::new(file))
             }
             Err(error) => {
@@ -30,6 +31,14 @@ fn target() -> &'static Target {
             }
         }
     })
+}
+
+/// After fork(2), in the child: another thread may have been writing. The file stays open, also where the library's other descriptors
+/// are closed.
+pub fn renew() -> Option<RawFd> {
+    let Some(Target::File(file)) = TARGET.get() else { return None };
+    fork::renew(file);
+    Some(file.lock().as_raw_fd())
 }
 
 /// Says something on stderr whatever the log level: a wrong option.

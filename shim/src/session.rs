@@ -182,13 +182,26 @@ fn attend_lanes(socket: BorrowedFd<'_>) {
 
 /// Asks the daemon and waits for its answer. A daemon that does not answer ends the session.
 pub fn ask<M: Message>(message: &M, fds: &[RawFd]) -> Result<Answer, Reason> {
-    let mut guard = SESSION.lock();
-    let Some(session) = guard.as_ref() else { return Err(Reason::DaemonGone) };
+    let mut asking = Asking { guard: SESSION.lock() };
+    let Some(session) = asking.guard.as_ref() else { return Err(Reason::DaemonGone) };
     exchange(session.control.as_fd(), &message.encode(), fds).map_err(|Errno(errno)| {
         log::warn(format_args!("the daemon does not answer (errno {errno})"));
-        end(&mut guard);
+        end(&mut asking.guard);
         Reason::DaemonGone
     })
+}
+
+/// A question under way. A panic in the middle would leave its answer to the next question: better no session.
+struct Asking {
+    guard: MutexGuard<'static, Option<Session>>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            end(&mut self.guard);
+        }
+    }
 }
 
 fn end(guard: &mut MutexGuard<'_, Option<Session>>) {

@@ -158,6 +158,17 @@ pub fn sockopt_bytes(fd: RawFd, level: c_int, name: c_int, value: &mut [u8]) -> 
     Ok((len as usize).min(value.len()))
 }
 
+/// Is a TCP socket in repair mode, that is, somebody else's to speak for?
+pub fn in_repair(fd: RawFd) -> bool {
+    sockopt(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR).is_ok_and(|mode| mode != 0)
+}
+
+/// Ends a connection without a word to the peer (connect(2) with AF_UNSPEC).
+pub fn disconnect(fd: RawFd) -> Result<()> {
+    let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    call!(libc::SYS_connect, fd, &raw const nobody, size_of::<libc::sockaddr>()).map(drop)
+}
+
 /// SO_RCVTIMEO or SO_SNDTIMEO, as nanoseconds; zero for none.
 pub fn socket_timeout(fd: RawFd, name: c_int) -> u64 {
     let pair: [i64; 2] = sockopt_of(fd, libc::SOL_SOCKET, name).unwrap_or([0, 0]);

@@ -40,7 +40,11 @@ pub fn promote(socket: &Ref<Socket>, fd: RawFd) {
 
 /// Keeps a socket's epoll sets from being looked at in the kernel: its kernel socket is closed for a moment.
 fn close_gates<R>(socket: &Socket, change: impl FnOnce() -> R) -> R {
-    let sets: Vec<Ref<EpollSet>> = socket.sets.lock().iter().map(|(set, _)| set.clone()).collect();
+    let mut sets: Vec<Ref<EpollSet>> = socket.sets.lock().iter().map(|(set, _)| set.clone()).collect();
+    // A socket and its duplicate may be in one set, and two sockets in the same sets: each gate once, in one order for all.
+    let place = |set: &Ref<EpollSet>| std::ptr::from_ref::<EpollSet>(set).addr();
+    sets.sort_unstable_by_key(place);
+    sets.dedup_by_key(|set| place(set));
     let gates: Vec<_> = sets.iter().map(|set| set.gate.write()).collect();
     let result = change();
     drop(gates);
@@ -68,9 +72,8 @@ fn promote_undisturbed(socket: &Ref<Socket>, fd: RawFd) {
             engine::count(Counter::PromotionsRefused, 1);
             policy::refused(socket, reason);
             drop(change);
-            if reason == Reason::Unsettled {
-                collect_stragglers();
-            }
+            // The flow may have been redirected for a moment.
+            collect_stragglers();
             engine::show(fd, socket);
             log::info(format_args!("fd {fd}: not promoted: {}", reason.text()));
         }
@@ -113,11 +116,10 @@ fn forbids(set: &EpollSet, fd: RawFd) -> bool {
 }
 
 fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32) -> Result<(), Reason> {
-    let request = Promote { slot, generation };
-    let mut answer = session::ask(&request, &[fd])?;
+    let mut answer = ask_to_promote(fd, slot, generation)?;
     if answer.is::<NeedPort>() {
         attach(&answer.expect::<NeedPort>()?, fd)?;
-        answer = session::ask(&request, &[fd])?;
+        answer = ask_to_promote(fd, slot, generation)?;
     }
     let promoted = answer.expect::<Promoted>()?;
     let imported = import(socket, fd, slot, &promoted, answer.fds);
@@ -126,6 +128,18 @@ fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32) -
         session::ask(&Demote { slot, generation }, &[])?.expect::<Done>()?;
     }
     imported
+}
+
+fn ask_to_promote(fd: RawFd, slot: u32, generation: u32) -> Result<session::Answer, Reason> {
+    let answer = session::ask(&Promote { slot, generation }, &[fd]);
+    if answer.is_err() && sys::in_repair(fd) {
+        // The daemon died in the middle. What it had read out of the socket is gone with it: an end that the program notices is
+        // better than a stream with a hole.
+        let _ = sys::disconnect(fd);
+        log::error(format_args!("fd {fd}: connection lost: the daemon died while it was promoted"));
+        return Err(Reason::Lost);
+    }
+    answer
 }
 
 fn import(
@@ -269,14 +283,21 @@ pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
 fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
     let Where::Lane(slot) = socket.place() else { return Ok(false) };
     let Some(generation) = freeze(socket, slot) else { return Ok(false) };
+    let fd = socket.fd.load(Relaxed);
     let mut change = Change { socket, end: Where::Lane(slot) };
     let given_back = session::ensure().and_then(|()| session::ask(&Demote { slot, generation }, &[])?.expect::<Done>());
     if let Err(refused) = given_back {
         engine::count(Counter::DemotionsFailed, 1);
-        if let Some(mut engine) = engine::get() {
-            engine.stack.thaw(slot);
+        // The kernel's after all: ended, because it could not be restored, or restored by a daemon that then died.
+        let is_kernels = refused == Reason::Lost || (refused == Reason::DaemonGone && !sys::in_repair(fd));
+        if !is_kernels {
+            if let Some(mut engine) = engine::get() {
+                engine.stack.thaw(slot, sys::now());
+                engine.flush(sys::now());
+            }
+            return Err(refused);
         }
-        return Err(refused);
+        log::error(format_args!("fd {fd}: {}", refused.text()));
     }
     let leftovers = release(slot);
     change.end = Where::Kernel;
@@ -285,8 +306,8 @@ fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
     drop(change);
     follow(socket, false);
     inject(leftovers);
-    engine::show(socket.fd.load(Relaxed), socket);
-    log::info(format_args!("fd {}: demoted: {}", socket.fd.load(Relaxed), reason.text()));
+    engine::show(fd, socket);
+    log::info(format_args!("fd {fd}: demoted: {}", reason.text()));
     Ok(true)
 }
 

@@ -342,8 +342,8 @@ pub struct FlowValue {
     pub passed: u64,
     /// One past the newest sequence number passed while `mode` was 0.
     pub passed_end: u32,
-    /// Newest acknowledgement number passed while `mode` was 0.
-    pub passed_ack: u32,
+    /// Always zero.
+    pub pad: u32,
 }
 
 /// Keeps the layout shared with the BPF program honest.

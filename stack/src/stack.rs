@@ -60,6 +60,8 @@ pub struct Event {
 pub struct Leftover {
     /// Attachment on which it came.
     pub port: u32,
+    /// Which of those that have had this number.
+    pub attachment: u64,
     /// Queue of the attachment.
     pub queue: u32,
     /// Its place in the UMEM.
@@ -91,6 +93,8 @@ pub struct Stack {
     rings: Buddy,
     /// Boxed: a pass takes a port out and puts it back.
     ports: Vec<Option<Box<Port>>>,
+    /// Attachments so far.
+    attachments: u64,
     /// One past the highest attachment in use.
     port_limit: usize,
     demux: HashMap<FlowKey, u32, foldhash::fast::RandomState>,
@@ -120,6 +124,7 @@ impl Stack {
             arena,
             rings: Buddy::default(),
             ports: (0..MAX_PORTS).map(|_| None).collect(),
+            attachments: 0,
             port_limit: 0,
             demux: HashMap::default(),
             slots: Vec::new(),

@@ -183,6 +183,9 @@ fn synthesized_segments_come_from_the_peer() {
         assert_eq!((segment.window, segment.payload.len()), (512, 0));
         assert_eq!(segment.timestamps, Some(Timestamps { val: 22, ecr: 11 }));
     }
+    let frame = made(FromPeer::Data(9500, b"ahead of the rest"));
+    let segment = parse(&frame, MAX).unwrap().segment;
+    assert_eq!((segment.seq, segment.payload), (SeqNr(9500), &b"ahead of the rest"[..]));
 }
 
 proptest! {

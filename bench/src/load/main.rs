@@ -2,6 +2,7 @@
 
 mod connect;
 mod floor;
+mod hold;
 mod idle;
 mod latency;
 mod pattern;
@@ -38,6 +39,10 @@ enum Program {
     ConnectServe(connect::Serve),
     /// Connect, ask, read the answer, again and again.
     Connect(connect::Run),
+    /// Echo over TCP, on many connections.
+    HoldServe(hold::Serve),
+    /// Open connections, use them for a while, then leave them alone.
+    Hold(hold::Hold),
     /// Time read(2) on a pipe.
     PipeRead(pipe::PipeRead),
     /// Keep a CPU from going to sleep, at the lowest priority (SCHED_IDLE).
@@ -60,6 +65,8 @@ fn main() -> ExitCode {
         Program::Stream(program) => program.run(),
         Program::ConnectServe(program) => program.run(),
         Program::Connect(program) => program.run(),
+        Program::HoldServe(program) => program.run(),
+        Program::Hold(program) => program.run(),
         Program::PipeRead(program) => program.run(),
         Program::Awake => idle::keep_awake(),
         Program::FloorEcho(program) => program.run(),

@@ -42,9 +42,6 @@ pub struct Ping {
     /// Seconds at most, warm-up included.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Afterwards keep the connection open and silent for so many seconds.
-    #[arg(long, default_value_t = 0.0)]
-    hold: f64,
 }
 
 impl Serve {
@@ -63,7 +60,8 @@ impl Serve {
     }
 }
 
-fn echo(connection: &mut Connection, buffer: &mut [u8]) -> io::Result<()> {
+/// Sends everything back until the peer has no more.
+pub fn echo(connection: &mut Connection, buffer: &mut [u8]) -> io::Result<()> {
     loop {
         match connection.read_some(buffer)? {
             0 => return Ok(()),
@@ -97,14 +95,12 @@ impl Ping {
             }
             begin = end;
         }
-        print_json(&latency.ping_pong(self.size, connection.retransmits()))?;
-        // The pause is the purpose: somebody watches what a silent connection costs.
-        std::thread::sleep(Duration::from_secs_f64(self.hold));
-        Ok(())
+        print_json(&latency.ping_pong(self.size, connection.retransmits()))
     }
 }
 
-fn round_trip(connection: &mut Connection, (out, back): &mut (Vec<u8>, Vec<u8>), number: u64) -> Outcome {
+/// Sends one message, which carries `number`, and reads it back into the second buffer; an error if other bytes come.
+pub fn round_trip(connection: &mut Connection, (out, back): &mut (Vec<u8>, Vec<u8>), number: u64) -> Outcome {
     out[..8].copy_from_slice(&number.to_le_bytes());
     connection.write_full(out)?;
     connection.read_full(back)?;

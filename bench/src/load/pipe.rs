@@ -6,17 +6,17 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Instant;
 
 use clap::Args;
-use underpass_bench::Calls;
+use underpass_bench::{Calls, median};
 
 use crate::{Outcome, print_json};
 
-/// Bytes written at once; less than a pipe holds.
+/// Reads timed together. So many bytes are written at once; less than a pipe holds.
 const BATCH: usize = 4096;
 
 /// Reads single bytes from a pipe that never runs dry.
 #[derive(Args)]
 pub struct PipeRead {
-    /// Reads.
+    /// Reads; whole batches, one at least.
     #[arg(long, default_value_t = 1 << 20)]
     count: u64,
 }
@@ -25,19 +25,22 @@ impl PipeRead {
     /// Runs to its end and prints [`Calls`].
     pub fn run(&self) -> Outcome {
         let (mut reader, mut writer) = pipe()?;
-        let mut byte = [0; 1];
-        let (mut count, mut nanos) = (0, 0);
-        while count < self.count {
-            writer.write_all(&[1; BATCH])?;
-            let begin = Instant::now();
-            for _ in 0..BATCH {
-                reader.read_exact(&mut byte)?;
-            }
-            nanos += begin.elapsed().as_nanos();
-            count += BATCH as u64;
-        }
-        print_json(&Calls { count, ns_per_call: nanos as f64 / count as f64 })
+        let batches = self.count.div_ceil(BATCH as u64).max(1);
+        let nanos = (0..batches).map(|_| batch(&mut reader, &mut writer)).collect::<io::Result<Vec<f64>>>()?;
+        let ns_per_call = median(nanos).ok_or("nothing was measured")?;
+        print_json(&Calls { count: batches * BATCH as u64, ns_per_call })
     }
+}
+
+/// Nanoseconds a read, in the mean.
+fn batch(reader: &mut File, writer: &mut File) -> io::Result<f64> {
+    let mut byte = [0; 1];
+    writer.write_all(&[1; BATCH])?;
+    let begin = Instant::now();
+    for _ in 0..BATCH {
+        reader.read_exact(&mut byte)?;
+    }
+    Ok(begin.elapsed().as_nanos() as f64 / BATCH as f64)
 }
 
 fn pipe() -> io::Result<(File, File)> {

@@ -1,67 +1,162 @@
-//! What a program costs that waits on a silent connection.
+//! What a program costs that is silent, with connections on the lane, with connections that were never promoted, without any.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use underpass_lab::{LabError, Process, Side};
+use underpass_lab::{Lab, LabError, Process, Side, SocketView};
 
 use super::Section;
+use crate::cpu_time::cpu_time;
+use crate::memory::Memory;
 use crate::stand::{Carriers, Stand};
 use crate::table::{About, Metric};
 use crate::turns::{Mode, Sample};
 
-const METRICS: &[Metric] = &[Metric { name: "CPU %", digits: 3 }, Metric { name: "memory MiB", digits: 2 }];
+const METRICS: &[Metric] = &[
+    Metric { name: "CPU %", digits: 3 },
+    Metric { name: "memory MiB", digits: 2 },
+    Metric { name: "library MiB", digits: 2 },
+];
 
+/// Open connections; more than threads of a process sleep on the AF_XDP sockets.
+const CONNECTIONS: usize = 8;
+/// Rounds that prove a connection busy: so many messages of 64 bytes fill a receive and a send buffer once (UNDERPASS_RCVBUF, UNDERPASS_SNDBUF),
+/// however fast they go, so that the memory does not depend on the speed.
+const BUSY: u64 = 4096;
 /// Silence before the measurement.
 const SETTLE: Duration = Duration::from_secs(1);
-/// The measurement.
-const WATCH: Duration = Duration::from_secs(2);
-const LIMIT: Duration = Duration::from_secs(10);
+/// The measurement, milliseconds.
+const WATCH: u64 = 3000;
+const LIMIT: Duration = Duration::from_secs(20);
 
-/// The modes.
+/// What has happened before the silence.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// Every connection was busy; a preloaded program has it on the lane.
+    Busy,
+    /// One message on every connection: not enough for a promotion.
+    Greeted,
+    /// No connection was made.
+    Unconnected,
+}
+
+/// A server and a client, of which one is watched. There are always these two processes of the load program: so the pages that
+/// they share count the same everywhere.
+#[derive(Clone, Copy)]
+struct Scene {
+    carriers: Carriers,
+    past: Past,
+    watched: Side,
+}
+
+/// The modes. The servers sleep in read(2), a thread for each connection.
 pub fn section(stand: &Stand) -> Section<'_> {
-    let modes = vec![
-        Mode::new("kernel", move || after_ping_pong(stand, Carriers::KERNEL)),
-        Mode::new("underpass server", move || after_ping_pong(stand, Carriers::SERVER)),
-        Mode::new("kernel, never connected", move || never_connected(stand, Carriers::KERNEL)),
-        Mode::new("underpass, never connected", move || never_connected(stand, Carriers::SERVER)),
+    let (plain, server, client) = (Carriers::KERNEL, Carriers::SERVER, Carriers::CLIENT);
+    let scenes = [
+        ("kernel", plain, Past::Busy, Side::Server),
+        ("underpass server", server, Past::Busy, Side::Server),
+        ("kernel client, asleep elsewhere", plain, Past::Busy, Side::Client),
+        ("underpass client, asleep elsewhere", client, Past::Busy, Side::Client),
+        ("kernel, never busy", plain, Past::Greeted, Side::Server),
+        ("underpass, never busy", server, Past::Greeted, Side::Server),
+        ("kernel, never connected", plain, Past::Unconnected, Side::Server),
+        ("underpass, never connected", server, Past::Unconnected, Side::Server),
     ];
+    let mode = |(name, carriers, past, watched)| {
+        let scene = Scene { carriers, past, watched };
+        Mode::new(name, move || run(stand, scene))
+    };
     let about = About {
         name: "idle",
-        title: "a server one second after its last byte: CPU time over two seconds, proportional set size".into(),
+        title: format!(
+            "a server (or a client) with {CONNECTIONS} connections, {} s after its last byte: CPU time over {} s; memory, of which the library's \
+             (its own mappings in full, others by the proportional set size); never busy: connections open and not promoted",
+            SETTLE.as_secs(),
+            window(stand).as_secs_f64()
+        ),
         metrics: METRICS,
         lower_is_better: true,
         references: &[],
     };
-    Section { about, modes }
+    Section { about, modes: scenes.into_iter().map(mode).collect() }
 }
 
-fn after_ping_pong(stand: &Stand, carriers: Carriers) -> Result<Sample, LabError> {
+fn window(stand: &Stand) -> Duration {
+    Duration::from_millis(stand.scaled(WATCH))
+}
+
+impl Past {
+    fn connections(self) -> usize {
+        if self == Self::Unconnected { 0 } else { CONNECTIONS }
+    }
+
+    fn rounds(self) -> u64 {
+        if self == Self::Busy { BUSY } else { 1 }
+    }
+
+    /// Is a preloaded program's connection where it should be after this, and if that is the kernel, has it always been there?
+    fn explains(self, socket: &SocketView) -> bool {
+        let busy = self == Self::Busy;
+        socket.tier == if busy { "xdp" } else { "kernel" } && (socket.promoted > 0) == busy
+    }
+}
+
+fn run(stand: &Stand, scene: Scene) -> Result<Sample, LabError> {
+    let Scene { carriers, past, watched } = scene;
     let lab = stand.lab(carriers)?;
-    let (server, address) = stand.serve(carriers, &["pingpong-serve"])?;
+    let (mut server, address) = stand.serve(carriers, &["hold-serve"])?;
     let mut command = stand.command(carriers, Side::Client, stand.load())?;
-    command.args(["pingpong", "--connect", &address, "--seconds", &stand.seconds().to_string(), "--hold", "30"]);
+    command.args(["hold", "--connect", &address]);
+    command.args(["--connections", &past.connections().to_string(), "--rounds", &past.rounds().to_string()]);
     let mut client = lab.spawn("client", &mut command)?;
-    client.expect_line("{", LIMIT)?;
-    watch(&server)
-}
-
-fn never_connected(stand: &Stand, carriers: Carriers) -> Result<Sample, LabError> {
-    let (server, _) = stand.serve(carriers, &["pingpong-serve"])?;
-    watch(&server)
-}
-
-/// The passing of time is what is measured here, so this does sleep.
-fn watch(process: &Process) -> Result<Sample, LabError> {
+    client.expect_line("silent", LIMIT)?;
     std::thread::sleep(SETTLE);
-    let before = process.cpu_time()?;
-    std::thread::sleep(WATCH);
-    let used = process.cpu_time()?.saturating_sub(before);
-    Ok(vec![Some(100.0 * used.as_secs_f64() / WATCH.as_secs_f64()), proportional_set_mib(process)])
+    let pid = if watched == Side::Server { server.pid() } else { client.pid() };
+    let preloaded = carriers.preloaded().any(|side| side == watched);
+    let moves = || if preloaded { moves(lab, pid, past) } else { Ok(Vec::new()) };
+    let before = moves()?;
+    let (cpu_percent, memory) = watch(pid, window(stand))?;
+    let after = moves()?;
+    if before != after {
+        return Err(LabError::new(format!("connections changed tiers in their silence: {before:?}, {after:?}")));
+    }
+    if (memory.library > 0) != preloaded {
+        return Err(LabError::new(format!("preloaded: {preloaded}, but {memory:?} (KiB)")));
+    }
+    check_alive(&mut server)?;
+    check_alive(&mut client)?;
+    let mib = |kib: u64| Some(kib as f64 / 1024.0);
+    Ok(vec![Some(cpu_percent), mib(memory.all), mib(memory.library)])
 }
 
-/// `Pss` of /proc/PID/smaps_rollup.
-fn proportional_set_mib(process: &Process) -> Option<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid())).ok()?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("Pss:"))?.split_whitespace().next()?;
-    Some(kib.parse::<f64>().ok()? / 1024.0)
+/// The part of a CPU that a process uses during the window, %, and its memory then. The passing of time is what is
+/// measured here, so this does sleep.
+fn watch(pid: u32, window: Duration) -> Result<(f64, Memory), LabError> {
+    let (before, start) = (cpu_time(pid)?, Instant::now());
+    std::thread::sleep(window);
+    let (used, elapsed) = (cpu_time(pid)?.saturating_sub(before), start.elapsed());
+    Ok((100.0 * used.as_secs_f64() / elapsed.as_secs_f64(), Memory::of(pid)?))
+}
+
+/// Descriptor, promotions and demotions of each connection of a preloaded program. An error unless all are there, in the
+/// tier that the row is about: a promotion that was refused or undone would be measured as the lane otherwise.
+fn moves(lab: &Lab, pid: u32, past: Past) -> Result<Vec<(i64, u64, u64)>, LabError> {
+    if past == Past::Unconnected {
+        return Ok(Vec::new());
+    }
+    let mut sockets = lab.sockets(pid)?;
+    sockets.retain(|socket| socket.state == "ESTAB");
+    let right = sockets.iter().filter(|socket| past.explains(socket)).count();
+    if (right, sockets.len()) != (CONNECTIONS, CONNECTIONS) {
+        let found = sockets.iter().map(|s| format!("{} {} ({}/{})", s.tier, s.reason, s.promoted, s.demoted));
+        let found = found.collect::<Vec<_>>().join(", ");
+        return Err(LabError::new(format!("of {CONNECTIONS} connections, {right} are in the right tier: {found}")));
+    }
+    Ok(sockets.iter().map(|socket| (socket.fd, socket.promoted, socket.demoted)).collect())
+}
+
+fn check_alive(process: &mut Process) -> Result<(), LabError> {
+    match process.exited() {
+        None => Ok(()),
+        Some(status) => Err(LabError::new(format!("ended early: {status}: {}{}", process.stdout(), process.stderr()))),
+    }
 }

@@ -1,9 +1,11 @@
 //! What the library costs a program that it cannot help.
 
+use std::cell::Cell;
 use std::process::Command;
+use std::rc::Rc;
 use std::time::Instant;
 
-use underpass_bench::Calls;
+use underpass_bench::{Calls, median};
 use underpass_lab::{LabError, Side};
 
 use super::Section;
@@ -13,16 +15,26 @@ use crate::turns::{Mode, Sample};
 
 const METRICS: &[Metric] = &[Metric { name: "read ns", digits: 1 }, Metric { name: "start ms", digits: 3 }];
 
+/// The kinds of program that are compared.
+const KINDS: [(&str, Carriers); 2] = [("plain", Carriers::KERNEL), ("preloaded", Carriers::CLIENT)];
+/// Reading programs of each kind in one sample.
+const READERS: usize = 8;
+/// Reads of each.
+const READS: u64 = 1 << 17;
 /// Starts of /bin/true in one sample.
 const STARTS: u64 = 100;
 
 /// The modes.
 pub fn section(stand: &Stand) -> Section<'_> {
-    let carried = [("plain", Carriers::KERNEL), ("preloaded", Carriers::CLIENT)];
-    let modes = carried.into_iter().map(|(name, carriers)| Mode::new(name, move || run(stand, carriers))).collect();
+    let pair = Rc::new(Pair { stand, waiting: Default::default() });
+    let mode = |kind: usize| {
+        let pair = Rc::clone(&pair);
+        Mode::new(KINDS[kind].0, move || pair.sample(kind))
+    };
+    let modes = (0..KINDS.len()).map(mode).collect();
     let about = About {
         name: "overhead",
-        title: "read(2) of one byte from a pipe, mean; start to end of /bin/true, median".into(),
+        title: "read(2) of one byte from a pipe; start to end of /bin/true; medians, both kinds in turns".into(),
         metrics: METRICS,
         lower_is_better: true,
         references: &[("x plain", "plain")],
@@ -30,23 +42,73 @@ pub fn section(stand: &Stand) -> Section<'_> {
     Section { about, modes }
 }
 
-fn run(stand: &Stand, carriers: Carriers) -> Result<Sample, LabError> {
+/// Both modes are one measurement, in which the kinds take turns: the mode that comes first makes it, and the other's half waits here.
+struct Pair<'a> {
+    stand: &'a Stand,
+    waiting: [Cell<Option<Result<Sample, LabError>>>; 2],
+}
+
+impl Pair<'_> {
+    fn sample(&self, kind: usize) -> Result<Sample, LabError> {
+        if let Some(waiting) = self.waiting[kind].take() {
+            return waiting;
+        }
+        let [plain, preloaded] = measure(self.stand);
+        let (own, other) = if kind == 0 { (plain, preloaded) } else { (preloaded, plain) };
+        self.waiting[1 - kind].set(Some(other));
+        own
+    }
+}
+
+/// What one kind has taken so far.
+#[derive(Default)]
+struct Half {
+    /// Nanoseconds a read, of each reader.
+    reads: Vec<f64>,
+    /// Milliseconds of each start.
+    starts: Vec<f64>,
+}
+
+fn measure(stand: &Stand) -> [Result<Sample, LabError>; 2] {
+    let mut halves = KINDS.map(|_| Ok(Half::default()));
+    for _ in 0..READERS {
+        turn(&mut halves, |carriers, half| {
+            half.reads.push(read_ns(stand, carriers)?);
+            Ok(())
+        });
+    }
+    for _ in 0..stand.scaled(STARTS) {
+        turn(&mut halves, |carriers, half| {
+            half.starts.push(start_ms(&mut stand.command(carriers, Side::Client, "/bin/true")?)?);
+            Ok(())
+        });
+    }
+    halves.map(|half| half.map(|half| vec![median(half.reads), median(half.starts)]))
+}
+
+/// One step of each kind. A kind that has failed is left out: it fails alone.
+fn turn(halves: &mut [Result<Half, LabError>; 2], step: impl Fn(Carriers, &mut Half) -> Result<(), LabError>) {
+    for ((_, carriers), half) in KINDS.into_iter().zip(halves) {
+        if let Err(error) = half.as_mut().map_or(Ok(()), |half| step(carriers, half)) {
+            *half = Err(error);
+        }
+    }
+}
+
+/// Nanoseconds a read, as the program itself measures it.
+fn read_ns(stand: &Stand, carriers: Carriers) -> Result<f64, LabError> {
     let mut reader = stand.command(carriers, Side::Client, stand.load())?;
-    reader.args(["pipe-read", "--count", &stand.scaled(1 << 20).to_string()]);
-    let calls: Calls = stand.run(stand.lab(carriers)?, reader, 5.0)?;
-    let mut starts = (0..stand.scaled(STARTS))
-        .map(|_| start(&mut stand.command(carriers, Side::Client, "/bin/true")?))
-        .collect::<Result<Vec<f64>, LabError>>()?;
-    starts.sort_by(f64::total_cmp);
-    Ok(vec![Some(calls.ns_per_call), Some(starts[starts.len() / 2])])
+    reader.args(["pipe-read", "--count", &stand.scaled(READS).to_string()]);
+    Ok(stand.run::<Calls>(stand.lab(carriers)?, reader, 5.0)?.ns_per_call)
 }
 
 /// Milliseconds from start to end.
-fn start(command: &mut Command) -> Result<f64, LabError> {
+fn start_ms(command: &mut Command) -> Result<f64, LabError> {
     let begin = Instant::now();
     let status = command.status().map_err(|error| LabError::new(format!("/bin/true: {error}")))?;
+    let elapsed = begin.elapsed();
     if !status.success() {
         return Err(LabError::new(format!("/bin/true: {status}")));
     }
-    Ok(begin.elapsed().as_secs_f64() * 1000.0)
+    Ok(elapsed.as_secs_f64() * 1000.0)
 }

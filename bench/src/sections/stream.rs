@@ -29,6 +29,7 @@ pub fn section(stand: &Stand) -> Section<'_> {
         ("underpass server, eager", Carriers::SERVER.eagerly(), false),
         ("underpass client, eager", Carriers::CLIENT.eagerly(), false),
         ("underpass both, eager", Carriers::BOTH.eagerly(), false),
+        ("underpass both, eager, verified", Carriers::BOTH.eagerly(), true),
     ];
     let mut modes: Vec<Mode<'_>> = carried
         .into_iter()

@@ -18,6 +18,12 @@ use super::sockopt;
 use super::state::{Daemon, monotonic};
 use crate::steer::inject::MAX_FRAME;
 
+/// Room for a made-up segment without data.
+const CONTROL_FRAME: usize = 128;
+/// Segments made up of out-of-order data at most: each costs a system call, and others wait.
+const MAX_AHEAD: usize = 1024;
+/// What every path carries (RFC 791: hosts accept 576 bytes).
+const MIN_MTU: usize = 576;
 /// Bytes of an Ethernet header; of IPv4 and TCP headers with a timestamp.
 const ETHERNET: usize = 14;
 const IP_TCP_HEADERS: usize = 20 + 32;
@@ -51,7 +57,8 @@ impl Daemon {
             Some(kept) if kept.hollowed => self.give_back(session, conn, &kept.dump),
             Some(kept) => {
                 let fd = conn.fd.as_fd();
-                let thawed = set_window(fd, &kept.dump.image).and_then(|()| repair::thaw(fd, &conn.restore));
+                let opened = set_window(fd, &kept.dump.image);
+                let thawed = opened.and(repair::thaw(fd, &conn.restore));
                 self.let_go(session, conn, &[]);
                 Ok(thawed?)
             }
@@ -60,7 +67,7 @@ impl Daemon {
                 tracing::error!("{:?}: connection lost: there is no sound record of it", conn.flow);
                 abandon(conn.fd.as_fd());
                 self.let_go(session, conn, &[]);
-                Err(Reason::BadImage.into())
+                Err(Reason::Lost.into())
             }
         }
     }
@@ -79,7 +86,7 @@ impl Daemon {
         let mut frames = control_frames(&conn, &dump.image);
         frames.extend(data_frames(&conn, dump));
         self.let_go(session, conn, &frames);
-        Ok(restored?)
+        restored.map_err(|error| Refusal { reason: Reason::Lost, errno: error.raw_os_error().unwrap_or(0) })
     }
 
     /// The connection is the kernel's from now on. `frames` are what its peer has said and the socket cannot know otherwise.
@@ -111,8 +118,10 @@ pub fn read_record(session: &Session, conn: &Conn, record: &ConnRecord) -> Optio
     }
     let fin_acked = u32::from(image.flags & flag::FIN_ACKED != 0);
     let piece = |(start, end): (u32, u32)| Some((start, copy(arena, rcv, start, end.wrapping_sub(start))?));
+    let ahead = || record.tcb.ahead(record.rcv_ring.len).into_iter().filter_map(piece).collect();
     Some(Dump {
-        ahead: record.tcb.ahead(record.rcv_ring.len).into_iter().filter_map(piece).collect(),
+        // A process that died may have been about to write the bytes of the newest piece.
+        ahead: if Phase::from_raw(record.phase) == Phase::Frozen { ahead() } else { Vec::new() },
         recv: copy(arena, rcv, image.rcv_read, image.unread())?,
         send: copy(arena, snd, image.snd_una.wrapping_sub(fin_acked), image.unacknowledged())?,
         image,
@@ -148,16 +157,17 @@ pub fn control_frames(conn: &Conn, image: &Image) -> Vec<Vec<u8>> {
     told.into_iter().collect()
 }
 
-/// What arrived out of order. The peer was told that we have it (RFC 2018), and would find out only by a timeout that we do not.
+/// What arrived out of order, as far as it is not too much. The peer was told that we have it (RFC 2018), and would find out only by a
+/// timeout that we do not.
 fn data_frames(conn: &Conn, dump: &Dump) -> Vec<Vec<u8>> {
-    let mtu = (conn.path.mtu as usize).min(MAX_FRAME - ETHERNET);
-    let room = mtu.saturating_sub(IP_TCP_HEADERS).max(1);
-    let segments = |(seq, bytes): &(u32, Vec<u8>)| -> Vec<Vec<u8>> {
-        let at = |n: usize| seq.wrapping_add((n * room) as u32);
+    // The path may be a client's word.
+    let mtu = (conn.path.mtu as usize).clamp(MIN_MTU, MAX_FRAME - ETHERNET);
+    let room = mtu - IP_TCP_HEADERS;
+    let pieces = dump.ahead.iter().flat_map(|(seq, bytes)| {
         let cut = bytes.chunks(room).enumerate();
-        cut.filter_map(|(n, chunk)| from_peer(conn, &dump.image, FromPeer::Data(at(n), chunk))).collect()
-    };
-    dump.ahead.iter().flat_map(segments).collect()
+        cut.map(move |(n, chunk)| (seq.wrapping_add((n * room) as u32), chunk))
+    });
+    pieces.take(MAX_AHEAD).filter_map(|(seq, chunk)| from_peer(conn, &dump.image, FromPeer::Data(seq, chunk))).collect()
 }
 
 fn from_peer(conn: &Conn, image: &Image, what: FromPeer<'_>) -> Option<Vec<u8>> {
@@ -166,7 +176,8 @@ fn from_peer(conn: &Conn, image: &Image, what: FromPeer<'_>) -> Option<Vec<u8>> 
         // Without a timestamp to echo none is better than a wrong one, which would be taken for an old segment's.
         image.flags &= !flag::TIMESTAMPS;
     }
-    let mut frame = vec![0; MAX_FRAME];
+    let data = if let FromPeer::Data(_, data) = what { data.len() } else { 0 };
+    let mut frame = vec![0; CONTROL_FRAME + data];
     let len = synthesize(&mut frame, &conn.path, &image, what)?;
     frame.truncate(len);
     Some(frame)
@@ -174,10 +185,13 @@ fn from_peer(conn: &Conn, image: &Image, what: FromPeer<'_>) -> Option<Vec<u8>> 
 
 /// Ends a connection that cannot be restored: the peer is told by a reset as far as the socket still knows it.
 fn abandon(fd: BorrowedFd<'_>) {
-    let undone = sockopt::detach_filter(fd)
-        .and_then(|()| sockopt::set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, repair::REPAIR_OFF_NO_WP))
-        .and_then(|()| sockopt::disconnect(fd));
-    if let Err(error) = undone {
+    // Each step for itself: one that fails must not keep the others from being made.
+    let undone = [
+        sockopt::detach_filter(fd),
+        sockopt::set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, repair::REPAIR_OFF_NO_WP),
+        sockopt::disconnect(fd),
+    ];
+    for error in undone.into_iter().filter_map(Result::err) {
         tracing::debug!("abandoning a socket: {error}");
     }
 }

@@ -27,6 +27,7 @@ const PLAIN_OPTIONS: &[(i32, i32, i32)] = &[
     (libc::SOL_SOCKET, libc::SO_PEEK_OFF, -1),
     (libc::SOL_SOCKET, libc::SO_RCVLOWAT, 1),
     (libc::SOL_SOCKET, libc::SO_ZEROCOPY, 0),
+    (libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 0),
     (libc::SOL_SOCKET, libc::SO_TXTIME, 0),
     (libc::SOL_SOCKET, libc::SO_DONTROUTE, 0),
     (libc::SOL_SOCKET, libc::SO_TIMESTAMP, 0),

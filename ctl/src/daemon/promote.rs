@@ -116,13 +116,7 @@ fn take_over(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, fd: &OwnedFd) -> 
     let fd = fd.as_fd();
     let saved = repair::remember(fd)?;
     repair::open(fd)?;
-    let taken = switch_over(steer, flow, xsk_base, fd).and_then(|watched| {
-        let mut kept = read_out(*flow, fd, &saved)?;
-        if watched.passed > 0 {
-            kept.dump.acknowledge(watched.passed_ack);
-        }
-        Ok(kept)
-    });
+    let taken = switch_over(steer, flow, xsk_base, fd).and_then(|()| read_out(*flow, fd, &saved));
     if taken.is_err() {
         // First the socket, then the flow: what arrives in between waits in the RX ring and is injected as a leftover.
         if let Err(error) = repair::thaw(fd, &saved) {

@@ -132,11 +132,17 @@ pub fn silence(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Undoes [`open`] and [`silence`] on a socket whose queues were not touched. After a [`dump`], its window has to be opened first.
+///
+/// # Errors
+/// The first system call's that failed; the others are made all the same.
 pub fn thaw(fd: BorrowedFd<'_>, restore: &Restore) -> io::Result<()> {
-    detach_filter(fd)?;
-    set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, REPAIR_OFF_NO_WP)?;
-    set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, restore.reuse_addr as i32)?;
-    set_int(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, restore.keepalive as i32)
+    let steps = [
+        detach_filter(fd),
+        set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, REPAIR_OFF_NO_WP),
+        set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, restore.reuse_addr as i32),
+        set_int(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, restore.keepalive as i32),
+    ];
+    steps.into_iter().collect()
 }
 
 /// Is the socket in repair mode?
@@ -191,11 +197,13 @@ fn window(fd: BorrowedFd<'_>) -> io::Result<RepairWindow> {
 /// sending it. So the peer's window is closed first, which keeps the socket from really sending more, then what is unsent is
 /// counted, and only then the queue is selected.
 pub fn dump(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore) -> Result<Dump, DumpError> {
-    let window = window(fd)?;
-    sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &RepairWindow { snd_wnd: 0, ..window })?;
-    let dumped = dump_closed(fd, flow, restore, &window);
+    let opened = window(fd)?;
+    sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &RepairWindow { snd_wnd: 0, ..opened })?;
+    let dumped = dump_closed(fd, flow, restore, &opened);
     if dumped.is_err() {
-        sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &window)?;
+        // Our own window may have moved on meanwhile.
+        let now = RepairWindow { snd_wnd: opened.snd_wnd, ..window(fd)? };
+        sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &now)?;
     }
     dumped
 }
@@ -219,17 +227,6 @@ fn dump_closed(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, open: &Repa
     }
     send.drain(..send.len() - before.unacked as usize);
     Ok(Dump { image, recv, send, ahead: Vec::new() })
-}
-
-impl Dump {
-    /// The peer has acknowledged everything before `ack`, which the kernel has not seen in time.
-    pub fn acknowledge(&mut self, ack: u32) {
-        let acked = ack.wrapping_sub(self.image.snd_una);
-        if acked <= self.image.snd_nxt.wrapping_sub(self.image.snd_una) && acked as usize <= self.send.len() {
-            self.send.drain(..acked as usize);
-            self.image.snd_una = ack;
-        }
-    }
 }
 
 fn peek(fd: BorrowedFd<'_>, queue: i32, len: usize) -> io::Result<Vec<u8>> {

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
 
 use nix::sys::socket::{MsgFlags, Shutdown, getsockname, send, shutdown};
 use underpass_stack::control::Restore;
@@ -26,8 +27,8 @@ const CHUNK: usize = 32 << 10;
 const BUFFER_SLACK: usize = 256 << 10;
 /// A segment of Ethernet's usual size takes up to a page and some of a receive buffer: so many times its bytes.
 const SEGMENT_COST: usize = 4;
-/// What the kernel itself lets a receive buffer grow to (tcp_rmem, tcp(7)).
-const LARGEST_BUFFER: usize = 32 << 20;
+/// Where the kernel does not say what it lets a receive buffer grow to, bytes.
+const USUAL_LARGEST: usize = 6 << 20;
 
 /// SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK of linux/socket.h: the program chose the size.
 const SNDBUF_LOCK: u32 = 1;
@@ -217,10 +218,10 @@ impl Buffers {
     fn widen(fd: BorrowedFd<'_>, image: &Image, recv: usize, to_send: usize) -> io::Result<Self> {
         let sndbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)?;
         let rcvbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
-        let window = (image.rcv_wnd as usize).saturating_add(recv).min(LARGEST_BUFFER / SEGMENT_COST);
+        let window = (image.rcv_wnd as usize).saturating_add(recv).min(largest_buffer() / SEGMENT_COST);
         force(fd, libc::SO_RCVBUFFORCE, rcvbuf.max(2 * (recv + BUFFER_SLACK) as i32))?;
         force(fd, libc::SO_SNDBUFFORCE, sndbuf.max(2 * (to_send + BUFFER_SLACK) as i32))?;
-        let queued = sndbuf.max(2 * to_send.min(LARGEST_BUFFER / 2) as i32);
+        let queued = sndbuf.max(2 * to_send.min(largest_buffer() / 2) as i32);
         Ok(Self { sndbuf, rcvbuf, promised: rcvbuf.max((SEGMENT_COST * window) as i32), queued })
     }
 
@@ -235,6 +236,15 @@ impl Buffers {
             other => other,
         }
     }
+}
+
+/// What the kernel itself lets a receive buffer grow to (tcp_rmem, tcp(7)), bytes.
+fn largest_buffer() -> usize {
+    static LARGEST: OnceLock<usize> = OnceLock::new();
+    *LARGEST.get_or_init(|| {
+        let told = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").unwrap_or_default();
+        told.split_whitespace().nth(2).and_then(|word| word.parse().ok()).unwrap_or(USUAL_LARGEST).min(1 << 30)
+    })
 }
 
 /// Sets a buffer's size past the limits for programs. The kernel doubles what it is given.

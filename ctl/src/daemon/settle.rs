@@ -26,13 +26,8 @@ const WHOLE: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_millis(6);
 
 /// Redirects `flow` to the XSKMAP slots from `xsk_base` on, and returns when the kernel's socket, which is in repair mode, has
-/// seen everything that was passed before; with it, what was passed. The flow stays redirected only if this succeeds.
-pub fn switch_over(
-    steer: &mut Steer,
-    flow: &FlowKey,
-    xsk_base: u32,
-    socket: BorrowedFd<'_>,
-) -> Result<FlowValue, Refusal> {
+/// seen everything that was passed before. The flow stays redirected only if this succeeds.
+pub fn switch_over(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
     steer.watch(flow)?;
     let settled = wait_for_whole(steer, flow, socket).and_then(|()| drain(steer, flow, xsk_base, socket));
     steer.unwatch(flow);
@@ -59,7 +54,7 @@ fn wait_for_whole(steer: &Steer, flow: &FlowKey, socket: BorrowedFd<'_>) -> Resu
     Err(Reason::Unsettled.into())
 }
 
-fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: BorrowedFd<'_>) -> Result<FlowValue, Refusal> {
+fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
     steer.redirect(flow, xsk_base)?;
     let switched = Instant::now();
     let mut last = Position::of(socket)?;
@@ -73,8 +68,9 @@ fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: BorrowedFd<'_
         }
         let now = Position::of(socket)?;
         let watched = steer.watched(flow)?;
+        // An acknowledgement alone that comes still later is made up for by the next, or by a probe.
         if elapsed >= DRAIN && now == last && has_reached(now.rcv_nxt, &watched) {
-            return Ok(watched);
+            return Ok(());
         }
         if elapsed > PATIENCE {
             tracing::debug!("{flow:?}: not settled: {now:?} (before: {last:?}), passed {watched:?}");

@@ -105,7 +105,7 @@ fn a_watch_remembers_how_far_the_kernel_was_fed() {
     assert_eq!(steer.watched(&flow()).unwrap().passed, 0);
     assert_eq!(counted(&steer, &frame(ACK, false)), WATCHED);
     let seen = steer.watched(&flow()).unwrap();
-    assert_eq!((seen.passed, seen.passed_end, seen.passed_ack), (1, 1010, 2000));
+    assert_eq!((seen.passed, seen.passed_end), (1, 1010));
     assert_eq!(counted(&steer, &frame(FIN_ACK, false)), WATCHED);
     let seen = steer.watched(&flow()).unwrap();
     assert_eq!((seen.passed, seen.passed_end), (2, 1011), "a FIN counts");

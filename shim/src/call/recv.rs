@@ -272,8 +272,8 @@ fn await_bytes(
         let mut engine = if look.sure { engine::get() } else { engine::try_get() }?;
         engine.pass(look.now);
         let connection = engine.stack.connection(slot)?;
-        // More than the ring holds never lies in it at once.
-        let missing = missing.min(connection.rcv.len() / 4);
+        // More than is offered to the peer never lies in the ring at once.
+        let missing = missing.min(connection.recv_limit() / 4);
         let tcb = connection.tcb;
         (tcb.is_reset() || tcb.readable() >= missing.max(1) || peer_closed(tcb)).then_some(())
     })

@@ -202,7 +202,7 @@ fn await_space(
         let mut engine = if look.sure { engine::get() } else { engine::try_get() }?;
         engine.pass(look.now);
         let connection = engine.stack.connection(slot)?;
-        let enough = left.min(connection.snd.len() / 3).max(1);
+        let enough = left.min(connection.send_limit() / 3).max(1);
         (connection.send_space() >= enough || write_closed(connection.tcb)).then_some(())
     })
 }

@@ -84,6 +84,7 @@ reasons! {
     NotTcp = 50, "not-tcp", "not a TCP socket";
     UsecTimestamps = 51, "usec-timestamps", "the connection uses microsecond TCP timestamps";
     Bulk = 53, "bulk", "a bulk transfer, which the kernel's segmentation offload carries better";
+    Lost = 54, "lost", "the connection could not be given back to the kernel and was ended";
     Inherited = 52, "foreign", "the connection lives in another process's stack";
 }
 

@@ -64,7 +64,11 @@ impl Stack {
             frames += 1;
             bytes += u64::from(desc.len);
             let frame = FrameRef { addr: desc.addr as u32, len: desc.len };
-            self.sort(&mut port, Leftover { port: number as u32, queue: queue as u32, frame }, now);
+            let attachment = port.attachment;
+            let arrived = Leftover { port: number as u32, attachment, queue: queue as u32, frame };
+            if self.sort(&mut port, arrived, now) {
+                port.lend(queue);
+            }
         }
         if frames > 0 {
             port.queues[queue].rx_release();
@@ -78,31 +82,29 @@ impl Stack {
         frames
     }
 
-    /// Looks at a frame and puts it where it belongs.
-    fn sort(&mut self, port: &mut super::Port, arrived: Leftover, now: Instant) {
+    /// Looks at a frame and puts it where it belongs. Is it kept?
+    fn sort(&mut self, port: &mut super::Port, arrived: Leftover, now: Instant) -> bool {
         let Leftover { queue, frame, .. } = arrived;
-        let Some(base) = port.base_of(u64::from(frame.addr)) else { return };
+        let Some(base) = port.base_of(u64::from(frame.addr)) else { return false };
         let verdict = match port.umem.bytes(frame.addr as usize, frame.len as usize) {
             Some(bytes) => self.frame_in(bytes, port.max_frame(), queue, now),
             None => Verdict::Done,
         };
         match verdict {
-            Verdict::Done => return port.refill(queue as usize, base),
+            Verdict::Done => {
+                port.refill(queue as usize, base);
+                return false;
+            }
             Verdict::Kernel => self.leftovers.push(arrived),
             Verdict::Early => self.early.push(arrived),
             Verdict::Hold(slot) => self.slots[slot as usize].held.push(arrived),
         }
-        // It is kept: another takes its place in the fill ring, as long as enough are left for sending.
-        if port.pool.available() > port.config.frame_count / KEPT_FOR_SENDING
-            && let Some(frame) = port.pool.take()
-        {
-            port.refill(queue as usize, port.pool.addr_of(frame));
-        }
+        true
     }
 
-    /// A promotion has ended, one way or the other: looks again at what came early.
-    pub(super) fn sort_early(&mut self, now: Instant) {
-        for arrived in std::mem::take(&mut self.early) {
+    /// Looks again at frames that were kept while it was open whose they are.
+    pub(super) fn sort_again(&mut self, kept: Vec<Leftover>, now: Instant) {
+        for arrived in kept {
             let number = arrived.port as usize;
             let Some(mut port) = self.ports.get_mut(number).and_then(Option::take) else { continue };
             self.sort(&mut port, arrived, now);
@@ -111,6 +113,12 @@ impl Stack {
             }
             self.ports[number] = Some(port);
         }
+    }
+
+    /// A promotion has ended, one way or the other: looks again at what came early.
+    pub(super) fn sort_early(&mut self, now: Instant) {
+        let early = std::mem::take(&mut self.early);
+        self.sort_again(early, now);
     }
 
     /// One frame: parse, find the connection, let the engine look at the segment.
@@ -336,6 +344,15 @@ struct Sent {
 }
 
 impl super::Port {
+    /// A received frame is kept: another takes its place in the fill ring, as long as enough are left for sending.
+    fn lend(&mut self, queue: usize) {
+        if self.pool.available() > self.config.frame_count / KEPT_FOR_SENDING
+            && let Some(frame) = self.pool.take()
+        {
+            self.refill(queue, self.pool.addr_of(frame));
+        }
+    }
+
     /// Offers an empty frame to the kernel for receiving.
     fn refill(&mut self, queue: usize, base: u64) {
         if !self.queues[queue].fill_push(base) {

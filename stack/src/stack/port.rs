@@ -33,6 +33,8 @@ pub struct PortConfig {
 
 /// One attachment.
 pub struct Port {
+    /// Its number among all that there have been.
+    pub(super) attachment: u64,
     pub(super) config: PortConfig,
     pub(super) umem: Region,
     pub(super) pool: FramePool,
@@ -121,7 +123,8 @@ impl Stack {
         let pool = FramePool::new(config.frame_count, config.frame_size).ok_or_else(invalid)?;
         let unsent = vec![false; queues.len()];
         let dropped = vec![[0; DROPS.len()]; queues.len()];
-        let mut port = Port { config, umem, pool, queues, unsent, dropped };
+        self.attachments += 1;
+        let mut port = Port { attachment: self.attachments, config, umem, pool, queues, unsent, dropped };
         for queue in 0..port.queues.len() {
             port.fill(queue);
         }
@@ -148,15 +151,18 @@ impl Stack {
             && let Some(place) = self.ports.get_mut(number as usize)
         {
             *place = None;
-            let elsewhere = |frame: &Leftover| frame.port != number;
-            self.early.retain(elsewhere);
-            self.leftovers.retain(elsewhere);
+            let is_elsewhere = |frame: &Leftover| frame.port != number;
+            self.early.retain(is_elsewhere);
+            self.leftovers.retain(is_elsewhere);
         }
     }
 
     /// Gives an injected leftover's frame back to its queue.
     pub fn recycle(&mut self, leftover: Leftover) {
         let Some(Some(port)) = self.ports.get_mut(leftover.port as usize) else { return };
+        if port.attachment != leftover.attachment {
+            return;
+        }
         let Some(queue) = port.queues.get_mut(leftover.queue as usize) else { return };
         let Some(frame) = port.pool.frame_of(u64::from(leftover.frame.addr)) else { return };
         if queue.fill_push(port.pool.addr_of(frame)) {

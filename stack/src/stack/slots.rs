@@ -141,19 +141,17 @@ impl Stack {
         Some(*record)
     }
 
-    /// Lets a frozen connection run again: its demotion failed.
-    pub fn thaw(&mut self, slot: u32) {
+    /// Lets a frozen connection run again: its demotion failed. What was held meanwhile reaches it now.
+    pub fn thaw(&mut self, slot: u32, now: Instant) {
+        let now = self.not_back(now);
         let Some(record) = self.record_mut(slot) else { return };
         if Phase::from_raw(record.phase) != Phase::Frozen {
             return;
         }
         record.phase = Phase::Live as u32;
         self.touch(slot);
-        // The peer's retransmission brings again what was held meanwhile.
         let held = self.take_held(slot);
-        for leftover in held {
-            self.recycle(leftover);
-        }
+        self.sort_again(held, now);
     }
 
     fn take_held(&mut self, slot: u32) -> Vec<Leftover> {

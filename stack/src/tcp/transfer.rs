@@ -204,13 +204,15 @@ impl Tcb {
     /// Where, in a receive ring of `ring` bytes, data lies that arrived out of order: `[start, end)` of the sequence space, ascending.
     /// Like [`Tcb::image`], takes any record; what contradicts the numbers is left out.
     pub fn ahead(&self, ring: u32) -> Vec<(u32, u32)> {
-        let limit = self.rcv_read.plus(ring);
-        let mut last = self.rcv_nxt;
+        // Distances from the first unread byte: sequence numbers themselves have no order.
+        let distance = |seq: SeqNr| seq.0.wrapping_sub(self.rcv_read.0);
+        let mut last = distance(self.rcv_nxt);
         let mut found = Vec::new();
         for range in self.ooo.as_slice() {
-            if range.start.gt(last) && range.end.gt(range.start) && range.end.le(limit) {
+            let (start, end) = (distance(range.start), distance(range.end));
+            if last < start && start < end && end <= ring {
                 found.push((range.start.0, range.end.0));
-                last = range.end;
+                last = end;
             }
         }
         found
@@ -224,5 +226,54 @@ impl Tcb {
             (self.fin_received(), flag::FIN_RECEIVED),
         ];
         ends.into_iter().filter(|(on, _)| *on).fold(self.bits & COMMON, |flags, (_, bit)| flags | bit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zerocopy::{FromBytes, FromZeros};
+
+    use super::*;
+    use crate::tcp::ranges::Ranges;
+
+    /// Numbers near each other and near the ends of what a comparison of sequence numbers can tell.
+    fn number() -> impl Strategy<Value = u32> {
+        prop_oneof![0u32..200_000, 0x7fff_f000u32..0x8400_1000, any::<u32>()]
+    }
+
+    proptest! {
+        #[test]
+        fn what_lies_ahead_lies_in_the_ring(
+            read in number(), next in 0u32..2000, at in proptest::collection::vec((number(), number()), 0..16),
+        ) {
+            const RING: u32 = 1 << 17;
+            let mut tcb = Tcb::new_zeroed();
+            (tcb.rcv_read, tcb.rcv_nxt) = (SeqNr(read), SeqNr(read.wrapping_add(next)));
+            // As a hostile owner of the arena writes it.
+            let mut bytes = [0; size_of::<Ranges>()];
+            for (place, (start, end)) in bytes.chunks_exact_mut(8).zip(&at) {
+                place[..4].copy_from_slice(&start.to_ne_bytes());
+                place[4..].copy_from_slice(&end.to_ne_bytes());
+            }
+            let len_at = bytes.len() - 8;
+            bytes[len_at..len_at + 4].copy_from_slice(&(at.len() as u32).to_ne_bytes());
+            tcb.ooo = Ranges::read_from_bytes(&bytes).unwrap();
+            let mut last = next;
+            for (start, end) in tcb.ahead(RING) {
+                let (start, end) = (start.wrapping_sub(read), end.wrapping_sub(read));
+                prop_assert!(last < start && start < end && end <= RING, "{last}, {start}..{end}");
+                last = end;
+            }
+        }
+
+        #[test]
+        fn what_was_received_out_of_order_lies_ahead(read in any::<u32>(), gap in 1u32..1000, len in 1u32..1000) {
+            let mut tcb = Tcb::new_zeroed();
+            (tcb.rcv_read, tcb.rcv_nxt) = (SeqNr(read), SeqNr(read));
+            let start = SeqNr(read).plus(gap);
+            tcb.ooo.insert(start, start.plus(len));
+            prop_assert_eq!(tcb.ahead(1 << 16), vec![(start.0, start.plus(len).0)]);
+        }
     }
 }

@@ -55,6 +55,11 @@ impl Tcb {
 }
 
 impl Connection<'_> {
+    /// The largest window that is offered, bytes: what [`Tcb::limit_window`] said, or the whole ring.
+    pub fn recv_limit(&self) -> usize {
+        self.tcb.offerable(self.rcv.len()) as usize
+    }
+
     /// The program has read: is an acknowledgement due? Either because the window could at least double (as Linux does,
     /// so that a bulk transfer needs few updates), or because a pushed message was read and no answer is to be expected.
     pub(crate) fn after_read(&mut self) {
