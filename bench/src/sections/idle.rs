@@ -19,8 +19,8 @@ const METRICS: &[Metric] = &[
 
 /// Open connections; more than threads of a process sleep on the AF_XDP sockets.
 const CONNECTIONS: usize = 8;
-/// Rounds that prove a connection busy: so many messages of 64 bytes fill a receive and a send buffer once (UNDERPASS_RCVBUF, UNDERPASS_SNDBUF),
-/// however fast they go, so that the memory does not depend on the speed.
+/// Rounds that prove a connection busy: so many messages of 64 bytes go once round a receive and a send buffer of default size
+/// (UNDERPASS_RCVBUF, UNDERPASS_SNDBUF), so that the memory does not depend on the speed.
 const BUSY: u64 = 4096;
 /// Silence before the measurement.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -68,8 +68,8 @@ pub fn section(stand: &Stand) -> Section<'_> {
     let about = About {
         name: "idle",
         title: format!(
-            "a server (or a client) with {CONNECTIONS} connections, {} s after its last byte: CPU time over {} s; memory, of which the library's \
-             (its own mappings in full, others by the proportional set size); never busy: connections open and not promoted",
+            "a server (or a client) with {CONNECTIONS} connections, {} s after its last byte: CPU time over {} s; memory, and \
+             what the library maps of it (that in full, all else by the proportional set size); never busy: open, not promoted",
             SETTLE.as_secs(),
             window(stand).as_secs_f64()
         ),
@@ -158,5 +158,22 @@ fn check_alive(process: &mut Process) -> Result<(), LabError> {
     match process.exited() {
         None => Ok(()),
         Some(status) => Err(LabError::new(format!("ended early: {status}: {}{}", process.stdout(), process.stderr()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_and_an_undone_promotion_are_noticed() {
+        let socket = |tier: &str, promoted| {
+            let (reason, state) = (String::new(), "ESTAB".to_owned());
+            SocketView { fd: 3, tier: tier.to_owned(), reason, state, promoted, demoted: 0 }
+        };
+        let (lane, undone, never) = (socket("xdp", 1), socket("kernel", 1), socket("kernel", 0));
+        let explained = |past: Past| [&lane, &undone, &never].map(|socket| past.explains(socket));
+        assert_eq!(explained(Past::Busy), [true, false, false]);
+        assert_eq!(explained(Past::Greeted), [false, false, true]);
     }
 }

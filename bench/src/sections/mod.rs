@@ -29,7 +29,7 @@ pub enum SectionName {
     Iperf,
     /// What the library costs a program that it cannot help.
     Overhead,
-    /// What a silent connection costs.
+    /// What a silent program costs.
     Idle,
 }
 

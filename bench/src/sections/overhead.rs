@@ -112,3 +112,22 @@ fn start_ms(command: &mut Command) -> Result<f64, LabError> {
     }
     Ok(elapsed.as_secs_f64() * 1000.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_that_fails_fails_alone() {
+        let mut halves = KINDS.map(|_| Ok(Half::default()));
+        for _ in 0..2 {
+            turn(&mut halves, |carriers, half| {
+                half.starts.push(1.0);
+                carriers.preloaded().next().map_or(Ok(()), |_| Err(LabError::new("no daemon")))
+            });
+        }
+        let [plain, preloaded] =
+            halves.map(|half| half.map(|half| half.starts.len()).map_err(|error| error.to_string()));
+        assert_eq!((plain, preloaded), (Ok(2), Err("no daemon".to_owned())));
+    }
+}

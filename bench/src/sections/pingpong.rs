@@ -59,7 +59,10 @@ pub fn section(stand: &Stand) -> Section<'_> {
     }
     let about = About {
         name: "pingpong",
-        title: "64 bytes there and back over TCP; the floor is raw AF_XDP with frames of the same length".into(),
+        title:
+            "64 bytes there and back over TCP; retrans: by the client; the floor is raw AF_XDP with frames of the same \
+                length"
+                .into(),
         metrics: METRICS,
         lower_is_better: true,
         references: &[("x kernel", "kernel"), ("x floor", "floor, native XDP")],
