@@ -93,6 +93,44 @@ impl Record for Socket {
     }
 }
 
+/// How calls on a socket block.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocking {
+    nonblocking: bool,
+    recv_timeout: u64,
+    send_timeout: u64,
+    recv_low: u32,
+}
+
+impl Blocking {
+    /// As socket(2) makes it.
+    pub fn fresh(nonblocking: bool) -> Self {
+        Self { nonblocking, recv_timeout: 0, send_timeout: 0, recv_low: 1 }
+    }
+
+    /// As accept4(2) makes it: all but O_NONBLOCK comes from the listening socket.
+    pub fn accepted(listener: &Socket, nonblocking: bool) -> Self {
+        Self {
+            nonblocking,
+            recv_timeout: listener.recv_timeout.load(Relaxed),
+            send_timeout: listener.send_timeout.load(Relaxed),
+            recv_low: listener.recv_low.load(Relaxed),
+        }
+    }
+
+    /// As the kernel has it.
+    pub fn of(fd: RawFd) -> Self {
+        let flags = sys::status_flags(fd).unwrap_or(0);
+        let low = sys::sockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT).unwrap_or(1);
+        Self {
+            nonblocking: flags & libc::O_NONBLOCK != 0,
+            recv_timeout: sys::socket_timeout(fd, libc::SO_RCVTIMEO),
+            send_timeout: sys::socket_timeout(fd, libc::SO_SNDTIMEO),
+            recv_low: low.max(1) as u32,
+        }
+    }
+}
+
 /// While one lives, the tier does not change: the thread is inside a real call on the socket.
 pub struct Inside<'a>(&'a Socket);
 
@@ -136,7 +174,7 @@ impl Socket {
     }
 
     /// A record for the socket behind `fd`, in the kernel tier.
-    pub fn open(fd: RawFd, inode: u64) -> Ref<Self> {
+    pub fn open(fd: RawFd, inode: u64, blocking: Blocking) -> Ref<Self> {
         let socket = POOL.take(Self::blank);
         socket.word.store(KERNEL, Release);
         socket.fds.store(0, Release);
@@ -150,18 +188,16 @@ impl Socket {
         }
         socket.retry_at.store(0, Relaxed);
         socket.foreign.store(false, Relaxed);
-        socket.read_options(fd);
+        socket.set_blocking(blocking);
         socket
     }
 
-    /// Reads what waiting depends on from the kernel socket.
-    pub fn read_options(&self, fd: RawFd) {
-        let flags = sys::status_flags(fd).unwrap_or(0);
-        self.nonblocking.store(flags & libc::O_NONBLOCK != 0, Relaxed);
-        self.recv_timeout.store(sys::socket_timeout(fd, libc::SO_RCVTIMEO), Relaxed);
-        self.send_timeout.store(sys::socket_timeout(fd, libc::SO_SNDTIMEO), Relaxed);
-        let low = sys::sockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT).unwrap_or(1);
-        self.recv_low.store(low.max(1) as u32, Relaxed);
+    /// Takes note of how calls block.
+    pub fn set_blocking(&self, blocking: Blocking) {
+        self.nonblocking.store(blocking.nonblocking, Relaxed);
+        self.recv_timeout.store(blocking.recv_timeout, Relaxed);
+        self.send_timeout.store(blocking.send_timeout, Relaxed);
+        self.recv_low.store(blocking.recv_low, Relaxed);
     }
 
     /// Where its calls go now.

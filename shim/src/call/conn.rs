@@ -10,26 +10,41 @@ use super::{Act, enter, needs_kernel, socket_of, write_closed};
 use crate::epoll_set::EpollSet;
 use crate::errno::Errno;
 use crate::fd::{self, Entry, Ref};
-use crate::socket::{Socket, Where};
+use crate::socket::{Blocking, Socket, Where};
 use crate::{engine, holders, log, options, sys, tier};
 
-/// A descriptor that a call has just made: a TCP socket is entered, anything else marked as plain.
-pub fn made(fd: RawFd, is_tcp: bool) {
+/// socket(2) gave a new descriptor: a TCP socket is entered, anything else marked as plain.
+pub fn made(fd: RawFd, domain: c_int, kind: c_int, proto: c_int) {
+    let blocking = makes_tcp(domain, kind, proto).then(|| Blocking::fresh(kind & libc::SOCK_NONBLOCK != 0));
+    note_new(fd, blocking, Reason::NotConnected);
+}
+
+/// accept4(2) gave a new descriptor.
+pub fn accepted(listener: RawFd, fd: RawFd, flags: c_int) {
+    let listener = socket_of(listener);
+    let blocking = listener.map(|listener| Blocking::accepted(&listener, flags & libc::SOCK_NONBLOCK != 0));
+    note_new(fd, blocking, Reason::NotYetBusy);
+}
+
+/// A descriptor that a call has just made; `blocking` if it is a TCP socket.
+fn note_new(fd: RawFd, blocking: Option<Blocking>, reason: Reason) {
     if fd < 0 {
         return;
     }
     lost(fd);
-    if !is_tcp {
+    let Some(blocking) = blocking else {
         fd::set_plain(fd);
         return;
-    }
+    };
     if let Ok((_, inode)) = sys::file_id(fd) {
-        enter(fd, &Socket::open(fd, inode));
+        let socket = Socket::open(fd, inode, blocking);
+        socket.reason.store(reason as u16, Relaxed);
+        enter(fd, &socket);
     }
 }
 
 /// Is this what socket(2) makes TCP sockets from?
-pub fn makes_tcp(domain: c_int, kind: c_int, proto: c_int) -> bool {
+fn makes_tcp(domain: c_int, kind: c_int, proto: c_int) -> bool {
     let stream = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) == libc::SOCK_STREAM;
     (domain == libc::AF_INET || domain == libc::AF_INET6) && stream && (proto == 0 || proto == libc::IPPROTO_TCP)
 }
@@ -245,17 +260,5 @@ pub fn before_exec() {
     let owners = engine::get().map(|engine| engine.owners()).unwrap_or_default();
     for socket in owners {
         let _ = tier::demote(&socket, Reason::Exec);
-    }
-}
-
-/// accept(2) gave a new descriptor.
-pub fn accepted(listener: RawFd, fd: RawFd) {
-    if fd < 0 {
-        return;
-    }
-    made(fd, socket_of(listener).is_some());
-    if let Entry::Socket(socket) = fd::lookup(fd) {
-        socket.reason.store(Reason::NotYetBusy as u16, Relaxed);
-        engine::show(fd, &socket);
     }
 }

@@ -16,7 +16,7 @@ use underpass_stack::tcp::{State, Tcb};
 
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
-use crate::socket::{self, Kind, Socket, Where};
+use crate::socket::{self, Blocking, Kind, Socket, Where};
 use crate::{engine, log, options, policy, session, sys, tier};
 
 /// What a hook does after the shim has looked at the call.
@@ -55,7 +55,7 @@ pub fn introduce(fd: RawFd) -> Option<Ref<Socket>> {
                 enter(fd, &known);
                 return Some(known);
             }
-            let socket = Socket::open(fd, inode);
+            let socket = Socket::open(fd, inode, Blocking::of(fd));
             // In repair mode without being ours: it lives in another process's stack.
             if sys::sockopt(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR) == Ok(1) {
                 socket.foreign.store(true, Relaxed);
@@ -100,7 +100,7 @@ fn call_home(socket: &Ref<Socket>, fd: RawFd) {
     match asked {
         Ok(_) => {
             socket.foreign.store(false, Relaxed);
-            socket.read_options(fd);
+            socket.set_blocking(Blocking::of(fd));
         }
         Err(reason) => {
             log::error(format_args!("fd {fd} is in another process's stack, which does not let go: {}", reason.text()))

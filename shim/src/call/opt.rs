@@ -15,7 +15,7 @@ use super::{Act, conn, needs_kernel, socket_of, steady};
 use crate::engine::Engine;
 use crate::errno::Result;
 use crate::fd::Ref;
-use crate::socket::{Socket, Where};
+use crate::socket::{Blocking, Socket, Where};
 use crate::tcp_info;
 use crate::{engine, sys};
 
@@ -149,7 +149,7 @@ pub fn set(
     if matches!(act, Act::Done(Ok(_)))
         && matches!((level, name), (SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT))
     {
-        socket.read_options(fd);
+        socket.set_blocking(Blocking::of(fd));
     }
     act
 }

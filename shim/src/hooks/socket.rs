@@ -14,7 +14,7 @@ use crate::fd as table;
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn socket(domain: c_int, kind: c_int, proto: c_int) -> c_int {
     let fd = pass!(socket(domain, kind, proto));
-    after(|| conn::made(fd, conn::makes_tcp(domain, kind, proto)));
+    after(|| conn::made(fd, domain, kind, proto));
     fd
 }
 
@@ -42,7 +42,7 @@ fn kernel_only(fd: c_int) -> Option<c_int> {
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
     let made = pass!(accept(fd, addr, len));
-    after(|| conn::accepted(fd, made));
+    after(|| conn::accepted(fd, made, 0));
     made
 }
 
@@ -50,7 +50,7 @@ unsafe extern "C-unwind" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut soc
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
     let made = pass!(accept4(fd, addr, len, flags));
-    after(|| conn::accepted(fd, made));
+    after(|| conn::accepted(fd, made, flags));
     made
 }
 
