@@ -298,6 +298,7 @@ fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
             return Err(refused);
         }
         log::error(format_args!("fd {fd}: {}", refused.text()));
+        end_if_incomplete(fd, slot, refused);
     }
     let leftovers = release(slot);
     change.end = Where::Kernel;
@@ -309,6 +310,16 @@ fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
     engine::show(fd, socket);
     log::info(format_args!("fd {fd}: demoted: {}", reason.text()));
     Ok(true)
+}
+
+/// A daemon that died with a restored socket may not have put the unsent bytes into it: an end that the program notices is better
+/// than a stream with a hole.
+fn end_if_incomplete(fd: RawFd, slot: u32, refused: Reason) {
+    let has_unsent = |engine: &engine::Engine| engine.stack.record(slot).is_some_and(|record| record.tcb.unsent() > 0);
+    if refused == Reason::DaemonGone && engine::get().is_some_and(|engine| has_unsent(&engine)) {
+        let _ = sys::disconnect(fd);
+        log::error(format_args!("fd {fd}: connection lost: the daemon died while it was given back"));
+    }
 }
 
 fn freeze(socket: &Socket, slot: u32) -> Option<u32> {

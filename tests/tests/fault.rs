@@ -112,6 +112,59 @@ fn lanes_survive_a_killed_daemon_and_come_to_the_next() {
     talk.end().unwrap();
 }
 
+/// The conversation goes on, or a program ends because its connection was ended: it never stands still.
+fn goes_on_or_ends(talk: &mut Talk, more: u64) -> bool {
+    let Err(error) = talk.go_on(more) else { return true };
+    let ends = [Side::Server, Side::Client].map(|side| {
+        let program = talk.program(side);
+        (program.exited(), program.stderr())
+    });
+    let told = |said: &str| ["os error 103", "os error 104", "os error 32"].iter().any(|code| said.contains(code));
+    let noticed = ends.iter().any(|(exited, said)| exited.is_some() && told(said));
+    assert!(noticed, "{error}\n{ends:?}");
+    false
+}
+
+#[test]
+fn a_daemon_killed_amid_promotions_and_demotions_leaves_no_connection_in_between() {
+    let mut lab = lab();
+    let (mut lost, mut rounds) = (0, 0);
+    for round in 0..12u64 {
+        let mut talk = unprivileged(&lab);
+        for side in [Side::Server, Side::Client] {
+            talk.await_lane(&lab, side).unwrap();
+        }
+        let pids = [Side::Server, Side::Client].map(|side| talk.program(side).pid().to_string());
+        // Demotions, each followed at once by a promotion, while the daemon dies somewhere among them.
+        let mut askers: Vec<_> = (0..3)
+            .map(|number| {
+                let command = lab.artifacts().unwrap().command;
+                let mut asker = lab.command(Side::Server, command).unwrap();
+                asker
+                    .args(["demote", "--all", "-p", &pids[number % 2]])
+                    .env("UNDERPASS_SOCKET", lab.dir().join("control.sock"));
+                lab.spawn(&format!("asker{round}-{number}"), &mut asker).unwrap()
+            })
+            .collect();
+        let until = std::time::Instant::now() + Duration::from_micros(700 * round);
+        while std::time::Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        lab.daemon().unwrap().process().kill();
+        askers.iter_mut().for_each(|asker| drop(asker.wait(LIMIT)));
+        let alone = goes_on_or_ends(&mut talk, 200);
+        lab.start_daemon().unwrap();
+        admit_everybody(&lab);
+        if alone && goes_on_or_ends(&mut talk, 500) {
+            talk.end().unwrap();
+        } else {
+            lost += 1;
+        }
+        rounds += 1;
+    }
+    println!("{lost} of {rounds} connections were ended");
+}
+
 #[test]
 fn a_program_that_dies_while_no_daemon_runs_harms_nobody() {
     let mut lab = lab();
