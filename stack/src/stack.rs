@@ -6,8 +6,10 @@
 
 mod pass;
 mod port;
+mod receive;
 mod slots;
 mod transfer;
+mod transmit;
 
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;

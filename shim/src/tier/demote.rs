@@ -1,0 +1,93 @@
+//! Off the lane, back into the kernel.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::*;
+
+use underpass_stack::control::{Demote, Done};
+use underpass_stack::lane::Reason;
+use underpass_stack::stack::Leftover;
+use underpass_stack::stats::Counter;
+
+use super::inject::{collect_stragglers, inject};
+use super::{Change, close_gates, follow};
+use crate::fd::Ref;
+use crate::socket::{Socket, Where};
+use crate::{engine, log, policy, session, sys};
+
+/// Gives a socket back to the kernel. An error means that it stays on the lane, and works there.
+pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
+    // The socket's own lock first, then its sets' gates, as in a promotion.
+    let _change = socket.change.lock();
+    if close_gates(socket, || give_back(socket, reason))? {
+        // With the lock held: what arrives late must be injected before another promotion redirects the flow again.
+        collect_stragglers();
+    }
+    Ok(())
+}
+
+/// Returns whether there was something to give back.
+fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
+    let Where::Lane(slot) = socket.place() else { return Ok(false) };
+    let Some(generation) = freeze(socket, slot) else { return Ok(false) };
+    let fd = socket.fd.load(Relaxed);
+    let mut change = Change { socket, end: Where::Lane(slot) };
+    let given_back = session::ensure().and_then(|()| session::ask(&Demote { slot, generation }, &[])?.expect::<Done>());
+    if let Err(refused) = given_back {
+        engine::count(Counter::DemotionsFailed, 1);
+        // The kernel's after all: ended, because it could not be restored, or restored by a daemon that then died.
+        let is_kernels = refused == Reason::Lost || (refused == Reason::DaemonGone && !sys::in_repair(fd));
+        if !is_kernels {
+            if let Some(mut engine) = engine::get() {
+                engine.stack.thaw(slot, sys::now());
+                engine.flush(sys::now());
+            }
+            return Err(refused);
+        }
+        log::error(format_args!("fd {fd}: {}", refused.text()));
+        end_if_incomplete(fd, slot, refused);
+    }
+    let leftovers = release(slot);
+    change.end = Where::Kernel;
+    socket.moves[1].fetch_add(1, Relaxed);
+    policy::demoted(socket, reason);
+    drop(change);
+    follow(socket, false);
+    inject(leftovers);
+    engine::show(fd, socket);
+    log::info(format_args!("fd {fd}: demoted: {}", reason.text()));
+    Ok(true)
+}
+
+/// A daemon that died with a restored socket may not have put the unsent bytes into it: an end that the program notices is better
+/// than a stream with a hole.
+fn end_if_incomplete(fd: RawFd, slot: u32, refused: Reason) {
+    let has_unsent = |engine: &engine::Engine| engine.stack.record(slot).is_some_and(|record| record.tcb.unsent() > 0);
+    if refused == Reason::DaemonGone && engine::get().is_some_and(|engine| has_unsent(&engine)) {
+        let _ = sys::disconnect(fd);
+        log::error(format_args!("fd {fd}: connection lost: the daemon died while it was given back"));
+    }
+}
+
+fn freeze(socket: &Socket, slot: u32) -> Option<u32> {
+    let mut engine = engine::get()?;
+    engine.pass(sys::now());
+    if !socket.leave_lane(slot) {
+        return None;
+    }
+    match engine.stack.freeze(slot) {
+        Some(record) => Some(record.generation),
+        None => {
+            // No such connection any more: nothing to give back.
+            socket.settle(Where::Kernel);
+            None
+        }
+    }
+}
+
+fn release(slot: u32) -> Vec<Leftover> {
+    let Some(mut engine) = engine::get() else { return Vec::new() };
+    engine.pass(sys::now());
+    engine.stack.release(slot);
+    engine.set_owner(slot, None);
+    engine.stack.take_leftovers()
+}

@@ -1,0 +1,154 @@
+//! Out of the kernel, onto the lane.
+
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::atomic::Ordering::*;
+
+use underpass_stack::control::{Demote, Done, NeedPort, Promote, Promoted};
+use underpass_stack::lane::Reason;
+use underpass_stack::mem::Region;
+use underpass_stack::stack::ImportRequest;
+use underpass_stack::stats::Counter;
+
+use super::attach::attach;
+use super::inject::collect_stragglers;
+use super::{Change, close_gates, follow};
+use crate::epoll_set::EpollSet;
+use crate::fd::Ref;
+use crate::socket::{Socket, Where};
+use crate::{engine, helper, holders, log, options, policy, session, signals, sys};
+
+/// Moves a socket to the lane, unless something speaks against it; that becomes its reason. Signals wait meanwhile.
+pub fn promote(socket: &Ref<Socket>, fd: RawFd) {
+    signals::held_back(|| promote_undisturbed(socket, fd));
+}
+
+fn promote_undisturbed(socket: &Ref<Socket>, fd: RawFd) {
+    let Some(_change) = socket.change.try_lock() else { return };
+    if !socket.leave_kernel() {
+        return;
+    }
+    let mut change = Change { socket, end: Where::Kernel };
+    match close_gates(socket, || carry_over(socket, fd)) {
+        Ok(slot) => {
+            change.end = Where::Lane(slot);
+            socket.moves[0].fetch_add(1, Relaxed);
+            policy::promoted(socket);
+            drop(change);
+            follow(socket, true);
+            engine::show(fd, socket);
+            helper::start();
+            log::info(format_args!("fd {fd}: promoted"));
+        }
+        Err(reason) => {
+            engine::count(Counter::PromotionsRefused, 1);
+            policy::refused(socket, reason);
+            drop(change);
+            // The flow may have been redirected for a moment.
+            collect_stragglers();
+            engine::show(fd, socket);
+            log::info(format_args!("fd {fd}: not promoted: {}", reason.text()));
+        }
+    }
+}
+
+fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
+    session::ensure()?;
+    if holders::is_shared(socket) {
+        return Err(Reason::Shared);
+    }
+    if socket.sets.lock().iter().any(|(set, fd)| forbids(set, *fd)) {
+        return Err(Reason::CallNotCarried);
+    }
+    let (slot, generation) = engine::get().and_then(|mut e| e.stack.reserve()).ok_or(Reason::StackFull)?;
+    let _reserved = Reserved { slot };
+    ask_and_import(socket, fd, slot, generation)?;
+    Ok(slot)
+}
+
+/// A reserved slot, given back if nothing was imported into it.
+struct Reserved {
+    slot: u32,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(mut engine) = engine::get() {
+            engine.stack.unreserve(self.slot, sys::now());
+            engine.tell();
+        }
+    }
+}
+
+/// Does an epoll set hold a socket in the kernel? One inside another set, one that a thread sleeps on where no doorbell reaches
+/// it, and exclusive wake-ups, which cannot be silenced.
+fn forbids(set: &EpollSet, fd: RawFd) -> bool {
+    let exclusive = || set.members.lock().get_mut(fd).is_some_and(|m| m.events & libc::EPOLLEXCLUSIVE as u32 != 0);
+    set.nested.load(Relaxed) || set.asleep.load(SeqCst) > 0 || exclusive()
+}
+
+fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32) -> Result<(), Reason> {
+    let mut answer = ask_to_promote(fd, slot, generation)?;
+    if answer.is::<NeedPort>() {
+        attach(&answer.expect::<NeedPort>()?, fd)?;
+        answer = ask_to_promote(fd, slot, generation)?;
+    }
+    let promoted = answer.expect::<Promoted>()?;
+    let imported = import(socket, fd, slot, &promoted, answer.fds);
+    if imported.is_err() {
+        // The daemon still has the image: it gives the socket back as it was.
+        session::ask(&Demote { slot, generation }, &[])?.expect::<Done>()?;
+    }
+    imported
+}
+
+fn ask_to_promote(fd: RawFd, slot: u32, generation: u32) -> Result<session::Answer, Reason> {
+    let answer = session::ask(&Promote { slot, generation }, &[fd]);
+    if answer.is_err() && sys::in_repair(fd) {
+        // The daemon died in the middle. What it had read out of the socket is gone with it: an end that the program notices is
+        // better than a stream with a hole.
+        let _ = sys::disconnect(fd);
+        log::error(format_args!("fd {fd}: connection lost: the daemon died while it was promoted"));
+        return Err(Reason::Lost);
+    }
+    answer
+}
+
+fn import(
+    socket: &Ref<Socket>,
+    fd: RawFd,
+    slot: u32,
+    promoted: &Promoted,
+    mut fds: Vec<OwnedFd>,
+) -> Result<(), Reason> {
+    let (recv_len, send_len) = (promoted.recv_len as usize, promoted.send_len as usize);
+    let queues = match fds.pop() {
+        Some(memfd) => Some(Region::open_reader(memfd).map_err(|_| Reason::Failed)?),
+        None if recv_len + send_len == 0 => None,
+        None => return Err(Reason::ProtocolError),
+    };
+    let bytes = |at, len| match &queues {
+        Some(region) => region.bytes(at, len).ok_or(Reason::ProtocolError),
+        None => Ok(&[][..]),
+    };
+    *socket.restore.lock() = promoted.restore;
+    socket.port.store(promoted.port, Relaxed);
+    let request = ImportRequest {
+        image: &promoted.image,
+        recv: bytes(0, recv_len)?,
+        send: bytes(recv_len, send_len)?,
+        port: promoted.port,
+        path: promoted.path,
+        fd,
+        inode: socket.inode.load(Relaxed),
+        rings: (options::get().rcvbuf, options::get().sndbuf),
+    };
+    let now = sys::now();
+    let mut engine = engine::get().ok_or(Reason::Failed)?;
+    if let Err(reason) = engine.stack.import(slot, &request, now) {
+        log::warn(format_args!("fd {fd}: the stack does not take {:?}", promoted.image));
+        return Err(reason);
+    }
+    engine.set_owner(slot, Some(socket.clone()));
+    engine.pass(now);
+    Ok(())
+}
