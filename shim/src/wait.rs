@@ -23,6 +23,8 @@ const GIVE_UP: u32 = 16;
 const TRY_AGAIN: u32 = 4;
 /// A spinning thread offers its core to others every so many looks.
 const YIELD_EVERY: u32 = 64;
+/// A yield that lasted longer let somebody else run, ns.
+const TAKEN: u64 = 1_500;
 /// It notices signals and cancellations every so many looks.
 const NOTICE_EVERY: u32 = 8;
 /// Threads that sleep on the AF_XDP sockets at most; others are woken by them.
@@ -47,10 +49,12 @@ struct Habit {
     wasted: u32,
     short: u32,
     try_again: u32,
+    /// Others want this processor: when the thread offered it, somebody took it.
+    contended: bool,
 }
 
 thread_local! {
-    static HABIT: Cell<Habit> = const { Cell::new(Habit { spins: true, wasted: 0, short: 0, try_again: TRY_AGAIN }) };
+    static HABIT: Cell<Habit> = const { Cell::new(Habit { spins: true, wasted: 0, short: 0, try_again: TRY_AGAIN, contended: false }) };
 }
 
 fn budget() -> u64 {
@@ -184,23 +188,34 @@ pub fn until<T>(sleep: &Sleep<'_>, mut look: impl FnMut(Look) -> Option<T>) -> s
 
 fn spin<T>(sleep: &Sleep<'_>, start: Instant, budget: u64, look: &mut impl FnMut(Look) -> Option<T>) -> Option<T> {
     let mut now = start;
+    let mut every = if HABIT.with(Cell::get).contended { 1 } else { YIELD_EVERY };
     for looks in 1u32.. {
         let found = look(Look { now, sure: false });
         if found.is_some() {
             return found;
         }
-        if looks % YIELD_EVERY == 0 {
-            std::thread::yield_now();
+        now = if looks % every == 0 {
+            every = offer_processor();
+            sys::now()
         } else {
             sys::relax();
-        }
-        now = sys::now();
+            sys::now()
+        };
         let disturbed = looks % NOTICE_EVERY == 0 && sleep.watch.disturbance().is_some();
         if disturbed || now.nanos_since(start) >= budget || sleep.deadline.is_some_and(|at| now >= at) {
             break;
         }
     }
     None
+}
+
+/// Lets others run who want to. Returns after how many looks to do so again: who we wait for may be one of them.
+fn offer_processor() -> u32 {
+    let before = sys::now();
+    std::thread::yield_now();
+    let contended = sys::now().nanos_since(before) > TAKEN;
+    HABIT.with(|habit| habit.set(Habit { contended, ..habit.get() }));
+    if contended { 1 } else { YIELD_EVERY }
 }
 
 /// Enters a doorbell everywhere, and takes it out again on the way out.

@@ -14,16 +14,16 @@ const LANED_AT_LEAST: usize = 80;
 /// Cases that are left out, each with its reason and what would bring it back; printed by the tests.
 const LEFT_OUT: &[(&str, &str)] = &[
     (
-        "odd-urgent_among_data",
-        "waits for bytes that the urgent byte's place hides: the case itself has to be rewritten",
+        "odd-urgent_read_first",
+        "known fault: promoted while a mark whose byte has been read lies ahead: the bytes after the mark are lost",
     ),
-    ("odd-splice_out", "does not end on plain sockets either: the case itself has to be rewritten"),
-    ("odd-splice_first", "does not end on plain sockets either: the case itself has to be rewritten"),
-    ("odd-zero_ways_to_nothing", "does not end on plain sockets either: the case itself has to be rewritten"),
-    ("signals-many_while_receiving", "does not end on plain sockets either: the case itself has to be rewritten"),
     (
-        "signals-send",
-        "how much a send moves before its signal comes depends on the peer's pace: the case needs a slower peer",
+        "odd-urgent_stops_waitall",
+        "known difference: in the kernel tier, a recv with MSG_WAITALL goes on beyond an urgent mark, and the byte is lost",
+    ),
+    (
+        "odd-urgent_stops_vectors",
+        "known difference: in the kernel tier, a readv or recvmsg goes on beyond an urgent mark, and the byte is lost",
     ),
     (
         "threads-closed_while_reading",

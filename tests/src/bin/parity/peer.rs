@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::session::{digest, named, pattern};
 use crate::sys::{fds, io as calls, ready, shown, sock};
@@ -44,6 +44,7 @@ fn obey(fd: RawFd, command: &str) -> String {
         "try" => attempt(fd),
         "drain" => drain(fd),
         "wait" => named(ready::poll(&[(fd, libc::POLLIN | libc::POLLRDHUP)], 5000).1[0]),
+        "delivered" => delivered(fd),
         "shut" => shown(sock::shutdown(fd, number(1) as i32)),
         "nodelay" => shown(sock::set_int(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)),
         "close" => shown(fds::close(fd)),
@@ -86,6 +87,19 @@ fn attempt(fd: RawFd) -> String {
     let mut bytes = vec![0; 64 << 10];
     let got = calls::recv(fd, &mut bytes, libc::MSG_DONTWAIT);
     format!("{} {}", shown(got), digest(&bytes[..got.max(0) as usize]))
+}
+
+/// Waits until the end under test has acknowledged everything.
+fn delivered(fd: RawFd) -> String {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match fds::ioctl(fd, libc::TIOCOUTQ, -1) {
+            (0, 0) => return "ok".to_owned(),
+            (0, left) if Instant::now() > deadline => return format!("{left} bytes are not"),
+            (0, _) => std::thread::sleep(Duration::from_millis(1)),
+            (error, _) => return shown(error),
+        }
+    }
 }
 
 /// Everything until the end or an error.

@@ -1,9 +1,11 @@
 //! Calls that a signal interrupts.
 
+use std::time::{Duration, Instant};
+
 use libc::{POLLIN, SIGALRM, SIGUSR1};
 
 use super::group;
-use crate::session::Session;
+use crate::session::{Session, digest, pattern};
 use crate::sys::ready::{READ, epoll_create, epoll_ctl, epoll_pwait, epoll_wait, poll, ppoll, pselect, select};
 use crate::sys::{fds, io, process, sock};
 
@@ -77,19 +79,46 @@ fn fill(s: &Session) {
     }
 }
 
-fn send(s: &mut Session) {
-    fill(s);
-    process::catch(SIGALRM, false);
+/// Repeats a sending call, which is interrupted every 30 ms, until one is that moved nothing; tells how that one ended, and notes
+/// what the others moved. How much that is nobody promises; there is an end to it, as the other end does not read.
+fn until_nothing_moves(s: &Session, label: &str, sent: &mut Vec<u8>, call: impl Fn(&[u8]) -> i64) {
+    // More than all buffers on the way hold.
+    let bytes = pattern(sent.len(), 16 << 20);
+    let deadline = Instant::now() + Duration::from_secs(8);
+    process::caught();
     process::alarm(30, 30);
-    // How much a buffer takes is nobody's promise; in the end it is full.
     let outcome = loop {
-        match io::send(s.fd, &[7; 100_000], 0) {
-            error if error < 0 => break error,
-            _ => {}
+        match call(&bytes[..]) {
+            got if got > 0 && Instant::now() < deadline => sent.extend_from_slice(&bytes[..got as usize]),
+            other => break other,
         }
     };
     process::alarm(0, 0);
-    s.ret("send", outcome);
+    s.ret(label, outcome);
+    s.say("caught", process::caught() > 0);
+}
+
+fn send(s: &mut Session) {
+    process::catch(SIGALRM, false);
+    process::alarm(30, 30);
+    let bytes = pattern(0, 16 << 20);
+    let got = io::send(s.fd, &bytes, 0);
+    process::alarm(0, 0);
+    s.say("a part, and no error", (1..16 << 20).contains(&got));
+    s.say("caught", process::caught() > 0);
+    let mut sent = bytes[..got.max(0) as usize].to_vec();
+    until_nothing_moves(s, "send", &mut sent, |bytes| io::send(s.fd, bytes, 0));
+    until_nothing_moves(s, "write", &mut sent, |bytes| io::write(s.fd, bytes));
+    until_nothing_moves(s, "writev", &mut sent, |bytes| io::writev(s.fd, &[&bytes[..1000], &bytes[1000..]], None));
+    until_nothing_moves(s, "sendmsg", &mut sent, |bytes| io::sendmsg(s.fd, &[bytes], 0, false));
+    process::catch(SIGALRM, true);
+    s.ret("timeout", sock::set_timeout(s.fd, libc::SO_SNDTIMEO, 5000));
+    until_nothing_moves(s, "a timed send is not restarted", &mut sent, |bytes| io::send(s.fd, bytes, 0));
+    let received = s.ask(&format!("recv {}", sent.len()));
+    s.say("what was told, and not a byte else", received == digest(&sent));
+    s.tell("try");
+    s.ret("send", io::send(s.fd, &pattern(1, 10), 0));
+    s.tell("recv 10");
 }
 
 fn send_restarted(s: &mut Session) {
@@ -171,25 +200,48 @@ fn mask_of_epoll(s: &mut Session) {
     s.say("caught", process::caught());
 }
 
-fn many_while_receiving(s: &mut Session) {
-    process::catch(SIGALRM, true);
-    process::alarm(1, 1);
-    s.begin("send 3000000 8");
-    let (mut bytes, mut total) = (vec![0; 3_000_000], 0);
-    // A restarted call never ends with EINTR, but perhaps with a part.
-    while total < bytes.len() {
-        match io::recv(s.fd, &mut bytes[total..], libc::MSG_WAITALL) {
+/// Receives so many bytes. With `may_end` EINTR is no surprise; returns how often it came.
+fn recv_all(s: &Session, label: &str, len: usize, flags: i32, may_end: bool) -> usize {
+    let deadline = Instant::now() + Duration::from_secs(8);
+    let (mut bytes, mut total, mut ended) = (vec![0; len], 0, 0);
+    while total < len {
+        match io::recv(s.fd, &mut bytes[total..], flags) {
             got if got > 0 => total += got as usize,
+            error if may_end && error == -i64::from(libc::EINTR) && Instant::now() < deadline => ended += 1,
             other => {
-                s.ret("recv", other);
-                return;
+                s.ret(label, other);
+                break;
             }
         }
     }
-    s.say("received", crate::session::digest(&bytes));
+    s.say(label, digest(&bytes[..total]));
+    ended
+}
+
+fn many_while_receiving(s: &mut Session) {
+    process::catch(SIGALRM, true);
+    process::alarm(1, 1);
+    process::caught();
+    // Restarted again and again, and nobody notices: one call receives it all.
+    for round in 0..5 {
+        s.later(&format!("send 1000 {round}"));
+        s.recv("asleep", 1000, if round % 2 == 0 { libc::MSG_WAITALL } else { 0 });
+    }
+    s.say("many were caught", process::caught() >= 20);
+    // A call that has a part ends with the part, never with EINTR.
+    for flags in [libc::MSG_WAITALL, 0] {
+        s.begin("send 3000000 8");
+        recv_all(s, "received", 3_000_000, flags, false);
+        s.answer();
+    }
+    process::catch(SIGALRM, false);
+    for flags in [libc::MSG_WAITALL, 0] {
+        s.later("send 3000000 9");
+        let interrupted = recv_all(s, "received, with interruptions", 3_000_000, flags, true);
+        s.say("interrupted", interrupted > 0);
+    }
     process::alarm(0, 0);
-    s.say("some were caught", process::caught() > 0);
-    s.answer();
+    s.recv("nothing left", 10, libc::MSG_DONTWAIT);
 }
 
 fn soon_after_the_call(s: &mut Session) {
