@@ -158,6 +158,13 @@ pub fn sockopt_bytes(fd: RawFd, level: c_int, name: c_int, value: &mut [u8]) -> 
     Ok((len as usize).min(value.len()))
 }
 
+/// Does the next byte of a TCP socket lie right behind urgent data, where a receive call stops (sockatmark(3))?
+pub fn is_at_mark(fd: RawFd) -> bool {
+    const SIOCATMARK: libc::c_ulong = 0x8905;
+    let mut mark: c_int = 0;
+    call!(libc::SYS_ioctl, fd, SIOCATMARK, &raw mut mark).is_ok() && mark != 0
+}
+
 /// Is a TCP socket in repair mode, that is, somebody else's to speak for?
 pub fn in_repair(fd: RawFd) -> bool {
     sockopt(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR).is_ok_and(|mode| mode != 0)

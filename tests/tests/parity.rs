@@ -12,24 +12,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 const LANED_AT_LEAST: usize = 80;
 
 /// Cases that are left out, each with its reason and what would bring it back; printed by the tests.
-const LEFT_OUT: &[(&str, &str)] = &[
-    (
-        "odd-urgent_read_first",
-        "known fault: promoted while a mark whose byte has been read lies ahead: the bytes after the mark are lost",
-    ),
-    (
-        "odd-urgent_stops_waitall",
-        "known difference: in the kernel tier, a recv with MSG_WAITALL goes on beyond an urgent mark, and the byte is lost",
-    ),
-    (
-        "odd-urgent_stops_vectors",
-        "known difference: in the kernel tier, a readv or recvmsg goes on beyond an urgent mark, and the byte is lost",
-    ),
-    (
-        "threads-closed_while_reading",
-        "known difference: a read that sleeps on a lane ends with EBADF when another thread closes the descriptor",
-    ),
-];
+const LEFT_OUT: &[(&str, &str)] = &[(
+    "threads-closed_while_reading",
+    "known difference: a read that sleeps on a lane ends with EBADF when another thread closes the descriptor",
+)];
 
 /// What one run of a case showed.
 struct Run {

@@ -132,6 +132,7 @@ fn read_out(flow: FlowKey, fd: std::os::fd::BorrowedFd<'_>, saved: &Restore) -> 
     let dump = repair::dump(fd, flow, saved).map_err(|error| match error {
         DumpError::Io(error) => error.into(),
         DumpError::Moving => Reason::Unsettled.into(),
+        DumpError::Urgent => Reason::Urgent.into(),
         DumpError::QueueTooLarge => Refusal::from(Reason::QueueTooLarge),
     })?;
     // Bytes in the kernel's send queue would be retransmitted by its timer while the lane carries the connection.

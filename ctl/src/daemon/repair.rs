@@ -99,6 +99,8 @@ pub enum DumpError {
     Moving,
     /// More bytes are queued than the largest ring holds.
     QueueTooLarge,
+    /// Urgent data lies, or has lain, between the unread bytes: what is behind it cannot be read out.
+    Urgent,
 }
 
 impl From<io::Error> for DumpError {
@@ -213,6 +215,9 @@ fn dump_closed(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, open: &Repa
     if (ioctl_int(fd, libc::FIONREAD)?.max(ioctl_int(fd, libc::TIOCOUTQ)?)) as u32 > MAX_RING {
         return Err(DumpError::QueueTooLarge);
     }
+    if has_urgent_mark(fd)? {
+        return Err(DumpError::Urgent);
+    }
     let before = numbers(fd)?;
     let recv = peek(fd, RECV_QUEUE, before.unread as usize)?;
     let mut send = peek(fd, SEND_QUEUE, before.unacked as usize)?;
@@ -227,6 +232,15 @@ fn dump_closed(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, open: &Repa
     }
     send.drain(..send.len() - before.unacked as usize);
     Ok(Dump { image, recv, send, ahead: Vec::new() })
+}
+
+/// Is there an urgent mark in the unread bytes? FIONREAD counts up to the mark, unless urgent data is part of the stream.
+fn has_urgent_mark(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let apart = ioctl_int(fd, libc::FIONREAD)?;
+    set_int(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
+    let inline = ioctl_int(fd, libc::FIONREAD);
+    set_int(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 0)?;
+    Ok(inline? != apart)
 }
 
 fn peek(fd: BorrowedFd<'_>, queue: i32, len: usize) -> io::Result<Vec<u8>> {

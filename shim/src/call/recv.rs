@@ -158,7 +158,12 @@ fn from_kernel(socket: &Socket, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_
     }
     let want = wanted(socket, into, flags);
     let flags = (flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
-    while let Some(room) = into.next() {
+    loop {
+        // One call of the kernel's would stop at the urgent mark; the next one steps over it.
+        if into.done > 0 && sys::is_at_mark(fd) {
+            return Step::Over;
+        }
+        let Some(room) = into.next() else { break };
         let asked = room.len();
         match sys::recv(fd, room, flags) {
             Ok(0) => return Step::Over,
@@ -177,7 +182,8 @@ fn from_kernel(socket: &Socket, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_
             Err(errno) => return Step::Failed(errno),
         }
     }
-    if into.done >= want { Step::Over } else { Step::Dry }
+    let is_over = into.done >= want || (into.done > 0 && sys::is_at_mark(fd));
+    if is_over { Step::Over } else { Step::Dry }
 }
 
 fn from_lane(socket: &Ref<Socket>, slot: u32, into: &mut Scatter<'_, '_>, flags: c_int) -> Step {
