@@ -12,6 +12,8 @@ use std::path::PathBuf;
 pub use options::{OPTIONS, OptionSpec};
 pub use problem::{Problem, unknown_variables};
 
+use crate::tcp::Algorithm;
+
 /// When to promote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promote {
@@ -91,6 +93,8 @@ pub struct Config {
     pub rcvbuf: u32,
     /// `UNDERPASS_SNDBUF`, bytes, a power of two.
     pub sndbuf: u32,
+    /// `UNDERPASS_CC`.
+    pub congestion: Algorithm,
 }
 
 impl Default for Config {
@@ -109,6 +113,7 @@ impl Default for Config {
             ring: 0,
             rcvbuf: 0,
             sndbuf: 0,
+            congestion: Algorithm::Reno,
         };
         for option in OPTIONS {
             // The defaults come from the table alone; a test parses each of them.

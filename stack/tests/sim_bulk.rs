@@ -50,8 +50,15 @@ fn loss_of_every_degree_is_repaired() {
 #[test]
 fn everything_bad_at_once() {
     for seed in 0..40 {
-        let link =
-            LinkSpec { delay: 20_000, loss: 30, duplication: 30, reordering: 100, jitter: 300_000, corruption: 10 };
+        let link = LinkSpec {
+            delay: 20_000,
+            loss: 30,
+            duplication: 30,
+            reordering: 100,
+            jitter: 300_000,
+            corruption: 10,
+            ..LinkSpec::default()
+        };
         let setup = Setup { isn: [u32::MAX - 50_000, u32::MAX - 3], ..Setup::default() };
         let (pair, _) = transfer(&setup, link, [300_000, 200_000], seed);
         assert!(pair.hosts[B].count(Counter::RxOutOfOrder) > 0);

@@ -8,7 +8,7 @@ use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 
 const SECOND: u64 = 1_000_000_000;
 const LOSSY: LinkSpec =
-    LinkSpec { delay: 50_000, loss: 100, duplication: 50, reordering: 100, jitter: 200_000, corruption: 0 };
+    LinkSpec { delay: 50_000, loss: 100, duplication: 50, reordering: 100, jitter: 200_000, ..LinkSpec::CLEAN };
 
 fn states(pair: &Pair) -> [State; 2] {
     [pair.hosts[A].tcb.state(), pair.hosts[B].tcb.state()]

@@ -2,7 +2,7 @@
 
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::image::{Image, flag};
-use underpass_stack::tcp::{Connection, ImportError, State, Tcb};
+use underpass_stack::tcp::{Algorithm, Connection, ImportError, State, Tcb};
 use underpass_stack::testkit::random::Random;
 use underpass_stack::testkit::traffic::Traffic;
 use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
@@ -65,19 +65,21 @@ fn in_the_middle_of_loss_recovery() {
 
 #[test]
 fn an_image_is_the_same_after_a_round_trip() {
-    let link = LinkSpec { loss: 30, ..LinkSpec::default() };
-    let mut pair = Pair::new(&Setup::default(), link, 7);
-    let mut traffic = Traffic::new([100_000, 100_000], 4000, 7);
-    traffic.close = [true, false];
-    traffic.run(&mut pair, 3000 * SECOND, |pair| {
-        let host = &mut pair.hosts[A];
-        let before = host.export(pair.now);
-        host.change_hands(pair.now);
-        let after = host.export(pair.now);
-        // The initial window is the least that an import starts with.
-        let same = Image { cwnd: before.0.cwnd.max(10), ..before.0 };
-        assert_eq!((same, &before.1, &before.2), (after.0, &after.1, &after.2));
-    });
+    for congestion in [Algorithm::Cubic, Algorithm::Reno] {
+        let link = LinkSpec { loss: 30, ..LinkSpec::default() };
+        let mut pair = Pair::new(&Setup { congestion, ..Setup::default() }, link, 7);
+        let mut traffic = Traffic::new([100_000, 100_000], 4000, 7);
+        traffic.close = [true, false];
+        traffic.run(&mut pair, 3000 * SECOND, |pair| {
+            let host = &mut pair.hosts[A];
+            let before = host.export(pair.now);
+            host.change_hands(pair.now);
+            let after = host.export(pair.now);
+            // The initial window is the least that an import starts with.
+            let same = Image { cwnd: before.0.cwnd.max(10), ..before.0 };
+            assert_eq!((same, &before.1, &before.2), (after.0, &after.1, &after.2));
+        });
+    }
 }
 
 #[test]

@@ -141,6 +141,7 @@ fn import(
         fd,
         inode: socket.inode.load(Relaxed),
         rings: (options::get().rcvbuf, options::get().sndbuf),
+        congestion: options::get().congestion,
     };
     let now = sys::now();
     let mut engine = engine::get().ok_or(Reason::Failed)?;

@@ -153,4 +153,13 @@ pub static OPTIONS: &[OptionSpec] = &[
         text: "Send buffer of a connection on a lane, in bytes.",
         set: |c, v| value::sized(v, MIN_RING, LARGEST).map(|n| c.sndbuf = n),
     },
+    OptionSpec {
+        name: "UNDERPASS_CC",
+        alias: None,
+        default: "cubic",
+        default_text: "",
+        accepts: "cubic, reno",
+        text: "Congestion control of a connection on a lane.",
+        set: |c, v| value::congestion(v).map(|algorithm| c.congestion = algorithm),
+    },
 ];

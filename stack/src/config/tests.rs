@@ -25,6 +25,7 @@ fn every_default_is_acceptable_and_gives_the_documented_configuration() {
     assert_eq!((config.promote, config.spin), (Promote::Auto, Spin::Auto));
     assert_eq!(config.socket, Path::new("/run/underpass/control.sock"));
     assert_eq!((config.frames, config.ring, config.rcvbuf, config.sndbuf), (4096, 2048, 262_144, 262_144));
+    assert_eq!(config.congestion, Algorithm::Cubic);
     assert!(config.interfaces.is_empty() && config.name.is_none() && config.log_file.is_none());
 }
 
@@ -52,6 +53,7 @@ fn values_reach_their_fields() {
         ("UNDERPASS_RING", "64"),
         ("UNDERPASS_RCVBUF", "1048576"),
         ("UNDERPASS_SNDBUF", "8388608"),
+        ("UNDERPASS_CC", "reno"),
     ]);
     assert_eq!(problems, Vec::<String>::new());
     let expected = Config {
@@ -68,6 +70,7 @@ fn values_reach_their_fields() {
         ring: 64,
         rcvbuf: 1 << 20,
         sndbuf: 8 << 20,
+        congestion: Algorithm::Reno,
     };
     assert_eq!(config, expected);
 }

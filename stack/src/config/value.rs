@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::{Lanes, LogLevel, Promote, Spin};
+use super::{Algorithm, Lanes, LogLevel, Promote, Spin};
 
 pub(super) fn switch(value: &str) -> Option<bool> {
     match value {
@@ -70,6 +70,14 @@ pub(super) fn log(value: &OsStr) -> Option<LogLevel> {
         b"info" => Some(LogLevel::Info),
         b"debug" => Some(LogLevel::Debug),
         b"trace" => Some(LogLevel::Trace),
+        _ => None,
+    }
+}
+
+pub(super) fn congestion(value: &OsStr) -> Option<Algorithm> {
+    match value.as_bytes() {
+        b"cubic" => Some(Algorithm::Cubic),
+        b"reno" => Some(Algorithm::Reno),
         _ => None,
     }
 }

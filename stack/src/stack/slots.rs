@@ -9,7 +9,7 @@ use crate::ip::path::Path;
 use crate::lane::Reason;
 use crate::stats::Counter;
 use crate::tcp::image::Image;
-use crate::tcp::{Connection, Instant};
+use crate::tcp::{Algorithm, Connection, Instant};
 
 /// What [`Stack::import`] needs.
 pub struct ImportRequest<'a> {
@@ -29,6 +29,8 @@ pub struct ImportRequest<'a> {
     pub inode: u64,
     /// Receive and send ring wanted, bytes.
     pub rings: (u32, u32),
+    /// Congestion control wanted.
+    pub congestion: Algorithm,
 }
 
 /// The ring for at least `wanted` bytes with room for `needed`.
@@ -124,6 +126,7 @@ impl Stack {
             .map_err(|_| Reason::BadImage)?;
         record.tcb.limit_window(request.rings.0);
         record.tcb.limit_queue(request.rings.1);
+        record.tcb.choose_congestion(request.congestion);
         // The phase makes the record valid for the daemon: last.
         compiler_fence(SeqCst);
         record.phase = Phase::Live as u32;

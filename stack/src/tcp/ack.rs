@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use super::cc::Ack;
 use super::connection::Connection;
 use super::image::flag;
 use super::input::Stop;
@@ -66,7 +67,7 @@ impl Tcb {
         let window = u32::from(segment.window) << self.snd_wscale.min(14);
         let newer = segment.ack.gt(self.snd_una)
             || segment.seq.gt(self.snd_wl1)
-            || (segment.seq == self.snd_wl1 && window > self.snd_wnd);
+            || (segment.seq == self.snd_wl1 && (window > self.snd_wnd || window == 0));
         if !newer {
             return false;
         }
@@ -117,10 +118,12 @@ impl Tcb {
         let probed = self.has(bit::PROBED);
         let view = self.flight_view();
         self.loss.progress(view, acked);
+        let (srtt, una, nxt) = (self.rtt.smoothed(), self.snd_una, self.snd_nxt);
+        let told = Ack { now, acked, flight: before, mss: self.mss, srtt, una, nxt };
         match phase {
-            Phase::Open => self.cc.on_ack(acked, before, self.mss),
+            Phase::Open => self.cc.on_ack(told),
             // Much of what is acknowledged now left the network long ago (RFC 3465, section 2.3).
-            Phase::Loss => self.cc.on_ack(acked.min(self.mss), self.cc.cwnd, self.mss),
+            Phase::Loss => self.cc.on_ack(Ack { acked: acked.min(self.mss), flight: self.cc.cwnd(), ..told }),
             Phase::Recovery => (),
         }
         if phase == Phase::Open && self.loss.has_sacked() && self.loss.open_to_recovery(view, probed) {

@@ -24,6 +24,8 @@ impl Tcb {
         if segment.flags.has(Flags::PSH) {
             self.set(bit::PUSHED);
         }
+        // Duplicates still owed would repeat the new number, and look like another loss.
+        self.dup_acks_due = 0;
         let unacked = self.rcv_nxt.since(self.rcv_wup);
         if fills_gap || unacked >= 2 * self.rcv_mss || self.has(bit::QUICKACK) {
             self.set(bit::ACK_NOW);

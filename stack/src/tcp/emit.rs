@@ -38,6 +38,7 @@ impl Connection<'_> {
         if tcb.loss.phase() != Phase::Recovery {
             tcb.rtt.start(end, now);
         }
+        tcb.cc.on_sent(now, start, end);
         tcb.watch_flight(now);
         self.segment(now, start, end, blocks, Kind::Data)
     }

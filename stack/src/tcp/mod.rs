@@ -32,6 +32,7 @@ pub(crate) mod timestamps;
 pub mod transfer;
 pub(crate) mod window;
 
+pub use cc::Algorithm;
 pub use connection::Connection;
 pub use outcome::Outcome;
 pub use segment::{Flags, Kind, Segment, SegmentOut};

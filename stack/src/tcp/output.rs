@@ -25,7 +25,7 @@ impl Connection<'_> {
         let blocks = self.tcb.sack_blocks();
         let len = lost.end.since(lost.start).min(self.tcb.room_for_data(&blocks));
         let pipe = self.tcb.pipe();
-        let must_wait = pipe != 0 && pipe.saturating_add(len) > self.tcb.cc.cwnd;
+        let must_wait = pipe != 0 && pipe.saturating_add(len) > self.tcb.cc.cwnd();
         if must_wait && !self.tcb.loss.head_is_due(self.tcb.snd_una) {
             return None;
         }
@@ -71,7 +71,7 @@ impl Connection<'_> {
         }
         tcb.restart_after_idle(now);
         let pipe = tcb.pipe();
-        if !probe && pipe != 0 && pipe.saturating_add(len) > tcb.cc.cwnd {
+        if !probe && pipe != 0 && pipe.saturating_add(len) > tcb.cc.cwnd() {
             return None;
         }
         let with_fin = fin_due && len == unsent && window > len;

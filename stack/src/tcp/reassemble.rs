@@ -23,6 +23,10 @@ impl Connection<'_> {
         if !start.lt(end) || !start.lt(limit) {
             return self.no_news(segment.seq, end, out);
         }
+        if segment.seq.lt(self.tcb.rcv_nxt) {
+            self.tcb.note_duplicate(segment.seq, self.tcb.rcv_nxt);
+            self.tcb.set(bit::ACK_NOW);
+        }
         let offset = start.since(segment.seq) as usize;
         let len = end.earlier(limit).since(start) as usize;
         let data = &segment.payload[offset..offset + len];
@@ -80,7 +84,11 @@ impl Connection<'_> {
     fn set_aside(&mut self, start: SeqNr, data: &[u8], out: &mut Outcome) {
         out.count(Counter::RxOutOfOrder);
         self.tcb.ack_gap();
-        if self.tcb.ooo.insert(start, start.plus(data.len() as u32)) {
+        let end = start.plus(data.len() as u32);
+        if self.tcb.ooo.holding(start).is_some_and(|held| end.le(held.end)) {
+            return self.tcb.note_duplicate(start, end);
+        }
+        if self.tcb.ooo.insert(start, end) {
             ring::write(self.rcv, start.0, data);
             self.tcb.ooo_newest = start;
         }
@@ -119,7 +127,8 @@ impl Connection<'_> {
         tcb.rcv_fin = at;
         compiler_fence(Ordering::Release);
         tcb.set(bit::FIN_SEEN);
-        if at != tcb.rcv_nxt {
+        // Data out of order before it is answered already.
+        if at != tcb.rcv_nxt && segment.payload.is_empty() {
             tcb.set(bit::ACK_NOW);
         }
     }

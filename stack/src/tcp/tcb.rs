@@ -6,7 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::cc::newreno::NewReno;
+use super::cc::{Algorithm, Congestion};
 use super::image::flag;
 use super::loss::Loss;
 use super::ranges::{Range, Ranges};
@@ -57,7 +57,7 @@ pub(crate) mod bit {
 pub struct Tcb {
     pub(crate) timers: Timers,
     pub(crate) rtt: Rtt,
-    pub(crate) cc: NewReno,
+    pub(crate) cc: Congestion,
     pub(crate) loss: Loss,
     /// Out-of-order data in the receive ring.
     pub(crate) ooo: Ranges,
@@ -246,7 +246,12 @@ impl Tcb {
 
     /// Congestion window and slow-start threshold, bytes; the threshold is `u32::MAX` when not set.
     pub fn congestion(&self) -> (u32, u32) {
-        (self.cc.cwnd, self.cc.ssthresh)
+        (self.cc.cwnd(), self.cc.ssthresh())
+    }
+
+    /// Which congestion control to go on with; a fresh import has the default one. What was found before stays.
+    pub fn choose_congestion(&mut self, algorithm: Algorithm) {
+        self.cc.choose(algorithm);
     }
 
     /// Segments sent again since the import.

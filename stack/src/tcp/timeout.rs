@@ -100,9 +100,14 @@ impl Tcb {
         self.timers.set(Timer::Retransmit, self.timeout_at(now));
     }
 
-    /// After a silence, the window that was found then says little (RFC 5681, section 4.1).
+    /// Time in which nothing was sent is no time in which the window could have grown; and after a long silence, the window
+    /// that was found before says little (RFC 5681, section 4.1).
     pub(crate) fn restart_after_idle(&mut self, now: Instant) {
-        if self.flight() == 0 && now.nanos_since(self.data_sent_at) > self.rtt.rto() {
+        if self.flight() != 0 {
+            return;
+        }
+        self.cc.on_restart(now);
+        if now.nanos_since(self.data_sent_at) > self.rtt.rto() {
             self.cc.on_idle(self.mss);
         }
     }

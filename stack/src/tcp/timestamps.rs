@@ -29,8 +29,7 @@ impl Tcb {
     pub(crate) fn check_paws(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) -> Result<(), Stop> {
         let Some(ts) = segment.timestamps.filter(|_| self.has(flag::TIMESTAMPS)) else { return Ok(()) };
         let is_old = self.has(flag::TS_RECENT) && (ts.val.wrapping_sub(self.ts_recent) as i32) < 0;
-        let expired = now.nanos_since(self.ts_recent_at) > RECENT_LIFE;
-        if !is_old || expired || segment.flags.has(Flags::RST) {
+        if !is_old || self.recent_expired(now) || segment.flags.has(Flags::RST) {
             return Ok(());
         }
         out.count(Counter::RxPaws);
@@ -38,11 +37,16 @@ impl Tcb {
         Err(Stop)
     }
 
+    /// Is TS.Recent too old to compare with?
+    fn recent_expired(&self, now: Instant) -> bool {
+        now.nanos_since(self.ts_recent_at) > RECENT_LIFE
+    }
+
     /// Takes TS.Recent from a segment that reaches back to our last acknowledgement (RFC 7323, section 4.3).
     pub(crate) fn take_timestamp(&mut self, now: Instant, segment: &Segment<'_>) {
         let Some(ts) = segment.timestamps.filter(|_| self.has(flag::TIMESTAMPS)) else { return };
         let newer = !self.has(flag::TS_RECENT) || (ts.val.wrapping_sub(self.ts_recent) as i32) >= 0;
-        if newer && segment.seq.le(self.rcv_wup) {
+        if (newer || self.recent_expired(now)) && segment.seq.le(self.rcv_wup) {
             self.ts_recent = ts.val;
             self.ts_recent_at = now;
             self.set(flag::TS_RECENT);

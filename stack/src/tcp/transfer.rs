@@ -4,7 +4,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use zerocopy::FromZeros;
 
-use super::cc::newreno::NewReno;
+use super::cc::Congestion;
 use super::connection::Connection;
 use super::image::{Image, flag};
 use super::loss::Loss;
@@ -117,7 +117,7 @@ impl Tcb {
         tcb.take_numbers(image);
         tcb.take_settings(image, mtu, now);
         tcb.rtt = Rtt::new(image.srtt_us, image.rttvar_us);
-        tcb.cc = NewReno::new(image.cwnd, image.ssthresh, tcb.mss);
+        tcb.cc = Congestion::new(image.cwnd, image.ssthresh, tcb.mss);
         tcb.loss = Loss::new(tcb.snd_una);
         tcb.heard_at = now;
         tcb.data_sent_at = now;

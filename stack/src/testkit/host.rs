@@ -7,7 +7,7 @@ use crate::ip::path::Path;
 use crate::ip::{input, output};
 use crate::stats::Counter;
 use crate::tcp::image::{Image, flag};
-use crate::tcp::{Connection, Instant, Outcome, SegmentOut, Tcb};
+use crate::tcp::{Algorithm, Connection, Instant, Outcome, SegmentOut, Tcb};
 
 /// How two simulated ends are set up.
 #[derive(Clone, Copy, Debug)]
@@ -22,12 +22,21 @@ pub struct Setup {
     pub wscale: u8,
     /// MTU of the path.
     pub mtu: u32,
+    /// Congestion control of both.
+    pub congestion: Algorithm,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let flags = flag::WSCALE | flag::SACK | flag::TIMESTAMPS;
-        Self { ring: 64 << 10, isn: [1_000, 2_000_000_000], flags, wscale: 7, mtu: 1500 }
+        Self {
+            ring: 64 << 10,
+            isn: [1_000, 2_000_000_000],
+            flags,
+            wscale: 7,
+            mtu: 1500,
+            congestion: Algorithm::default(),
+        }
     }
 }
 
@@ -74,6 +83,7 @@ pub struct Host {
     rcv: Vec<u8>,
     flow: FlowKey,
     path: Path,
+    congestion: Algorithm,
     ip_id: u16,
     /// All outcomes so far, joined.
     pub seen: Outcome,
@@ -91,6 +101,7 @@ impl Host {
             rcv: vec![0; setup.ring],
             flow: image.flow,
             path,
+            congestion: setup.congestion,
             ip_id: 0,
             seen: Outcome::default(),
             counted: vec![0; Counter::ALL.len()],
@@ -128,6 +139,7 @@ impl Host {
         self.rcv.fill(0xdd);
         let Self { tcb, snd, rcv, path, .. } = self;
         Connection::import(tcb, snd, rcv, image, unread, unacked, path.mtu, now).expect("a sound image");
+        self.tcb.choose_congestion(self.congestion);
     }
 
     /// Gives the connection away and takes it back, as a demotion and promotion would.

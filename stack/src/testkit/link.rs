@@ -21,11 +21,32 @@ pub struct LinkSpec {
     pub jitter: u64,
     /// Frames in which a byte is changed, per mille.
     pub corruption: u64,
+    /// Frames lost beside these, per million.
+    pub rare_loss: u64,
+    /// Bits that pass in a second; 0: any number.
+    pub rate: u64,
+    /// Bytes that may wait for their turn when the rate is limited; frames that find no room are lost.
+    pub queue: u64,
+}
+
+impl LinkSpec {
+    /// A link that only delays.
+    pub const CLEAN: Self = Self {
+        delay: 50_000,
+        loss: 0,
+        duplication: 0,
+        reordering: 0,
+        jitter: 0,
+        corruption: 0,
+        rare_loss: 0,
+        rate: 0,
+        queue: 0,
+    };
 }
 
 impl Default for LinkSpec {
     fn default() -> Self {
-        Self { delay: 50_000, loss: 0, duplication: 0, reordering: 0, jitter: 0, corruption: 0 }
+        Self::CLEAN
     }
 }
 
@@ -40,12 +61,15 @@ pub struct Link {
     random: Random,
     travelling: BinaryHeap<Travelling>,
     count: u64,
+    /// When the last frame that was taken has left the queue, ns.
+    free_at: u64,
+    overflowed: u64,
 }
 
 impl Link {
     /// An empty link.
     pub fn new(spec: LinkSpec, seed: u64) -> Self {
-        Self { spec, random: Random::new(seed), travelling: BinaryHeap::new(), count: 0 }
+        Self { spec, random: Random::new(seed), travelling: BinaryHeap::new(), count: 0, free_at: 0, overflowed: 0 }
     }
 
     /// Frames offered so far.
@@ -53,10 +77,18 @@ impl Link {
         self.count
     }
 
+    /// Frames lost because the queue was full.
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed
+    }
+
     /// A frame leaves at `now`.
     pub fn send(&mut self, now: Instant, mut frame: Vec<u8>) {
         self.count += 1;
         if self.random.chance(self.spec.loss) {
+            return;
+        }
+        if self.spec.rare_loss != 0 && self.random.below(1_000_000) < self.spec.rare_loss {
             return;
         }
         if self.random.chance(self.spec.corruption) {
@@ -70,9 +102,25 @@ impl Link {
     }
 
     fn launch(&mut self, now: Instant, frame: Vec<u8>) {
+        let Some(waiting) = self.queue(now, frame.len() as u64) else { return };
         let held = if self.random.chance(self.spec.reordering) { self.random.below(self.spec.jitter) } else { 0 };
         let order = self.travelling.len() as u64 + (self.count << 8);
-        self.travelling.push(Reverse((now.0 + self.spec.delay + held, order, frame)));
+        self.travelling.push(Reverse((now.0 + waiting + self.spec.delay + held, order, frame)));
+    }
+
+    /// How long `len` bytes take to leave, ns, behind those that wait already; `None` if there is no room.
+    fn queue(&mut self, now: Instant, len: u64) -> Option<u64> {
+        if self.spec.rate == 0 {
+            return Some(0);
+        }
+        let nanos = |bytes: u64| bytes * 8_000_000_000 / self.spec.rate;
+        let backlog = self.free_at.saturating_sub(now.0);
+        if backlog + nanos(len) > nanos(self.spec.queue) {
+            self.overflowed += 1;
+            return None;
+        }
+        self.free_at = now.0 + backlog + nanos(len);
+        Some(backlog + nanos(len))
     }
 
     /// When the next frame arrives.

@@ -1,0 +1,293 @@
+//! When does slow start end without a loss? HyStart++ (RFC 9406): when round trips grow longer, a queue is building.
+//!
+//! Then the window grows four times as slowly for up to five rounds, "conservative slow start" (CSS). If round trips become short
+//! again, the growth was not ours and slow start goes on; else congestion avoidance begins.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::Ack;
+use crate::tcp::seq::SeqNr;
+use crate::tcp::time::Instant;
+
+/// RFC 9406, section 4.3, µs.
+const MIN_RTT_THRESH: u32 = 4_000;
+const MAX_RTT_THRESH: u32 = 16_000;
+const MIN_RTT_DIVISOR: u32 = 8;
+const N_RTT_SAMPLE: u16 = 8;
+const CSS_GROWTH_DIVISOR: u32 = 4;
+const CSS_ROUNDS: u16 = 5;
+/// The limit L on what one acknowledgement adds, segments, for a sender that does not pace.
+const LIMIT: u32 = 8;
+
+/// Departures remembered at a time: of a window of a thousand segments 22 are, and the next round begins before all are answered.
+const STAMPS: usize = 24;
+/// Unit of the times of departure, µs: coarse, for the record is small, but fine beside the thresholds above. They wrap in 16 s.
+const TICK: u32 = 256;
+/// A departure is noted when the round has gone on by this part since the last one noted: the first segments each, for the
+/// verdict has to come before the window has doubled again; later ones ever more rarely, for peers that acknowledge dozens at a time.
+const SPACING: u32 = 3;
+
+/// What to do after an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Growth {
+    /// Bytes to add to the window, if it is the limit.
+    pub bytes: u32,
+    /// Slow start is over.
+    pub done: bool,
+}
+
+/// State of the first slow start. The connection's own estimator times one segment a round trip; here it takes eight,
+/// which are timed apart. Nothing was sent twice before the first loss, so none of them is ambiguous.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub(crate) struct HyStart {
+    /// A ring of departures, oldest at `first`: where the data ended ...
+    ends: [SeqNr; STAMPS],
+    /// ... and when it left, in ticks modulo 2^16.
+    ticks: [u16; STAMPS],
+    first: u16,
+    len: u16,
+    /// The first number sent in this round.
+    round_start: SeqNr,
+    /// windowEnd: the round ends when this is acknowledged.
+    round_end: SeqNr,
+    /// Rounds begun, capped; 0: none yet.
+    rounds: u32,
+    /// lastRoundMinRTT, µs; 0: infinity.
+    last_min: u32,
+    /// currentRoundMinRTT, µs; 0: infinity.
+    current_min: u32,
+    /// cssBaselineMinRtt, µs.
+    css_baseline: u32,
+    /// rttSampleCount.
+    samples: u16,
+    /// The round of CSS that this is, from 1; 0: plain slow start.
+    css_round: u16,
+}
+
+fn ticks(now: Instant) -> u16 {
+    (now.0 / 1000 / u64::from(TICK)) as u16
+}
+
+impl HyStart {
+    /// New data `[start, end)` goes out.
+    pub fn on_sent(&mut self, now: Instant, start: SeqNr, end: SeqNr) {
+        let (first, len) = (self.first as usize % STAMPS, self.len as usize);
+        if self.rounds == 0 && len == 0 {
+            self.round_start = start;
+        }
+        if len >= STAMPS {
+            return;
+        }
+        let noted = if len == 0 { self.round_start } else { self.ends[(first + len - 1) % STAMPS] };
+        let before = noted.ahead_of(self.round_start);
+        if end.ahead_of(self.round_start) >= before.saturating_add(before / SPACING) {
+            self.ends[(first + len) % STAMPS] = end;
+            self.ticks[(first + len) % STAMPS] = ticks(now);
+            self.len += 1;
+        }
+    }
+
+    /// The youngest departure that `una` answers gives the round-trip time, µs.
+    fn take_sample(&mut self, now: Instant, una: SeqNr) -> Option<u32> {
+        let mut sample = None;
+        for _ in 0..STAMPS {
+            let at = self.first as usize % STAMPS;
+            if self.len == 0 || self.ends[at].gt(una) {
+                break;
+            }
+            self.first = (at as u16 + 1) % STAMPS as u16;
+            self.len = (self.len - 1).min(STAMPS as u16);
+            let passed = ticks(now).wrapping_sub(self.ticks[at]);
+            sample = Some(u32::from(passed.max(1)) * TICK);
+        }
+        sample
+    }
+
+    /// An acknowledgement in slow start (RFC 9406, section 4.2).
+    pub fn on_ack(&mut self, ack: &Ack) -> Growth {
+        if self.rounds == 0 {
+            self.begin_round(ack.nxt);
+        }
+        if let Some(rtt) = self.take_sample(ack.now, ack.una) {
+            self.current_min = lesser(self.current_min, rtt);
+            self.samples = self.samples.saturating_add(1);
+        }
+        self.judge();
+        let full = ack.acked.min(LIMIT * ack.mss);
+        let bytes = if self.css_round == 0 { full } else { full / CSS_GROWTH_DIVISOR };
+        if ack.una.ge(self.round_end) {
+            self.begin_round(ack.nxt);
+            if self.css_round != 0 {
+                // The round in whose middle CSS began counts.
+                self.css_round = self.css_round.saturating_add(1);
+            }
+        }
+        Growth { bytes, done: self.css_round > CSS_ROUNDS }
+    }
+
+    fn begin_round(&mut self, nxt: SeqNr) {
+        self.round_start = nxt;
+        self.round_end = nxt;
+        self.rounds = self.rounds.saturating_add(1);
+        self.last_min = self.current_min;
+        self.current_min = 0;
+        self.samples = 0;
+    }
+
+    /// Has the shortest round trip become longer than in the round before, or, in CSS, shorter than at its beginning?
+    fn judge(&mut self) {
+        if self.samples < N_RTT_SAMPLE || self.current_min == 0 {
+            return;
+        }
+        if self.css_round != 0 {
+            if self.current_min < self.css_baseline {
+                self.css_baseline = 0;
+                self.css_round = 0;
+            }
+        } else if self.last_min != 0 {
+            let threshold = (self.last_min / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
+            if self.current_min >= self.last_min.saturating_add(threshold) {
+                self.css_baseline = self.current_min;
+                self.css_round = 1;
+            }
+        }
+    }
+}
+
+/// The lesser of a minimum, 0 standing for infinity, and a value.
+fn lesser(min: u32, value: u32) -> u32 {
+    if min == 0 { value } else { min.min(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: u32 = 1000;
+    const MS: u64 = 1_000_000;
+
+    /// A sender with a flight of constant size: each acknowledgement, of one segment, lets the next one go.
+    struct Play {
+        hystart: HyStart,
+        now: Instant,
+        una: SeqNr,
+        nxt: SeqNr,
+        segments: u32,
+        /// Bytes that the last round added.
+        growth: u32,
+        done: bool,
+    }
+
+    impl Play {
+        fn new(segments: u32) -> Self {
+            let (hystart, now, una) = (HyStart::default(), Instant(1_000 * MS), SeqNr(u32::MAX - 5_000));
+            let mut play = Self { hystart, now, una, nxt: una, segments, growth: 0, done: false };
+            (0..segments).for_each(|_| play.send());
+            play
+        }
+
+        fn send(&mut self) {
+            let end = self.nxt.plus(MSS);
+            self.hystart.on_sent(self.now, self.nxt, end);
+            self.nxt = end;
+        }
+
+        fn round(&mut self, rtt_ms: u64) {
+            self.growth = 0;
+            self.now = self.now.after(rtt_ms * MS);
+            for _ in 0..self.segments {
+                self.una = self.una.plus(MSS);
+                self.send();
+                let Self { now, una, nxt, .. } = *self;
+                let growth = self.hystart.on_ack(&Ack { now, acked: MSS, flight: MSS, mss: MSS, srtt: None, una, nxt });
+                self.growth += growth.bytes;
+                self.done |= growth.done;
+            }
+        }
+    }
+
+    #[test]
+    fn steady_round_trips_leave_slow_start_alone() {
+        let mut play = Play::new(32);
+        for _ in 0..20 {
+            play.round(100);
+            assert_eq!((play.growth, play.done), (32 * MSS, false));
+        }
+    }
+
+    #[test]
+    fn a_longer_round_trip_slows_down_and_five_rounds_end_it() {
+        let mut play = Play::new(32);
+        play.round(80);
+        play.round(89);
+        assert_eq!(play.hystart.css_round, 0, "an eighth of 80 ms is the threshold");
+        play.round(99);
+        // 89 / 8 = 11.1 ms: not reached.
+        assert_eq!(play.hystart.css_round, 0);
+        play.round(112);
+        // About the fifteenth segment brings the eighth sample, and CSS with a quarter; its round is the first of five.
+        let in_full = (play.growth - 32 * MSS / 4) / (MSS * 3 / 4);
+        assert!((13..=15).contains(&in_full), "{in_full}");
+        assert_eq!(play.hystart.css_round, 1);
+        assert!(play.hystart.css_baseline.abs_diff(112_000) <= TICK);
+        for _ in 0..4 {
+            play.round(112);
+            assert_eq!((play.growth, play.done), (32 * MSS / 4, false));
+        }
+        play.round(112);
+        assert!(play.done);
+    }
+
+    #[test]
+    fn round_trips_that_become_short_again_resume_slow_start() {
+        let mut play = Play::new(32);
+        play.round(50);
+        play.round(70);
+        assert_ne!(play.hystart.css_round, 0);
+        play.round(60);
+        assert_eq!((play.hystart.css_round, play.done), (0, false));
+        play.round(60);
+        assert_eq!(play.growth, 32 * MSS);
+    }
+
+    #[test]
+    fn the_threshold_has_bounds() {
+        // (before, no CSS yet, CSS), ms: at least 4, at most 16.
+        for (before, below, above) in [(2, 5, 7), (400, 415, 417)] {
+            for (rtt, css) in [(below, false), (above, true)] {
+                let mut play = Play::new(32);
+                play.round(before);
+                play.round(rtt);
+                assert_eq!(play.hystart.css_round != 0, css, "{before} {rtt}");
+            }
+        }
+    }
+
+    #[test]
+    fn too_few_samples_decide_nothing() {
+        let mut play = Play::new(7);
+        play.round(50);
+        play.round(500);
+        assert_eq!(play.hystart.css_round, 0);
+    }
+
+    #[test]
+    fn one_acknowledgement_adds_eight_segments_at_most() {
+        let (now, una, nxt) = (Instant(1), SeqNr(50 * MSS), SeqNr(60 * MSS));
+        let ack = Ack { now, acked: 50 * MSS, flight: 60 * MSS, mss: MSS, srtt: None, una, nxt };
+        assert_eq!(HyStart::default().on_ack(&ack), Growth { bytes: 8 * MSS, done: false });
+    }
+
+    #[test]
+    fn samples_are_dense_where_a_round_begins() {
+        let mut hystart = HyStart::default();
+        for n in 0..1000 {
+            hystart.on_sent(Instant(n * 256_000), SeqNr(n as u32 * MSS), SeqNr((n as u32 + 1) * MSS));
+        }
+        let ends: Vec<u32> = hystart.ends[..hystart.len as usize].iter().map(|end| end.0 / MSS).collect();
+        assert_eq!((&ends[..10], ends.len()), (&[1, 2, 3, 4, 6, 8, 11, 15, 20, 27][..], 22));
+        assert_eq!(hystart.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), Some(16 * 256), "sent at 14");
+        assert_eq!(hystart.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! What holds for every algorithm.
+
+use proptest::prelude::*;
+use zerocopy::FromBytes;
+
+use super::*;
+
+const MSS: u32 = 1448;
+const BOTH: [Algorithm; 2] = [Algorithm::Cubic, Algorithm::Reno];
+
+fn congestion(algorithm: Algorithm, cwnd: u32, ssthresh: u32) -> Congestion {
+    let mut cc = Congestion::new(cwnd, ssthresh, MSS);
+    cc.choose(algorithm);
+    cc
+}
+
+fn ack(acked: u32, flight: u32) -> Ack {
+    Ack { now: Instant(1_000_000_000), acked, flight, mss: MSS, srtt: None, una: SeqNr(acked), nxt: SeqNr(flight) }
+}
+
+#[test]
+fn slow_start_doubles() {
+    for algorithm in BOTH {
+        let mut cc = congestion(algorithm, 10, u32::MAX);
+        for _ in 0..5 {
+            cc.on_ack(ack(2 * MSS, 10 * MSS));
+        }
+        assert_eq!(cc.cwnd(), 20 * MSS, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn with_reno_a_stretch_ack_counts_in_full() {
+    let mut cc = congestion(Algorithm::Reno, 10, u32::MAX);
+    cc.on_ack(ack(10 * MSS, 10 * MSS));
+    assert_eq!(cc.cwnd(), 20 * MSS);
+}
+
+#[test]
+fn an_idle_window_does_not_grow() {
+    for algorithm in BOTH {
+        for ssthresh in [10, u32::MAX] {
+            let mut cc = congestion(algorithm, 10, ssthresh);
+            for _ in 0..100 {
+                cc.on_ack(ack(100, 100));
+            }
+            assert_eq!(cc.cwnd(), 10 * MSS, "{algorithm:?}");
+        }
+    }
+}
+
+#[test]
+fn with_reno_congestion_avoidance_adds_one_segment_a_window() {
+    let mut cc = congestion(Algorithm::Reno, 20, 20);
+    for _ in 0..20 {
+        cc.on_ack(ack(MSS, 20 * MSS));
+    }
+    assert_eq!(cc.cwnd(), 21 * MSS);
+}
+
+#[test]
+fn loss_reduces_by_the_factor_and_a_timeout_leaves_one_segment() {
+    for (algorithm, tenths) in [(Algorithm::Cubic, 7), (Algorithm::Reno, 5)] {
+        let mut cc = congestion(algorithm, 40, u32::MAX);
+        cc.on_loss(40 * MSS, MSS);
+        let reduced = 4 * MSS * tenths;
+        assert_eq!((cc.cwnd(), cc.ssthresh()), (reduced, reduced));
+        cc.on_timeout(20 * MSS, MSS, true);
+        assert_eq!((cc.cwnd(), cc.ssthresh()), (MSS, 2 * MSS * tenths));
+        cc.on_timeout(MSS, MSS, false);
+        assert_eq!((cc.cwnd(), cc.ssthresh()), (MSS, 2 * MSS * tenths), "the first of a series decides");
+        cc.on_loss(MSS, MSS);
+        assert_eq!((cc.cwnd(), cc.ssthresh()), (2 * MSS, 2 * MSS), "never below two segments");
+    }
+}
+
+#[test]
+fn loss_never_raises_the_window() {
+    for (algorithm, tenths) in [(Algorithm::Cubic, 7), (Algorithm::Reno, 5)] {
+        let mut cc = congestion(algorithm, 40, u32::MAX);
+        cc.on_loss(1000 * MSS, MSS);
+        assert_eq!((cc.cwnd(), cc.ssthresh()), (4 * MSS * tenths, 4 * MSS * tenths));
+    }
+}
+
+#[test]
+fn window_and_threshold_cross_unchanged() {
+    for algorithm in BOTH {
+        for (cwnd, ssthresh) in [(10, u32::MAX), (123, 77), (77, 123), (5_000, 5_000)] {
+            let cc = congestion(algorithm, cwnd, ssthresh);
+            assert_eq!(cc.segments(MSS), (cwnd, ssthresh), "{algorithm:?}");
+            let again = congestion(algorithm, cwnd, ssthresh);
+            assert_eq!((again.cwnd(), again.ssthresh()), (cc.cwnd(), cc.ssthresh()));
+        }
+        assert_eq!(congestion(algorithm, 3, i32::MAX as u32).segments(MSS), (10, u32::MAX), "as the kernel says it");
+    }
+}
+
+#[test]
+fn a_long_silence_leaves_the_initial_window_and_what_was_learnt() {
+    let mut cc = congestion(Algorithm::Cubic, 200, 50);
+    cc.on_idle(MSS);
+    assert_eq!((cc.cwnd(), cc.ssthresh()), (10 * MSS, 150 * MSS));
+    cc.on_idle(MSS);
+    assert_eq!(cc.ssthresh(), 150 * MSS, "once");
+    let mut cc = congestion(Algorithm::Cubic, 200, u32::MAX);
+    cc.on_idle(MSS);
+    assert_eq!((cc.cwnd(), cc.ssthresh()), (10 * MSS, u32::MAX));
+    let mut cc = congestion(Algorithm::Reno, 200, 50);
+    cc.on_idle(MSS);
+    assert_eq!((cc.cwnd(), cc.ssthresh()), (10 * MSS, 50 * MSS));
+}
+
+#[test]
+fn zeroed_memory_is_cubic() {
+    assert_eq!(Algorithm::from_raw(0), Algorithm::default());
+    for algorithm in BOTH {
+        assert_eq!(Algorithm::from_raw(algorithm as u32), algorithm);
+    }
+}
+
+/// An event and its arguments.
+type Event = (u8, u32, u32, u32, u64);
+
+/// Plays an event; true if the window may be one segment after it.
+fn play(cc: &mut Congestion, (event, a, b, mss, at): Event) -> bool {
+    let now = Instant(at);
+    match event % 7 {
+        0 => cc.on_ack(Ack { now, acked: a, flight: b, mss, srtt: Some(at), una: SeqNr(a), nxt: SeqNr(b) }),
+        1 => cc.on_loss(a, mss),
+        2 => {
+            cc.on_timeout(a, mss, b % 2 == 0);
+            return true;
+        }
+        3 => cc.on_idle(mss),
+        4 => cc.rescale(mss),
+        5 => cc.on_restart(now),
+        _ => cc.on_sent(now, SeqNr(b), SeqNr(a)),
+    }
+    false
+}
+
+fn number() -> impl Strategy<Value = u32> {
+    prop_oneof![any::<u32>(), 0u32..100_000]
+}
+
+fn events(mss: impl Strategy<Value = u32>) -> impl Strategy<Value = Vec<Event>> {
+    let time = prop_oneof![any::<u64>(), 0u64..1 << 40];
+    proptest::collection::vec((any::<u8>(), number(), number(), mss, time), 0..100)
+}
+
+proptest! {
+    #[test]
+    fn the_window_stays_in_bounds(reno: bool, events in events(Just(MSS))) {
+        let mut cc = congestion(if reno { Algorithm::Reno } else { Algorithm::Cubic }, 10, u32::MAX);
+        let mut after_timeout = false;
+        for event in events {
+            let timeout = play(&mut cc, event);
+            // The loss window of one segment (RFC 5681, section 3.1) lasts until something else is decided.
+            after_timeout = timeout || (after_timeout && matches!(event.0 % 7, 3 | 5 | 6));
+            let least = if after_timeout { MSS } else { 2 * MSS };
+            prop_assert!((least..=CWND_MAX).contains(&cc.cwnd()), "{} after {event:?}", cc.cwnd());
+            prop_assert!(cc.ssthresh() >= 2 * MSS);
+        }
+    }
+
+    /// The arena can be scribbled on: whatever the record holds, nothing panics, and the next decision has bounds.
+    #[test]
+    fn any_record_is_survived(
+        bytes in proptest::collection::vec(any::<u8>(), size_of::<Congestion>()), events in events(number()),
+    ) {
+        let mut cc = Congestion::read_from_bytes(&bytes).unwrap();
+        for event in events {
+            let _ = cc.segments(event.3);
+            play(&mut cc, event);
+            let mss = sane(event.3);
+            match event.0 % 7 {
+                0 | 1 | 4 => prop_assert!((2 * mss..=CWND_MAX).contains(&cc.cwnd())),
+                2 => prop_assert_eq!(cc.cwnd(), mss),
+                3 => prop_assert!(cc.cwnd() <= INITIAL_SEGMENTS * mss),
+                _ => (),
+            }
+        }
+    }
+
+    /// Nor a few wrong words in an otherwise good record.
+    #[test]
+    fn scribbling_is_survived(
+        reno: bool, events in events(Just(MSS)),
+        words in proptest::collection::vec((0..size_of::<Congestion>() / 4, any::<u32>(), 0usize..100), 1..8),
+    ) {
+        let mut cc = congestion(if reno { Algorithm::Reno } else { Algorithm::Cubic }, 10, 20);
+        for (n, event) in events.into_iter().enumerate() {
+            for (at, word, when) in &words {
+                if *when == n {
+                    cc.as_mut_bytes()[at * 4..at * 4 + 4].copy_from_slice(&word.to_ne_bytes());
+                }
+            }
+            play(&mut cc, event);
+        }
+        cc.on_ack(ack(MSS, 20 * MSS));
+        prop_assert!((2 * MSS..=CWND_MAX).contains(&cc.cwnd()));
+    }
+}
