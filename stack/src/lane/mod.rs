@@ -1,6 +1,7 @@
 //! What a lane is: a faster carrier for a socket's bytes, and why a socket is or is not on one.
 
 pub mod reason;
+pub mod shm;
 
 pub use reason::Reason;
 

@@ -6,6 +6,8 @@ pub mod buddy;
 pub mod plain;
 pub mod region;
 pub mod ring;
+pub mod shared;
 
 pub use plain::Plain;
 pub use region::{Access, Region};
+pub use shared::{Bytes, Shared};

@@ -112,6 +112,12 @@ impl Region {
         self
     }
 
+    /// The mapping alone, and the descriptor.
+    pub(crate) fn without_fd(mut self) -> (Self, Option<OwnedFd>) {
+        let fd = self.fd.take();
+        (self, fd)
+    }
+
     /// Forbids shrinking, growing and further seals, so that no mapper can be made to fault (memfd seals, fcntl(2)).
     pub fn seal(&self) -> io::Result<()> {
         let Some(fd) = &self.fd else { return Ok(()) };
@@ -207,8 +213,8 @@ impl Region {
         if !self.check::<AtomicU64>(offset) || offset.checked_add(len)? > self.len {
             return None;
         }
-        // SAFETY: in range and aligned; other processes only read; a reader never stores (its pages are read-only and the
-        // callers of a reader's view only load).
+        // SAFETY: in range and aligned; words are only ever used as atomics, whoever else stores; a reader never does (its pages
+        // are read-only and the callers of a reader's view only load).
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset).cast::<AtomicU64>(), count) })
     }
 

@@ -1,0 +1,114 @@
+//! Where things lie in the shared pages.
+//!
+//! ```text
+//! channel:  line of side 0 | wants of side 0 | line of side 1 | wants of side 1 | … | ring 0→1 | ring 1→0
+//! trunk:    marks of side 0 | marks of side 1 | inboxes of side 0 | inboxes of side 1
+//! ```
+//!
+//! Each side stores to its own line only, so that a message and its answer cost one cache line each way.
+
+/// Raised whenever this layout or a message of the meeting changes.
+pub const VERSION: u32 = 1;
+/// Name of a channel's memfd.
+pub const CHANNEL_NAME: &std::ffi::CStr = c"underpass-channel";
+/// Name of a trunk's memfd.
+pub const TRUNK_NAME: &std::ffi::CStr = c"underpass-trunk";
+
+/// Words of a cache line.
+pub const LINE_WORDS: usize = 8;
+const LINE: usize = 128;
+const PAGE: usize = 4096;
+
+/// Places in a side's line, in words.
+pub mod line {
+    /// Bytes that the side has put into its ring, ever.
+    pub const TAIL: usize = 0;
+    /// The byte of the stream that lies at the beginning of its ring.
+    pub const BASE: usize = 1;
+    /// Bytes that the side has taken from the other's ring, ever.
+    pub const HEAD: usize = 2;
+    /// How often the side has changed where its bytes go; odd: they go to its ring.
+    pub const TURN: usize = 3;
+    /// The last change to the ring came after so many bytes in the kernel.
+    pub const ENTER_AT: usize = 4;
+    /// The last change to the kernel came after so many bytes in the ring.
+    pub const LEAVE_AT: usize = 5;
+    /// Changes of the other side that this side has followed.
+    pub const SEEN: usize = 6;
+    /// Bits of [`super::flag`].
+    pub const FLAGS: usize = 7;
+}
+
+/// Bits of a side's flags.
+pub mod flag {
+    /// The side looks at the other's ring: the other may turn to it.
+    pub const READY: u64 = 1;
+    /// The side reads no more from the ring: the other is to take back what lies there and send it through the kernel.
+    pub const RECALL: u64 = 2;
+    /// The side is done with the channel.
+    pub const ENDED: u64 = 4;
+}
+
+/// Places in a side's wants, in words: 0, or one more than the inbox that a notice is to go to.
+pub mod want {
+    /// Told when bytes come.
+    pub const DATA: usize = 0;
+    /// Told when room is made.
+    pub const SPACE: usize = 1;
+}
+
+/// Offset of a side's line in a channel.
+pub const fn line_at(side: usize) -> usize {
+    side * 2 * LINE
+}
+
+/// Offset of a side's wants in a channel.
+pub const fn wants_at(side: usize) -> usize {
+    side * 2 * LINE + LINE
+}
+
+/// Offset of a side's ring in a channel.
+pub const fn ring_at(side: usize, capacity: usize) -> usize {
+    PAGE + side * capacity
+}
+
+/// Bytes of a channel.
+pub const fn channel_len(capacity: usize) -> usize {
+    PAGE + 2 * capacity
+}
+
+/// Smallest ring, bytes.
+pub const MIN_RING: usize = 4 << 10;
+/// Largest ring, bytes.
+pub const MAX_RING: usize = 64 << 20;
+
+/// Is this a ring's size?
+pub fn is_ring_size(bytes: usize) -> bool {
+    bytes.is_power_of_two() && (MIN_RING..=MAX_RING).contains(&bytes)
+}
+
+/// Inboxes of a side of a trunk.
+pub const PLACES: usize = 16;
+/// Channels of a trunk.
+pub const CHANNELS: usize = 16 << 10;
+
+/// Words of the marks of a side: a bit for every channel that the side is done with.
+pub const MARK_WORDS: usize = CHANNELS / 64;
+
+/// Offset of a side's marks in a trunk.
+pub const fn marks_at(side: usize) -> usize {
+    side * MARK_WORDS * 8
+}
+
+/// Words of an inbox: a line with the sleeper's word, a line of summary, the bits.
+pub const INBOX_WORDS: usize = 2 * LINE / 8 + CHANNELS / 64;
+
+/// Offset of a side's inbox in a trunk.
+pub const fn inbox_at(side: usize, place: usize) -> usize {
+    PAGE + (side * PLACES + place) * PAGE
+}
+
+/// Bytes of a trunk.
+pub const TRUNK_LEN: usize = PAGE + 2 * PLACES * PAGE;
+
+const _: () = assert!(2 * MARK_WORDS * 8 <= PAGE && INBOX_WORDS * 8 <= PAGE && wants_at(1) + LINE <= PAGE);
