@@ -11,7 +11,7 @@ use underpass_stack::tcp::Instant;
 
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Ref};
-use crate::socket::Socket;
+use crate::socket::{Lane, Socket};
 use crate::{log, options, sys, tier};
 
 /// The stack and the sockets of its slots.
@@ -42,6 +42,9 @@ static COUNTS: [AtomicU64; Counter::ALL.len()] = [const { AtomicU64::new(0) }; C
 pub fn count(counter: Counter, n: u64) {
     COUNTS[counter as usize].fetch_add(n, Relaxed);
 }
+
+/// Counts why a promotion was refused.
+pub fn count_refusal(_reason: Reason) {}
 
 /// The lock, with the stack in it or not.
 pub fn lock() -> MutexGuard<'static, Option<Engine>> {
@@ -233,7 +236,11 @@ impl Engine {
     pub fn show(&mut self, fd: RawFd, socket: &Socket) {
         let Some(entry) = self.stack.board_mut(fd) else { return };
         entry.kind = 1;
-        entry.tier = if socket.slot().is_some() { Tier::Xdp } else { Tier::Kernel } as u8;
+        entry.tier = match socket.lane() {
+            Some(Lane::Xdp(_)) => Tier::Xdp,
+            Some(Lane::Shm(_)) => Tier::Shm,
+            None => Tier::Kernel,
+        } as u8;
         entry.reason = socket.reason.load(Relaxed);
         entry.slot = socket.slot().unwrap_or(u32::MAX);
         entry.inode = socket.inode.load(Relaxed);

@@ -5,16 +5,47 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::RawFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::*};
+
+use libc::epoll_event;
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::doorbell::Waiters;
 use crate::fd::{Pool, Record, Ref};
-use crate::socket::Socket;
+use crate::shm::places;
+use crate::socket::{Lane, Socket};
+use crate::sys;
 
 /// Bits that say how, not what (they survive a one-shot's disarming).
 pub const MODE_BITS: u32 = (libc::EPOLLET | libc::EPOLLONESHOT | libc::EPOLLWAKEUP | libc::EPOLLEXCLUSIVE) as u32;
+
+/// What the kernel is asked for while a socket is on a lane.
+///
+/// On the xdp lane it is silent. On the shm lane it goes on speaking of ends and errors, and of bytes that come through it: each once,
+/// under a number that no program uses, so that [`told_by_kernel`] knows it again.
+pub fn entry_on_lane(lane: Lane, fd: RawFd, events: u32, data: u64) -> epoll_event {
+    match lane {
+        Lane::Xdp(_) => epoll_event { events: events & MODE_BITS, u64: data },
+        Lane::Shm(_) => {
+            let all = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
+            epoll_event { events: all as u32, u64: cookie() | fd as u32 as u64 }
+        }
+    }
+}
+
+/// The descriptor of a laned member, if this event of the kernel's is about one.
+pub fn told_by_kernel(event: &epoll_event) -> Option<RawFd> {
+    let data = event.u64;
+    (data & !u64::from(u32::MAX) == cookie()).then_some(data as u32 as RawFd)
+}
+
+/// A random number, the upper half of a word.
+fn cookie() -> u64 {
+    static COOKIE: OnceLock<u64> = OnceLock::new();
+    *COOKIE.get_or_init(|| sys::random()[0] << 32 | 1 << 63)
+}
 
 /// One TCP socket in a set.
 pub struct Member {
@@ -71,6 +102,8 @@ pub struct EpollSet {
     pub asleep: AtomicU32,
     /// When the kernel part was last looked at (CLOCK_MONOTONIC, ns).
     pub looked: AtomicU64,
+    /// Where notices about channels in the set go, plus one; 0 before there was one.
+    place: AtomicU32,
 }
 
 static POOL: Pool<EpollSet> = Pool::new();
@@ -86,6 +119,9 @@ impl Record for EpollSet {
     fn recycle(&'static self) {
         let old = std::mem::take(&mut *self.members.lock());
         drop(old);
+        if let Some(place) = self.place.swap(0, AcqRel).checked_sub(1) {
+            places::give_back(place as usize);
+        }
         POOL.put(self);
     }
 }
@@ -104,6 +140,7 @@ impl EpollSet {
             gate: RwLock::new(()),
             asleep: AtomicU32::new(0),
             looked: AtomicU64::new(0),
+            place: AtomicU32::new(0),
         }
     }
 
@@ -118,6 +155,22 @@ impl EpollSet {
         set.asleep.store(0, Relaxed);
         set.looked.store(0, Relaxed);
         set
+    }
+
+    /// Where notices about channels in the set go.
+    pub fn shm_place(&self) -> usize {
+        if self.place.load(Acquire) == 0 {
+            let taken = places::take();
+            if self.place.compare_exchange(0, taken as u32 + 1, AcqRel, Acquire).is_err() {
+                places::give_back(taken);
+            }
+        }
+        self.place.load(Acquire) as usize - 1
+    }
+
+    /// Has it ever had a channel in it?
+    pub fn has_shm_place(&self) -> bool {
+        self.place.load(Acquire) != 0
     }
 
     /// A member's socket has something to tell, or changed its tier: it may be ready.
@@ -193,7 +246,7 @@ impl Members {
     pub fn collect(
         &mut self,
         max: usize,
-        mask: &mut dyn FnMut(&Socket) -> u32,
+        mask: &mut dyn FnMut(&Ref<Socket>, u32) -> u32,
         emit: &mut dyn FnMut(u32, u64),
     ) -> usize {
         let mut emitted = 0;
@@ -208,7 +261,7 @@ impl Members {
                 continue;
             }
             let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
-            let events = mask(&member.socket) & (member.events | always) & !MODE_BITS;
+            let events = mask(&member.socket, member.events) & (member.events | always) & !MODE_BITS;
             if events == 0 {
                 continue;
             }
@@ -225,12 +278,12 @@ impl Members {
     }
 
     /// Is a member ready, without taking it?
-    pub fn any_ready(&self, mask: &mut dyn FnMut(&Socket) -> u32) -> bool {
+    pub fn any_ready(&self, mask: &mut dyn FnMut(&Ref<Socket>, u32) -> u32) -> bool {
         let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
         self.ready
             .iter()
             .filter_map(|fd| self.by_fd.get(fd))
-            .any(|member| member.is_awake() && mask(&member.socket) & (member.events | always) & !MODE_BITS != 0)
+            .any(|member| member.is_awake() && mask(&member.socket, member.events) & (member.events | always) & !MODE_BITS != 0)
     }
 }
 

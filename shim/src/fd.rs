@@ -4,7 +4,7 @@
 //! another closes the descriptor reads a valid record and finds out. One of the files with `unsafe`.
 
 use std::ops::Deref;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::*};
 
 use crate::epoll_set::EpollSet;
@@ -198,6 +198,31 @@ pub fn set_plain(fd: RawFd) {
 /// Marks a descriptor as the library's own.
 pub fn set_own(fd: RawFd) {
     swap(fd, OWN);
+}
+
+/// A descriptor of the library's own, which the program must not close.
+#[derive(Debug)]
+pub struct Own(OwnedFd);
+
+impl Own {
+    /// Marks it as such.
+    pub fn new(fd: OwnedFd) -> Self {
+        set_own(fd.as_raw_fd());
+        Self(fd)
+    }
+}
+
+impl Deref for Own {
+    type Target = OwnedFd;
+    fn deref(&self) -> &OwnedFd {
+        &self.0
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        clear(self.0.as_raw_fd());
+    }
 }
 
 /// Forgets a descriptor: the number may come back as anything.

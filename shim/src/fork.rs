@@ -12,8 +12,8 @@ use underpass_stack::lane::Reason;
 
 use crate::fd::{self, Entry};
 use crate::guard::Guard;
-use crate::socket::{Socket, Where};
-use crate::{doorbell, engine, epoll_set, helper, holders, init, log, options, session, signals, socket, sys, wait};
+use crate::socket::{Foreign, Lane, Socket, Where};
+use crate::{doorbell, engine, epoll_set, helper, holders, init, log, options, session, shm, signals, socket, sys, wait};
 
 /// Registers the handlers.
 pub fn register() {
@@ -31,6 +31,7 @@ extern "C" fn prepare() {
     // Held over the fork, released in `parent`; made new in `child`.
     std::mem::forget(session::hold());
     std::mem::forget(engine::lock());
+    std::mem::forget(shm::meet::hold());
     std::mem::forget(socket::pool_lock());
     std::mem::forget(epoll_set::pool_lock());
 }
@@ -41,10 +42,11 @@ extern "C" fn parent() {
         return;
     }
     let _guard = Guard::enter();
-    // SAFETY: `prepare`, on this thread, has taken these four and forgotten the guards.
+    // SAFETY: `prepare`, on this thread, has taken these and forgotten the guards.
     unsafe {
         epoll_set::pool().force_unlock();
         socket::pool().force_unlock();
+        shm::meet::release();
         engine::mutex().force_unlock();
         session::mutex().force_unlock();
     }
@@ -76,6 +78,10 @@ extern "C" fn child() {
     doorbell::forget_mine();
     wait::forget_all();
     helper::forget();
+    shm::inherited::remember_parent(shm::places::forget());
+    shm::meet::leave_to_parent();
+    shm::leave_all_to_parent();
+    shm::forget_trunks();
     session::leave_to_parent();
     engine::leave_to_parent();
     close_own(log::renew());
@@ -86,12 +92,18 @@ fn make_foreign(socket: &'static Socket) {
     renew(&socket.sets);
     renew(&socket.restore);
     socket.waiters.renew();
-    if socket.place() == Where::Kernel {
-        socket.settle(Where::Kernel);
-        return;
-    }
+    socket.seeking.store(false, Relaxed);
+    let foreign = match socket.place() {
+        Where::Kernel => {
+            socket.settle(Where::Kernel);
+            return;
+        }
+        // A change under way, which only the xdp lane makes outside the lock that `prepare` holds.
+        Where::Changing | Where::Lane(Lane::Xdp(_)) => Foreign::Xdp,
+        Where::Lane(Lane::Shm(_)) => Foreign::Shm,
+    };
     socket.settle(Where::Kernel);
-    socket.foreign.store(true, Relaxed);
+    socket.foreign.store(foreign as u8, Relaxed);
     socket.reason.store(Reason::Inherited as u16, Relaxed);
     for (set, fd) in socket.sets.lock().iter() {
         let mut members = set.members.lock();
@@ -106,7 +118,7 @@ fn make_foreign(socket: &'static Socket) {
 fn close_own(log: Option<RawFd>) {
     let mut own = Vec::new();
     fd::for_each(|fd, entry| {
-        if matches!(entry, Entry::Own) && Some(fd) != log {
+        if matches!(entry, Entry::Own) && Some(fd) != log && !shm::inherited::is_parents_bell(fd) {
             own.push(fd);
         }
     });
@@ -116,10 +128,15 @@ fn close_own(log: Option<RawFd>) {
     }
 }
 
+/// An unlocked lock of many readers, whoever had it locked.
+pub fn renew_rw<T>(lock: &RwLock<T>) {
+    // SAFETY: as in `renew`.
+    unsafe { std::ptr::from_ref(lock.raw()).cast_mut().write(RawRwLock::INIT) };
+}
+
 /// An unlocked gate, whoever had it locked.
 fn renew_gate(gate: &RwLock<()>) {
-    // SAFETY: as in `renew`.
-    unsafe { std::ptr::from_ref(gate.raw()).cast_mut().write(RawRwLock::INIT) };
+    renew_rw(gate);
 }
 
 /// An unlocked mutex, whoever had it locked.

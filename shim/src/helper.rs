@@ -15,7 +15,7 @@ use underpass_stack::stats::Counter;
 use crate::doorbell::{Doorbell, Waiters};
 use crate::guard::Guard;
 use crate::session::{self, Heard};
-use crate::{engine, fork, log, sys, tier, wait};
+use crate::{engine, fork, log, shm, sys, tier, wait};
 
 /// First look after application threads were seen at work, ns; doubled while nothing changes.
 const LOOK_SOON: u64 = 2_000_000;
@@ -81,6 +81,7 @@ fn run() {
     let mut pause = LOOK_SOON;
     let mut seen = engine::passes();
     loop {
+        let due = attend_channels();
         listen();
         demote_asked();
         let now = engine::passes();
@@ -89,14 +90,14 @@ fn run() {
         publish();
         if busy {
             pause = LOOK_SOON;
-            sleep(&bell, false, Some(pause));
+            sleep(&bell, false, due, Some(pause));
         } else if wait::is_attended() {
-            sleep(&bell, false, Some(pause));
+            sleep(&bell, false, due, Some(pause));
             pause = (pause * 2).min(LOOK_LATE);
         } else {
             pass();
             seen = engine::passes();
-            sleep(&bell, true, None);
+            sleep(&bell, true, due, None);
             pause = LOOK_SOON;
             // Whoever else woke up for the same packets may have taken them.
             if engine::passes() == seen {
@@ -105,6 +106,16 @@ fn run() {
             }
         }
     }
+}
+
+/// Channels: news from other processes, meetings, children that ask for sockets. Returns how long to sleep at most, ns.
+fn attend_channels() -> Option<u64> {
+    shm::inherited::answer_children();
+    let due = shm::meet::attend();
+    // What comes from here on rings; what came before is seen by one more look.
+    shm::places::doze_general();
+    shm::places::collect_if_any(shm::places::GENERAL);
+    due
 }
 
 fn pass() {
@@ -124,17 +135,17 @@ fn publish() {
 }
 
 /// Sleeps on the doorbell and the daemon's events, with `guarding` also on the AF_XDP sockets, until the next timer or for `pause`.
-fn sleep(bell: &Arc<Doorbell>, guarding: bool, pause: Option<u64>) {
+fn sleep(bell: &Arc<Doorbell>, guarding: bool, due: Option<u64>, pause: Option<u64>) {
     let watch = |fd: RawFd| pollfd { fd, events: libc::POLLIN, revents: 0 };
     bell.arm();
-    let mut fds = vec![watch(bell.fd()), watch(session::events_fd())];
+    let mut fds = vec![watch(bell.fd()), watch(session::events_fd()), watch(shm::news_fd())];
     if guarding && let Some(engine) = engine::get() {
         fds.extend(engine.xsk_fds().iter().map(|&fd| watch(fd)));
     }
     let now = sys::now();
     let timer = if guarding { engine::deadline().map(|at| at.nanos_since(now)) } else { None };
-    let reconnect = (!session::is_open()).then_some(RECONNECT);
-    let nanos = [pause, timer, reconnect].into_iter().flatten().min();
+    let reconnect = (session::is_wanted() && !session::is_open()).then_some(RECONNECT);
+    let nanos = [pause, timer, reconnect, due].into_iter().flatten().min();
     let timeout = nanos.map(|n| timespec { tv_sec: (n / 1_000_000_000) as i64, tv_nsec: (n % 1_000_000_000) as i64 });
     let _ = sys::ppoll(&mut fds, timeout, None);
     bell.disarm();
@@ -142,6 +153,9 @@ fn sleep(bell: &Arc<Doorbell>, guarding: bool, pause: Option<u64>) {
 
 /// Hears what the daemon has to say; finds the next one if it is gone.
 fn listen() {
+    if !session::is_wanted() {
+        return;
+    }
     if !session::is_open() {
         tier::adopt();
         return;

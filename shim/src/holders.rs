@@ -11,21 +11,23 @@ use crate::sys;
 
 /// Sockets that can be counted; further ones count as shared for ever.
 const PLACES: usize = 16 << 10;
+/// Bit of a count: a child asks its parent to give the socket back to the kernel.
+const ASKED_BACK: u32 = 1 << 31;
 /// Place of a socket that found none.
 const UNCOUNTED: u32 = u32::MAX;
 
-/// The page: its first word counts the places given out.
+/// The page: its first word counts the places given out, its last the questions of children.
 static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 
 fn page() -> Option<&'static [AtomicU32]> {
     let at = PAGE.load(Acquire);
-    // SAFETY: the mapping has PLACES + 1 words, is never unmapped, and words of shared memory are used as atomics only.
-    (!at.is_null()).then(|| unsafe { std::slice::from_raw_parts(at, PLACES + 1) })
+    // SAFETY: the mapping has PLACES + 2 words, is never unmapped, and words of shared memory are used as atomics only.
+    (!at.is_null()).then(|| unsafe { std::slice::from_raw_parts(at, PLACES + 2) })
 }
 
 fn page_or_make() -> Option<&'static [AtomicU32]> {
     if PAGE.load(Acquire).is_null() {
-        let fresh = sys::shared_memory((PLACES + 1) * size_of::<AtomicU32>()).ok()?;
+        let fresh = sys::shared_memory((PLACES + 2) * size_of::<AtomicU32>()).ok()?;
         PAGE.store(fresh.cast(), Release);
     }
     page()
@@ -34,7 +36,7 @@ fn page_or_make() -> Option<&'static [AtomicU32]> {
 fn count_of(socket: &Socket) -> Option<&'static AtomicU32> {
     match socket.holder.load(Relaxed) {
         0 | UNCOUNTED => None,
-        place => page()?.get(place as usize),
+        place => page()?[..=PLACES].get(place as usize),
     }
 }
 
@@ -43,13 +45,38 @@ pub fn is_shared(socket: &Socket) -> bool {
     match socket.holder.load(Relaxed) {
         0 => false,
         UNCOUNTED => true,
-        _ => count_of(socket).is_some_and(|count| count.load(Acquire) > 1),
+        _ => count_of(socket).is_some_and(|count| count.load(Acquire) & !ASKED_BACK > 1),
     }
 }
 
 /// Marks a socket as held by a process that will not tell when it lets go (SCM_RIGHTS).
 pub fn mark_shared_for_ever(socket: &Socket) {
     socket.holder.store(UNCOUNTED, Relaxed);
+}
+
+/// A child asks its parent to give a socket back to the kernel.
+pub fn ask_back(socket: &Socket) {
+    if let (Some(count), Some(page)) = (count_of(socket), page()) {
+        count.fetch_or(ASKED_BACK, AcqRel);
+        page[PLACES + 1].fetch_add(1, AcqRel);
+    }
+}
+
+/// Does a child wait for a socket?
+pub fn is_asked_back(socket: &Socket) -> bool {
+    count_of(socket).is_some_and(|count| count.load(Acquire) & ASKED_BACK != 0)
+}
+
+/// Does any?
+pub fn any_asked_back() -> bool {
+    page().is_some_and(|page| page[PLACES + 1].swap(0, AcqRel) != 0)
+}
+
+/// The parent has given a socket back.
+pub fn given_back(socket: &Socket) {
+    if let Some(count) = count_of(socket) {
+        count.fetch_and(!ASKED_BACK, AcqRel);
+    }
 }
 
 /// Before fork(2): every socket gets one more holder, the child to come. A fork that fails leaves the count too high, which is the
@@ -68,7 +95,7 @@ fn add(socket: &Socket) {
     if socket.holder.load(Relaxed) == 0 {
         let place = page_or_make().and_then(|page| {
             let next = page[0].fetch_add(1, AcqRel) + 1;
-            page.get(next as usize)?.store(1, Release);
+            page[..=PLACES].get(next as usize)?.store(1, Release);
             Some(next)
         });
         socket.holder.store(place.unwrap_or(UNCOUNTED), Relaxed);

@@ -2,10 +2,12 @@
 //! lane and back.
 //!
 //! A call comes in through `hooks`, finds its descriptor in the `fd` table, and gets its meaning in `call`; `tier` moves sockets,
-//! `policy` says when, `wait` is where threads wait, `engine` holds the stack, `session` talks to the daemon, `helper` works
-//! while the program does not call.
+//! `policy` says when, `wait` is where threads wait, `carry` moves bytes on each tier: `engine` holds the stack of the `xdp` lane, whose
+//! daemon `session` talks to; `shm` is the lane between processes of this host. `helper` works while the program does not call.
 
+mod buffers;
 mod call;
+mod carry;
 mod doorbell;
 mod engine;
 mod epoll_set;
@@ -23,6 +25,7 @@ mod options;
 mod policy;
 mod real;
 mod session;
+mod shm;
 mod signals;
 mod socket;
 mod sys;

@@ -22,7 +22,7 @@ pub fn get() -> &'static Config {
 
 /// May connections be promoted at all?
 pub fn promotes() -> bool {
-    CONFIG.get().is_some_and(|c| c.enabled && c.lanes.xdp && c.promote != Promote::Off)
+    CONFIG.get().is_some_and(|c| c.enabled && (c.lanes.xdp || c.lanes.shm) && c.promote != Promote::Off)
 }
 
 /// Is the library to be pure pass-through?

@@ -7,8 +7,9 @@ use underpass_stack::config::Promote;
 use underpass_stack::lane::Reason;
 
 use crate::fd::Ref;
-use crate::socket::{Socket, Where};
-use crate::{options, sys, tier};
+use crate::shm::Locality;
+use crate::socket::{Lane, Socket, Where};
+use crate::{engine, options, shm, sys, tier};
 
 /// What `auto` waits for: so many small receives, as a conversation makes them.
 const PROVEN: u32 = 4;
@@ -41,8 +42,14 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) {
     if socket.place() != Where::Kernel || !may_promote(socket) {
         return;
     }
+    if socket.seeking.load(Relaxed) {
+        return;
+    }
     let score = match seen {
         Seen::Call => socket.score.load(Relaxed),
+        Seen::Received(n) | Seen::Sent(n) if n >= MESSAGE && locality(socket, fd) == Locality::Local => {
+            socket.score.fetch_add(SENDS, Relaxed) + SENDS
+        }
         Seen::Received(n) | Seen::Sent(n) if n >= BULK => {
             socket.score.store(0, Relaxed);
             0
@@ -58,11 +65,33 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) {
     if due != 0 && sys::now().0 < due {
         return;
     }
-    tier::promote(socket, fd);
+    let lanes = options::get().lanes;
+    match locality(socket, fd) {
+        Locality::Local if lanes.shm => shm::meet::seek(socket),
+        Locality::Local => refused(socket, Reason::Loopback),
+        Locality::Remote if lanes.xdp => tier::promote(socket, fd),
+        Locality::Remote => refused(socket, Reason::Off),
+        Locality::Unknown => refused(socket, Reason::NotConnected),
+    }
 }
 
-/// Takes note of bytes moved on the lane. With `auto`, a connection that has become a bulk transfer goes back.
+/// Where the other end is; found out once.
+fn locality(socket: &Socket, fd: RawFd) -> Locality {
+    let known = Locality::from_raw(socket.locality.load(Relaxed));
+    if known != Locality::Unknown {
+        return known;
+    }
+    let found = Locality::of(fd);
+    socket.locality.store(found as u8, Relaxed);
+    found
+}
+
+/// Takes note of bytes moved on the lane. With `auto`, a connection that has become a bulk transfer leaves the xdp lane, which has no
+/// segmentation offload.
 pub fn carried(socket: &Ref<Socket>, n: usize) {
+    if !matches!(socket.lane(), Some(Lane::Xdp(_))) {
+        return;
+    }
     if n < BULK {
         if socket.bulk.load(Relaxed) > 0 {
             let _ = socket.bulk.fetch_update(Relaxed, Relaxed, |bulk| bulk.checked_sub(1));
@@ -92,6 +121,7 @@ pub fn promoted(socket: &Socket) {
 
 /// After a refusal.
 pub fn refused(socket: &Socket, reason: Reason) {
+    engine::count_refusal(reason);
     socket.reason.store(reason as u16, Relaxed);
     if !reason.is_passing() {
         socket.retry_at.store(u64::MAX, Relaxed);

@@ -25,6 +25,7 @@ pub struct Session {
 
 static SESSION: Mutex<Option<Session>> = parking_lot::const_mutex(None);
 static OPEN: AtomicBool = AtomicBool::new(false);
+static WANTED: AtomicBool = AtomicBool::new(false);
 /// The events socket, for the helper's sleep; -1 while there is none.
 static EVENTS: AtomicI32 = AtomicI32::new(-1);
 /// No attempt to connect before this time.
@@ -58,6 +59,11 @@ impl Answer {
 /// Is a session open?
 pub fn is_open() -> bool {
     OPEN.load(Relaxed)
+}
+
+/// Has there ever been a session, so that another one is worth looking for unasked?
+pub fn is_wanted() -> bool {
+    WANTED.load(Relaxed)
 }
 
 /// The events socket, or -1.
@@ -123,6 +129,7 @@ fn open() -> Result<(), Reason> {
     EVENTS.store(events.as_raw_fd(), Relaxed);
     *SESSION.lock() = Some(Session { control, events });
     OPEN.store(true, Release);
+    WANTED.store(true, Release);
     show_session(1);
     log::info(format_args!("session with the daemon on {}", path.display()));
     Ok(())
@@ -249,6 +256,7 @@ pub fn hear() -> Heard {
 
 /// After fork(2), in the child: the parent's session is not ours.
 pub fn leave_to_parent() {
+    WANTED.store(false, Release);
     let mut guard = SESSION.lock();
     EVENTS.store(-1, Relaxed);
     OPEN.store(false, Release);

@@ -1,7 +1,7 @@
 //! A TCP socket of the program: one record per open file, shared by its duplicates.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*};
 
 use parking_lot::Mutex;
 use underpass_stack::lane::Reason;
@@ -10,6 +10,7 @@ use crate::doorbell::Waiters;
 use crate::epoll_set::EpollSet;
 use crate::errno::Result;
 use crate::fd::{Pool, Record, Ref};
+use crate::shm::Locality;
 use crate::sys;
 
 /// Where the socket's calls go now.
@@ -17,15 +18,34 @@ use crate::sys;
 pub enum Where {
     /// To the kernel.
     Kernel,
-    /// To this slot of the stack.
-    Lane(u32),
+    /// To a lane.
+    Lane(Lane),
     /// A tier change is going on: wait for it.
     Changing,
 }
 
+/// A lane, and the connection's place on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// This slot of the stack.
+    Xdp(u32),
+    /// This channel.
+    Shm(u32),
+}
+
+impl Lane {
+    fn word(self) -> u64 {
+        match self {
+            Self::Xdp(slot) => XDP | u64::from(slot) << 32,
+            Self::Shm(channel) => SHM | u64::from(channel) << 32,
+        }
+    }
+}
+
 const KERNEL: u64 = 0;
-const LANE: u64 = 1;
+const XDP: u64 = 1;
 const CHANGING: u64 = 2;
+const SHM: u64 = 3;
 const TIER: u64 = 0xff;
 /// One more call inside the kernel.
 const INSIDE_ONE: u64 = 1 << 8;
@@ -65,8 +85,12 @@ pub struct Socket {
     pub retry_at: AtomicU64,
     /// How often promotion was refused in a row.
     pub refusals: AtomicU32,
-    /// Inherited from a process whose stack may carry it.
-    pub foreign: AtomicBool,
+    /// Inherited from a process that carries it on a lane of its own: none, or a [`Foreign`].
+    pub foreign: AtomicU8,
+    /// Where the other end is: a [`Locality`].
+    pub locality: AtomicU8,
+    /// The helper looks for the process at the other end.
+    pub seeking: AtomicBool,
     /// Its place in the page of holders, plus one; 0 while no other process has it.
     pub holder: AtomicU32,
     /// Times promoted and demoted.
@@ -91,6 +115,16 @@ impl Record for Socket {
         self.sets.lock().clear();
         POOL.put(self);
     }
+}
+
+/// Whose lane an inherited socket is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Foreign {
+    /// Another process's stack; the daemon knows which.
+    Xdp = 1,
+    /// Our parent's channel.
+    Shm = 2,
 }
 
 /// How calls on a socket block.
@@ -160,7 +194,9 @@ impl Socket {
             bulk: AtomicU32::new(0),
             retry_at: AtomicU64::new(0),
             refusals: AtomicU32::new(0),
-            foreign: AtomicBool::new(false),
+            foreign: AtomicU8::new(0),
+            locality: AtomicU8::new(Locality::Unknown as u8),
+            seeking: AtomicBool::new(false),
             holder: AtomicU32::new(0),
             moves: [const { AtomicU32::new(0) }; 2],
             restore: parking_lot::const_mutex(underpass_stack::control::Restore {
@@ -187,7 +223,9 @@ impl Socket {
             counter.store(0, Relaxed);
         }
         socket.retry_at.store(0, Relaxed);
-        socket.foreign.store(false, Relaxed);
+        socket.foreign.store(0, Relaxed);
+        socket.locality.store(Locality::Unknown as u8, Relaxed);
+        socket.seeking.store(false, Relaxed);
         socket.set_blocking(blocking);
         socket
     }
@@ -206,11 +244,20 @@ impl Socket {
         decode(self.word.load(Acquire))
     }
 
-    /// The slot, if it is on the lane.
+    /// The lane it is on.
+    #[inline]
+    pub fn lane(&self) -> Option<Lane> {
+        match self.place() {
+            Where::Lane(lane) => Some(lane),
+            _ => None,
+        }
+    }
+
+    /// The slot, if it is on the xdp lane.
     #[inline]
     pub fn slot(&self) -> Option<u32> {
         match self.place() {
-            Where::Lane(slot) => Some(slot),
+            Where::Lane(Lane::Xdp(slot)) => Some(slot),
             _ => None,
         }
     }
@@ -227,15 +274,14 @@ impl Socket {
     }
 
     /// Starts a change out of the lane.
-    pub fn leave_lane(&self, slot: u32) -> bool {
-        let on_lane = LANE | u64::from(slot) << 32;
-        self.word.compare_exchange(on_lane, CHANGING, AcqRel, Acquire).is_ok()
+    pub fn leave_lane(&self, lane: Lane) -> bool {
+        self.word.compare_exchange(lane.word(), CHANGING, AcqRel, Acquire).is_ok()
     }
 
     /// Ends a tier change.
     pub fn settle(&self, place: Where) {
         let word = match place {
-            Where::Lane(slot) => LANE | u64::from(slot) << 32,
+            Where::Lane(lane) => lane.word(),
             Where::Kernel | Where::Changing => KERNEL,
         };
         self.word.store(word, Release);
@@ -258,7 +304,8 @@ impl Socket {
 
 fn decode(word: u64) -> Where {
     match word & TIER {
-        LANE => Where::Lane((word >> 32) as u32),
+        XDP => Where::Lane(Lane::Xdp((word >> 32) as u32)),
+        SHM => Where::Lane(Lane::Shm((word >> 32) as u32)),
         CHANGING => Where::Changing,
         _ => Where::Kernel,
     }

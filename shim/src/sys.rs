@@ -399,3 +399,125 @@ pub fn shared_memory(len: usize) -> Result<*mut u8> {
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
     call!(libc::SYS_mmap, 0usize, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0).map(|at| at as *mut u8)
 }
+
+/// getppid(2).
+pub fn getppid() -> u32 {
+    call!(libc::SYS_getppid).unwrap_or(0) as u32
+}
+
+/// Random bits (getrandom(2)).
+pub fn random() -> [u64; 2] {
+    let mut bits = [0u64; 2];
+    if call!(libc::SYS_getrandom, bits.as_mut_ptr(), 16usize, 0) != Ok(16) {
+        bits = [now().0, u64::from(getpid())];
+    }
+    bits
+}
+
+/// The effective user.
+pub fn user() -> u32 {
+    call!(libc::SYS_geteuid).unwrap_or(u32::MAX as i64) as u32
+}
+
+/// The user at the other end of a Unix socket when it connected or listened (SO_PEERCRED, unix(7)).
+pub fn peer_user(fd: BorrowedFd<'_>) -> Result<u32> {
+    let credentials: [u32; 3] = sockopt_of(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED)?;
+    Ok(credentials[1])
+}
+
+/// SIOCINQ, SIOCOUTQ: bytes in a socket's queue.
+pub fn queue_length(fd: RawFd, request: libc::c_ulong) -> Option<u32> {
+    let mut length: c_int = 0;
+    call!(libc::SYS_ioctl, fd, request, &raw mut length).ok()?;
+    u32::try_from(length).ok()
+}
+
+fn address(number: libc::c_long, fd: RawFd) -> Result<std::net::SocketAddr> {
+    let mut bytes = [0u8; size_of::<libc::sockaddr_storage>()];
+    let mut len = bytes.len() as libc::socklen_t;
+    call!(number, fd, bytes.as_mut_ptr(), &raw mut len)?;
+    let known = &bytes[..(len as usize).min(bytes.len())];
+    crate::shm::from_sockaddr(known).ok_or(Errno(libc::EAFNOSUPPORT))
+}
+
+/// getsockname(2) of an internet socket.
+pub fn socket_name(fd: RawFd) -> Result<std::net::SocketAddr> {
+    address(libc::SYS_getsockname, fd)
+}
+
+/// getpeername(2) of an internet socket.
+pub fn peer_name(fd: RawFd) -> Result<std::net::SocketAddr> {
+    address(libc::SYS_getpeername, fd)
+}
+
+/// SO_LINGER.
+pub fn set_linger(fd: RawFd, on: bool, seconds: c_int) -> Result<()> {
+    let linger = libc::linger { l_onoff: c_int::from(on), l_linger: seconds };
+    let len = size_of::<libc::linger>();
+    call!(libc::SYS_setsockopt, fd, libc::SOL_SOCKET, libc::SO_LINGER, &raw const linger, len).map(drop)
+}
+
+/// An epoll set of our own.
+pub fn epoll_create() -> Result<OwnedFd> {
+    let fd = call!(libc::SYS_epoll_create1, libc::EPOLL_CLOEXEC)?;
+    // SAFETY: just made, ours alone.
+    Ok(out_of_the_way(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+}
+
+/// epoll_ctl(2): ADD, or MOD of what is there.
+pub fn epoll_set(ep: RawFd, fd: RawFd, events: u32, data: u64) -> Result<()> {
+    let mut event = libc::epoll_event { events, u64: data };
+    match call!(libc::SYS_epoll_ctl, ep, libc::EPOLL_CTL_ADD, fd, &raw mut event) {
+        Err(Errno(libc::EEXIST)) => epoll_mod(ep, fd, events, data),
+        other => other.map(drop),
+    }
+}
+
+/// A netlink socket of this protocol (netlink(7)).
+pub fn netlink_socket(protocol: c_int) -> Result<OwnedFd> {
+    let fd = call!(libc::SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol)?;
+    // SAFETY: just made, ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A SEQPACKET socket and the abstract address of this name (unix(7)).
+fn abstract_socket(name: &str) -> Result<(OwnedFd, libc::sockaddr_un, libc::socklen_t)> {
+    // SAFETY: plain data.
+    let mut addr: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    if name.len() >= addr.sun_path.len() {
+        return Err(Errno(libc::ENAMETOOLONG));
+    }
+    addr.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in addr.sun_path[1..].iter_mut().zip(name.bytes()) {
+        *to = from as _;
+    }
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let fd = call!(libc::SYS_socket, libc::AF_UNIX, kind, 0)?;
+    // SAFETY: just made, ours alone.
+    let fd = out_of_the_way(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+    let len = std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len();
+    Ok((fd, addr, len as libc::socklen_t))
+}
+
+/// Connects to whoever listens at an abstract name.
+pub fn connect_abstract(name: &str) -> Result<OwnedFd> {
+    let (fd, addr, len) = abstract_socket(name)?;
+    call!(libc::SYS_connect, fd.as_raw_fd(), &raw const addr, len)?;
+    Ok(fd)
+}
+
+/// Listens at an abstract name.
+pub fn listen_abstract(name: &str) -> Result<OwnedFd> {
+    let (fd, addr, len) = abstract_socket(name)?;
+    call!(libc::SYS_bind, fd.as_raw_fd(), &raw const addr, len)?;
+    call!(libc::SYS_listen, fd.as_raw_fd(), 1)?;
+    Ok(fd)
+}
+
+/// Accepts on a Unix socket.
+pub fn accept_seqpacket(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let fd = call!(libc::SYS_accept4, fd.as_raw_fd(), 0usize, 0usize, flags)?;
+    // SAFETY: just made, ours alone.
+    Ok(out_of_the_way(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+}

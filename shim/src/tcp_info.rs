@@ -20,7 +20,10 @@ mod at {
     pub const SND_SSTHRESH: usize = 76;
     pub const SND_CWND: usize = 80;
     pub const TOTAL_RETRANS: usize = 100;
+    pub const BYTES_ACKED: usize = 120;
+    pub const BYTES_RECEIVED: usize = 128;
     pub const NOTSENT_BYTES: usize = 144;
+    pub const BYTES_SENT: usize = 200;
 }
 
 /// What the kernel says.
@@ -71,6 +74,17 @@ pub fn of_lane(mut bytes: Vec<u8>, connection: &mut Connection<'_>) -> Vec<u8> {
     for (offset, value) in [(at::STATE, number_of(tcb.state())), (at::RETRANSMITS, 0), (at::BACKOFF, 0)] {
         if let Some(place) = bytes.get_mut(offset) {
             *place = value;
+        }
+    }
+    bytes
+}
+
+/// The kernel's answer with the bytes put in that went through a channel's rings: `read` and `written` by the program, `taken` by the peer.
+pub fn of_channel(mut bytes: Vec<u8>, read: u64, written: u64, taken: u64) -> Vec<u8> {
+    for (offset, more) in [(at::BYTES_ACKED, taken), (at::BYTES_RECEIVED, read), (at::BYTES_SENT, written)] {
+        if let Some(place) = bytes.get_mut(offset..offset + 8) {
+            let before = <[u8; 8]>::try_from(&*place).map_or(0, u64::from_ne_bytes);
+            place.copy_from_slice(&before.wrapping_add(more).to_ne_bytes());
         }
     }
     bytes

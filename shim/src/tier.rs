@@ -4,6 +4,7 @@ mod adopt;
 mod attach;
 mod demote;
 mod inject;
+mod join;
 mod promote;
 
 use std::sync::atomic::Ordering::*;
@@ -11,9 +12,10 @@ use std::sync::atomic::Ordering::*;
 pub use self::adopt::adopt;
 pub use self::demote::demote;
 pub use self::inject::inject;
+pub use self::join::{join, part};
 pub use self::promote::promote;
 
-use crate::epoll_set::{EpollSet, MODE_BITS};
+use crate::epoll_set::{EpollSet, MODE_BITS, entry_on_lane};
 use crate::fd::Ref;
 use crate::socket::{Socket, Where};
 use crate::sys;
@@ -58,9 +60,14 @@ fn follow(socket: &Socket, laned: bool) {
             if laned && member.events & libc::EPOLLONESHOT as u32 != 0 {
                 member.disarmed = sys::epoll_events(ep, *fd).is_some_and(|events| events & !MODE_BITS == 0);
             }
-            let silent = laned || member.disarmed;
-            let events = if silent { member.events & MODE_BITS } else { member.events };
-            let _ = sys::epoll_mod(ep, *fd, events, member.data);
+            let entry = match socket.lane() {
+                Some(lane) => entry_on_lane(lane, *fd, member.events, member.data),
+                None => {
+                    let events = if member.disarmed { member.events & MODE_BITS } else { member.events };
+                    libc::epoll_event { events, u64: member.data }
+                }
+            };
+            let _ = sys::epoll_mod(ep, *fd, entry.events, entry.u64);
         }
         members.mark(*fd);
         set.recount(&members);

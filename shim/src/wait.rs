@@ -13,7 +13,8 @@ use underpass_stack::tcp::Instant;
 use crate::doorbell::{self, Doorbell, Waiters};
 use crate::errno::{Errno, Result};
 use crate::signals::{self, Disturbance, Watch};
-use crate::{engine, options, sys};
+use crate::shm::places::Dozing;
+use crate::{carry, engine, options, sys};
 
 /// Spin budget while spinning pays, ns.
 const BUDGET: u64 = 200_000;
@@ -62,7 +63,7 @@ fn budget() -> u64 {
         Spin::Never => 0,
         Spin::Always => u64::MAX,
         Spin::Usec(us) => u64::from(us) * 1_000,
-        Spin::Auto if engine::live() == 0 => 0,
+        Spin::Auto if carry::live() == 0 => 0,
         Spin::Auto => HABIT.with(|habit| if habit.get().spins { BUDGET } else { 0 }),
     }
 }
@@ -112,6 +113,8 @@ pub struct Sleep<'a> {
     pub mask: Option<&'a sigset_t>,
     /// Spinning makes sense: something on a lane may end the wait.
     pub lanes: bool,
+    /// The places where other processes find us.
+    pub bells: &'a [usize],
     /// Tells what ends the wait before its time.
     pub watch: Watch,
 }
@@ -119,7 +122,7 @@ pub struct Sleep<'a> {
 impl Sleep<'_> {
     /// For ever, for nothing.
     pub fn new(watch: Watch) -> Self {
-        Self { places: &[], kernel: &[], deadline: None, mask: None, lanes: false, watch }
+        Self { places: &[], kernel: &[], deadline: None, mask: None, lanes: false, bells: &[], watch }
     }
 }
 
@@ -223,10 +226,11 @@ struct Entered<'a> {
     bell: Arc<Doorbell>,
     places: &'a [&'a Waiters],
     attends: bool,
+    dozing: Vec<Dozing>,
 }
 
 impl<'a> Entered<'a> {
-    fn new(places: &'a [&'a Waiters]) -> Result<Self> {
+    fn new(places: &'a [&'a Waiters], bells: &[usize]) -> Result<Self> {
         let bell = doorbell::mine()?;
         bell.arm();
         places.iter().chain([&&ALL]).for_each(|place| place.enter(&bell));
@@ -235,7 +239,7 @@ impl<'a> Entered<'a> {
         if !attends {
             OTHERS.enter(&bell);
         }
-        Ok(Self { bell, places, attends })
+        Ok(Self { bell, places, attends, dozing: bells.iter().copied().map(Dozing::new).collect() })
     }
 }
 
@@ -259,7 +263,7 @@ fn sleep_until<T>(sleep: &Sleep<'_>, look: &mut impl FnMut(Look) -> Option<T>) -
         if let Some(found) = look() {
             return Ok(found);
         }
-        let Ok(entered) = Entered::new(sleep.places) else { return Err(Ended::Signal) };
+        let Ok(entered) = Entered::new(sleep.places, sleep.bells) else { return Err(Ended::Signal) };
         // Once more now that others find the doorbell: what came before is seen here, what comes later rings.
         if let Some(found) = look() {
             return Ok(found);
@@ -291,6 +295,7 @@ fn sleep_once(sleep: &Sleep<'_>, entered: &Entered<'_>) -> bool {
     let mut fds = Vec::with_capacity(sleep.kernel.len() + 4);
     fds.push(watch(entered.bell.fd(), libc::POLLIN));
     fds.extend_from_slice(sleep.kernel);
+    fds.extend(entered.dozing.iter().map(|dozing| watch(dozing.bell(), libc::POLLIN)));
     if entered.attends
         && let Some(engine) = engine::get()
     {

@@ -93,6 +93,8 @@ pub struct Config {
     pub rcvbuf: u32,
     /// `UNDERPASS_SNDBUF`, bytes, a power of two.
     pub sndbuf: u32,
+    /// `UNDERPASS_SHM_RING`, bytes, a power of two.
+    pub shm_ring: u32,
     /// `UNDERPASS_CC`.
     pub congestion: Algorithm,
 }
@@ -113,6 +115,7 @@ impl Default for Config {
             ring: 0,
             rcvbuf: 0,
             sndbuf: 0,
+            shm_ring: 0,
             congestion: Algorithm::Reno,
         };
         for option in OPTIONS {

@@ -68,6 +68,8 @@ counters! {
     DelayedAcks, "delayed_acks", "acknowledgements sent by the delayed-ACK timer";
     NoFrame, "no_frame", "sends put off because no frame was free";
     FillShort, "fill_short", "fill ring refills put off because no frame was free";
+    ShmPromotions, "shm_promotions", "connections that went over to the shm lane";
+    ShmDemotions, "shm_demotions", "connections that left the shm lane";
     SpinsPaid, "spins_paid", "waits that ended while spinning";
     SpinsWasted, "spins_wasted", "waits that spun and then slept";
     Sleeps, "sleeps", "waits that slept";

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering::*;
 use libc::c_int;
 use underpass_stack::lane::Reason;
 
-use super::{Act, enter, needs_kernel, socket_of, write_closed};
+use super::{Act, enter, needs_kernel, needs_kernel_to_send, socket_of};
+use crate::carry::xdp::write_closed;
 use crate::epoll_set::EpollSet;
 use crate::errno::Errno;
 use crate::fd::{self, Entry, Ref};
-use crate::socket::{Blocking, Socket, Where};
-use crate::{engine, holders, log, options, sys, tier};
+use crate::socket::{Blocking, Lane, Socket, Where};
+use crate::{engine, holders, log, options, shm, sys, tier};
 
 /// socket(2) gave a new descriptor: a TCP socket is entered, anything else marked as plain.
 pub fn made(fd: RawFd, domain: c_int, kind: c_int, proto: c_int) {
@@ -110,7 +111,15 @@ fn forget_socket(fd: RawFd, socket: &Ref<Socket>) {
         }
         return;
     }
-    if let Where::Lane(slot) = socket.place()
+    shm::meet::forget(socket);
+    if let Some(Lane::Shm(channel)) = socket.lane() {
+        let _change = socket.change.lock();
+        let _ = tier::part(socket, channel, Reason::Closing, || {
+            shm::leave::close(socket, channel);
+            Ok(())
+        });
+    }
+    if let Some(slot) = socket.slot()
         && let Err(reason) = tier::demote(socket, Reason::Closing)
     {
         log::warn(format_args!("fd {fd}: closed on the lane, the daemon being away ({})", reason.name()));
@@ -188,6 +197,9 @@ pub fn is_own(fd: RawFd) -> bool {
 /// shutdown(2).
 pub fn shutdown(fd: RawFd, how: c_int) -> Act<c_int> {
     let Some(socket) = socket_of(fd) else { return Act::Real };
+    if let Some(Lane::Shm(channel)) = socket.lane() {
+        return shutdown_channel(&socket, channel, how);
+    }
     if how != libc::SHUT_WR {
         return needs_kernel(&socket, Reason::Closing);
     }
@@ -195,7 +207,8 @@ pub fn shutdown(fd: RawFd, how: c_int) -> Act<c_int> {
         match socket.place() {
             Where::Kernel => return Act::Real,
             Where::Changing => socket.await_change(),
-            Where::Lane(slot) => {
+            Where::Lane(Lane::Shm(channel)) => return shutdown_channel(&socket, channel, how),
+            Where::Lane(Lane::Xdp(slot)) => {
                 let Some(mut engine) = engine::get() else { return Act::Real };
                 if socket.slot() != Some(slot) {
                     continue;
@@ -219,6 +232,26 @@ pub fn shutdown(fd: RawFd, how: c_int) -> Act<c_int> {
                 return Act::Done(Ok(0));
             }
         }
+    }
+}
+
+/// The kernel shuts down, behind everything that is in the ring.
+fn shutdown_channel(socket: &Ref<Socket>, channel: u32, how: c_int) -> Act<c_int> {
+    shm::leave::note_kernel_news(socket);
+    if how == libc::SHUT_RD {
+        return Act::Real;
+    }
+    match shm::leave::send_through_kernel(socket, channel) {
+        Ok(()) => Act::Real,
+        Err(errno) => Act::Done(Err(errno)),
+    }
+}
+
+/// A call by which the kernel itself sends (sendfile, splice).
+pub fn kernel_sends<T>(fd: RawFd, reason: Reason) -> Act<T> {
+    match socket_of(fd) {
+        Some(socket) => needs_kernel_to_send(&socket, reason),
+        None => Act::Real,
     }
 }
 

@@ -7,15 +7,15 @@ use libc::{c_int, epoll_event, pollfd, sigset_t};
 use underpass_stack::lane::Reason;
 use underpass_stack::tcp::Instant;
 
-use super::poll::lane_events;
+use super::poll::{Lanes, arm_for};
 use super::{Act, is_settled, needs_kernel, socket_of};
-use crate::epoll_set::{EpollSet, MODE_BITS};
+use crate::epoll_set::{EpollSet, entry_on_lane, told_by_kernel};
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
 use crate::signals::Watch;
-use crate::socket::{Socket, Where};
+use crate::socket::Socket;
 use crate::wait::{self, Ended, Look, Sleep};
-use crate::{engine, sys, tier};
+use crate::{engine, shm, sys, tier};
 
 /// The kernel part of a set is looked at while lanes are busy no less often than this, ns.
 const KERNEL_LOOK: u64 = 32_000;
@@ -42,7 +42,8 @@ pub fn ctl(
     }
     let Some(socket) = socket_of(fd) else { return Act::Real };
     let change = socket.change.lock();
-    let laned = socket.slot().is_some();
+    let lane = socket.lane();
+    let laned = lane.is_some();
     if laned && (is_exclusive(&set, fd, event) || set.asleep.load(SeqCst) > 0) {
         drop(change);
         return match needs_kernel(&socket, Reason::CallNotCarried) {
@@ -53,8 +54,8 @@ pub fn ctl(
     if laned && let Some(result) = ctl_on_lane(&set, op, fd, event) {
         return Act::Done(result);
     }
-    let sent = match (laned, event) {
-        (true, Some(event)) => Some(epoll_event { events: event.events & MODE_BITS, u64: event.u64 }),
+    let sent = match (lane, event) {
+        (Some(lane), Some(event)) => Some(entry_on_lane(lane, fd, event.events, event.u64)),
         (_, event) => event,
     };
     let result = real(sent);
@@ -157,7 +158,8 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
     let kernel = [pollfd { fd: ep, events: libc::POLLIN, revents: 0 }];
     let lanes = set.lanes.load(Relaxed) > 0;
     let watch = Watch::new(false);
-    let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes, watch };
+    let bells: &[usize] = if set.has_shm_place() { &[set.shm_place()] } else { &[] };
+    let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes, bells, watch };
     match wait::until(&sleep, |at| look(&set, ep, room, at)) {
         Ok(found) => Act::Done(found.map(|n| n as c_int)),
         Err(Ended::Timeout) => Act::Done(Ok(0)),
@@ -199,7 +201,13 @@ fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, at: Look) -> Option
     {
         set.looked.store(at.now.0, Relaxed);
         match sys::epoll_look(ep, &mut room.events[total..]) {
-            Ok(n) => total += n,
+            Ok(n) => {
+                let (kept, told) = sort_out(set, &mut room.events[total..total + n]);
+                total += kept;
+                if told > 0 && total == 0 {
+                    total = look_lanes(set, room, at);
+                }
+            }
             Err(errno) if total == 0 => return Some(Err(errno)),
             Err(_) => {}
         }
@@ -207,18 +215,37 @@ fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, at: Look) -> Option
     (total > 0).then_some(Ok(total))
 }
 
+/// Of the kernel's events, those about members on the shm lane are news for the lane; the others stay, moved to the front. Returns how
+/// many of each there were.
+fn sort_out(set: &Ref<EpollSet>, events: &mut [epoll_event]) -> (usize, usize) {
+    let mut kept = 0;
+    for n in 0..events.len() {
+        let event = events[n];
+        if let Some(fd) = told_by_kernel(&event) {
+            let mut members = set.members.lock();
+            if let Some(member) = members.get_mut(fd) {
+                shm::leave::note_kernel_news(&member.socket);
+            }
+            members.mark(fd);
+        } else {
+            events[kept] = event;
+            kept += 1;
+        }
+    }
+    (kept, events.len() - kept)
+}
+
 fn look_lanes(set: &Ref<EpollSet>, room: &mut Room<'_>, look: Look) -> usize {
     if set.lanes.load(Relaxed) == 0 {
         return 0;
     }
-    let Some(mut engine) = (if look.sure { engine::get() } else { engine::try_get() }) else { return 0 };
-    engine.pass(look.now);
+    if set.has_shm_place() {
+        shm::places::collect_if_any(set.shm_place());
+    }
+    let Some(mut lanes) = Lanes::look(look) else { return 0 };
     let mut at = 0;
     let max = room.events.len();
-    let mut mask = |socket: &Socket| match socket.place() {
-        Where::Lane(slot) => lane_events(&mut engine, socket, slot) as u32,
-        _ => 0,
-    };
+    let mut mask = |socket: &Ref<Socket>, asked| lanes.events(socket, || Some(arm_for(set, asked))) as u32;
     let mut emit = |events, u64| {
         if let Some(place) = room.events.get_mut(at) {
             *place = epoll_event { events, u64 };

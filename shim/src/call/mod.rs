@@ -12,12 +12,11 @@ use std::sync::atomic::Ordering::*;
 
 use underpass_stack::control::{DemoteForeign, Done};
 use underpass_stack::lane::Reason;
-use underpass_stack::tcp::{State, Tcb};
 
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
-use crate::socket::{self, Blocking, Kind, Socket, Where};
-use crate::{engine, log, options, policy, session, sys, tier};
+use crate::socket::{self, Blocking, Foreign, Kind, Lane, Socket, Where};
+use crate::{engine, log, options, policy, session, shm, sys, tier};
 
 /// What a hook does after the shim has looked at the call.
 pub enum Act<T> {
@@ -33,7 +32,7 @@ pub enum Act<T> {
 pub fn socket_of(fd: RawFd) -> Option<Ref<Socket>> {
     match fd::lookup(fd) {
         Entry::Socket(socket) => {
-            if socket.foreign.load(Relaxed) {
+            if socket.foreign.load(Relaxed) != 0 {
                 call_home(&socket, fd);
             }
             Some(socket)
@@ -58,10 +57,10 @@ pub fn introduce(fd: RawFd) -> Option<Ref<Socket>> {
             let socket = Socket::open(fd, inode, Blocking::of(fd));
             // In repair mode without being ours: it lives in another process's stack.
             if sys::sockopt(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR) == Ok(1) {
-                socket.foreign.store(true, Relaxed);
+                socket.foreign.store(Foreign::Xdp as u8, Relaxed);
             }
             enter(fd, &socket);
-            if socket.foreign.load(Relaxed) {
+            if socket.foreign.load(Relaxed) != 0 {
                 call_home(&socket, fd);
             }
             Some(socket)
@@ -96,10 +95,16 @@ pub fn enter(fd: RawFd, socket: &Ref<Socket>) {
 /// Has another process's stack give the socket back.
 fn call_home(socket: &Ref<Socket>, fd: RawFd) {
     engine::count(underpass_stack::stats::Counter::CallsForeign, 1);
+    if socket.foreign.load(Relaxed) == Foreign::Shm as u8 {
+        shm::inherited::call_home(socket);
+        socket.foreign.store(0, Relaxed);
+        socket.set_blocking(Blocking::of(fd));
+        return;
+    }
     let asked = session::ensure().and_then(|()| session::ask(&DemoteForeign { pad: 0 }, &[fd])?.expect::<Done>());
     match asked {
         Ok(_) => {
-            socket.foreign.store(false, Relaxed);
+            socket.foreign.store(0, Relaxed);
             socket.set_blocking(Blocking::of(fd));
         }
         Err(reason) => {
@@ -123,6 +128,17 @@ pub fn needs_kernel<T>(socket: &Ref<Socket>, reason: Reason) -> Act<T> {
     }
 }
 
+/// A call by which the kernel sends something itself: what we have sent before goes in front.
+pub fn needs_kernel_to_send<T>(socket: &Ref<Socket>, reason: Reason) -> Act<T> {
+    match socket.lane() {
+        Some(Lane::Shm(channel)) => match shm::leave::send_through_kernel(socket, channel) {
+            Ok(()) => Act::Real,
+            Err(errno) => Act::Done(Err(errno)),
+        },
+        _ => needs_kernel(socket, reason),
+    }
+}
+
 /// Makes a short real call while no tier change can come between.
 pub fn steady<T>(socket: &Socket, call: impl FnOnce() -> T) -> T {
     let _change = socket.change.lock();
@@ -132,14 +148,4 @@ pub fn steady<T>(socket: &Socket, call: impl FnOnce() -> T) -> T {
 /// May the socket never be promoted, so that its calls are plainly the kernel's?
 pub fn is_settled(socket: &Socket) -> bool {
     !policy::may_promote(socket) && socket.place() == Where::Kernel
-}
-
-/// Has the peer's FIN come, so that reads end after the bytes at hand?
-pub fn peer_closed(tcb: &Tcb) -> bool {
-    !matches!(tcb.state(), State::Established | State::FinWait1 | State::FinWait2)
-}
-
-/// Has the program closed its sending side?
-pub fn write_closed(tcb: &Tcb) -> bool {
-    !matches!(tcb.state(), State::Established | State::CloseWait)
 }

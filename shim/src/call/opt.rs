@@ -15,13 +15,14 @@ use super::{Act, conn, needs_kernel, socket_of, steady};
 use crate::engine::Engine;
 use crate::errno::Result;
 use crate::fd::Ref;
-use crate::socket::{Blocking, Socket, Where};
+use crate::socket::{Blocking, Lane, Socket, Where};
 use crate::tcp_info;
-use crate::{engine, sys};
+use crate::{carry, engine, sys};
 
 const SIOCINQ: c_ulong = libc::FIONREAD;
 const SIOCOUTQ: c_ulong = libc::TIOCOUTQ;
 const SIOCOUTQNSD: c_ulong = 0x894b;
+const SIOCATMARK: c_ulong = 0x8905;
 
 /// An option with its level.
 type Name = (c_int, c_int);
@@ -83,6 +84,10 @@ const KERNEL_KEEPS: &[Name] = &[
     (TCP, libc::TCP_LINGER2),
 ];
 
+/// Options that put something between the program and the kernel's bytes: nothing can go past that.
+const REPLACES_CARRIER: &[Name] =
+    &[(TCP, libc::TCP_ULP), (TCP, libc::TCP_REPAIR), (SOCKET, libc::SO_ATTACH_FILTER), (SOCKET, libc::SO_ATTACH_BPF)];
+
 /// getsockopt(2). `real` asks the kernel into the program's memory; `store` puts a value of ours there.
 pub fn get(
     fd: RawFd,
@@ -96,8 +101,14 @@ pub fn get(
         match socket.place() {
             Where::Kernel => return Act::Real,
             Where::Changing => socket.await_change(),
-            Where::Lane(_) if KERNEL_KNOWS.contains(&(level, name)) => return Act::Done(steady(&socket, &mut *real)),
-            Where::Lane(slot) => {
+            Where::Lane(Lane::Xdp(_)) if KERNEL_KNOWS.contains(&(level, name)) => return Act::Done(steady(&socket, &mut *real)),
+            Where::Lane(Lane::Shm(channel)) => {
+                return match of_channel(&socket, channel, (level, name)) {
+                    Some(value) if store(&value) => Act::Done(Ok(0)),
+                    _ => Act::Real,
+                };
+            }
+            Where::Lane(Lane::Xdp(slot)) => {
                 return match ours(&socket, slot, (level, name)) {
                     Some(value) if store(&value) => Act::Done(Ok(0)),
                     Some(_) => Act::Real,
@@ -124,6 +135,14 @@ fn ours(socket: &Socket, slot: u32, name: Name) -> Option<Vec<u8>> {
     }
 }
 
+/// The value of an option that the kernel does not know all of while bytes go through rings.
+fn of_channel(socket: &Socket, channel: u32, name: Name) -> Option<Vec<u8>> {
+    (name == (TCP, libc::TCP_INFO)).then_some(())?;
+    let kernel = tcp_info::of_kernel(socket.fd.load(Relaxed))?;
+    let [read, written, taken] = carry::shm::carried(channel)?;
+    Some(tcp_info::of_channel(kernel, read, written, taken))
+}
+
 /// setsockopt(2). `real` tells the kernel; `value` is the value where it is an int.
 pub fn set(
     fd: RawFd,
@@ -137,7 +156,14 @@ pub fn set(
         match socket.place() {
             Where::Kernel => break Act::Done(steady(&socket, &mut *real)),
             Where::Changing => socket.await_change(),
-            Where::Lane(slot) => match set_on_lane(&socket, slot, (level, name), value, real) {
+            Where::Lane(Lane::Shm(_)) if !REPLACES_CARRIER.contains(&(level, name)) => break Act::Done(steady(&socket, &mut *real)),
+            Where::Lane(Lane::Shm(_)) => match needs_kernel(&socket, Reason::SocketOption) {
+                Act::Real => {
+                    socket.retry_at.store(u64::MAX, Relaxed);
+                }
+                other => return other,
+            },
+            Where::Lane(Lane::Xdp(slot)) => match set_on_lane(&socket, slot, (level, name), value, real) {
                 Some(result) => break Act::Done(result),
                 None => match needs_kernel(&socket, Reason::SocketOption) {
                     Act::Real => {}
@@ -259,11 +285,30 @@ pub fn ioctl(
         }
         SIOCINQ | SIOCOUTQ | SIOCOUTQNSD if !is_null => queue_length(&socket, request, store),
         libc::FIOCLEX | libc::FIONCLEX => Act::Real,
+        // Where the urgent mark is, the kernel knows: its byte comes through the kernel.
+        SIOCATMARK if matches!(socket.lane(), Some(Lane::Shm(_))) => at_mark(&socket, store),
         _ => needs_kernel(&socket, Reason::CallNotCarried),
     }
 }
 
+fn at_mark(socket: &Ref<Socket>, store: &mut dyn FnMut(c_int)) -> Act<c_int> {
+    match socket.lane() {
+        // Bytes in the ring come before any mark.
+        Some(Lane::Shm(channel)) if carry::shm::reads_from_ring(channel) => {
+            store(0);
+            Act::Done(Ok(0))
+        }
+        _ => Act::Real,
+    }
+}
+
 fn queue_length(socket: &Ref<Socket>, request: c_ulong, store: &mut dyn FnMut(c_int)) -> Act<c_int> {
+    if let Some(Lane::Shm(channel)) = socket.lane()
+        && let Some(length) = carry::shm::queued(socket, channel, request == SIOCINQ)
+    {
+        store(length.min(c_int::MAX as usize) as c_int);
+        return Act::Done(Ok(0));
+    }
     let Some(slot) = socket.slot() else { return needs_kernel(socket, Reason::CallNotCarried) };
     let Some(mut engine) = engine::get() else { return Act::Real };
     engine.pass(sys::now());

@@ -6,17 +6,18 @@ use std::sync::atomic::Ordering::*;
 use libc::{c_int, nfds_t, pollfd, sigset_t};
 use underpass_stack::tcp::Instant;
 
-use super::{Act, peer_closed, socket_of, write_closed};
+use super::{Act, socket_of};
+use crate::carry::shm::Arm;
+use crate::carry::{self, xdp};
 use crate::doorbell::Waiters;
-use crate::engine::Engine;
 use crate::epoll_set::EpollSet;
 use crate::errno::Errno;
 use crate::fd::{self, Entry, Ref};
 use crate::policy::{self, Seen};
 use crate::signals::Watch;
-use crate::socket::{Socket, Where};
+use crate::socket::{Lane, Socket, Where};
 use crate::wait::{self, Ended, Look, Sleep};
-use crate::{engine, sys};
+use crate::{engine, shm, sys};
 
 /// Kernel descriptors are looked at while lanes are busy no less often than this, ns.
 const KERNEL_LOOK: u64 = 32_000;
@@ -31,31 +32,6 @@ enum Watched {
     Plain,
 }
 
-/// What a lane's socket is ready for, as poll(2) bits.
-pub fn lane_events(engine: &mut Engine, socket: &Socket, slot: u32) -> c_int {
-    let low = socket.recv_low.load(Relaxed) as usize;
-    let Some(connection) = engine.stack.connection(slot) else { return 0 };
-    if connection.tcb.is_reset() {
-        // About to go back to the kernel, which reports it.
-        return 0;
-    }
-    let (peer_closed, write_closed) = (peer_closed(connection.tcb), write_closed(connection.tcb));
-    let mut events = 0;
-    if connection.tcb.readable() >= low || peer_closed {
-        events |= c_int::from(libc::POLLIN | libc::POLLRDNORM);
-    }
-    if peer_closed {
-        events |= c_int::from(libc::POLLRDHUP);
-    }
-    if write_closed || connection.send_space() >= connection.send_limit() / 3 {
-        events |= c_int::from(libc::POLLOUT | libc::POLLWRNORM);
-    }
-    if peer_closed && write_closed {
-        events |= c_int::from(libc::POLLHUP);
-    }
-    events
-}
-
 /// A poll in progress.
 pub struct Poll<'a> {
     fds: &'a mut [pollfd],
@@ -67,7 +43,7 @@ pub struct Poll<'a> {
 impl<'a> Poll<'a> {
     /// `None`: no TCP socket among them that could be on a lane; the real call does it.
     pub fn new(fds: &'a mut [pollfd]) -> Option<Self> {
-        if !crate::options::promotes() && engine::live() == 0 {
+        if !crate::options::promotes() && carry::live() == 0 {
             return None;
         }
         let watched: Vec<Watched> = fds.iter().map(|p| watched(p.fd)).collect();
@@ -91,7 +67,8 @@ impl<'a> Poll<'a> {
         self.split();
         let kernel = self.kernel.clone();
         let lanes = self.has_lanes();
-        let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes, watch };
+        let bells = self.bells();
+        let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes, bells: &bells, watch };
         match wait::until(&sleep, |look| self.look(look)) {
             Ok(n) => Act::Done(Ok(n)),
             Err(Ended::Timeout) => Act::Done(Ok(self.clear())),
@@ -109,15 +86,33 @@ impl<'a> Poll<'a> {
     }
 
     fn has_lanes(&self) -> bool {
-        self.sockets().any(|s| s.slot().is_some()) || self.sets().any(|s| s.lanes.load(Relaxed) > 0)
+        self.sockets().any(|s| s.lane().is_some()) || self.sets().any(|s| s.lanes.load(Relaxed) > 0)
     }
 
-    /// The kernel's view: descriptors of lanes are left out (poll ignores negative numbers).
+    /// Where other processes tell of what is waited for: the thread's own place, and those of sets.
+    fn bells(&self) -> Vec<usize> {
+        let sets = self.sets().filter(|set| set.has_shm_place()).map(|set| set.shm_place());
+        let mine = self.sockets().any(|s| matches!(s.lane(), Some(Lane::Shm(_)))).then(shm::places::mine);
+        mine.into_iter().chain(sets).collect()
+    }
+
+    /// The kernel's view. Descriptors of the xdp lane are left out (poll ignores negative numbers); of the shm lane's, the kernel tells
+    /// all but whether a ring has room.
     fn split(&mut self) {
         self.kernel.clear();
         for (p, w) in self.fds.iter().zip(&self.watched) {
-            let laned = matches!(w, Watched::Socket(socket) if socket.place() != Where::Kernel);
-            self.kernel.push(pollfd { fd: if laned { -1 } else { p.fd }, events: p.events, revents: 0 });
+            let (fd, events) = match w {
+                Watched::Socket(socket) => match socket.place() {
+                    Where::Kernel => (p.fd, p.events),
+                    Where::Lane(Lane::Shm(channel)) if carry::shm::sends_to_ring(channel) => {
+                        (p.fd, p.events & !(libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND))
+                    }
+                    Where::Lane(Lane::Shm(_)) => (p.fd, p.events),
+                    Where::Lane(Lane::Xdp(_)) | Where::Changing => (-1, p.events),
+                },
+                _ => (p.fd, p.events),
+            };
+            self.kernel.push(pollfd { fd, events, revents: 0 });
         }
     }
 
@@ -135,16 +130,18 @@ impl<'a> Poll<'a> {
 
     fn look_lanes(&mut self, look: Look) -> c_int {
         self.fds.iter_mut().for_each(|p| p.revents = 0);
-        if engine::live() == 0 {
+        if carry::live() == 0 {
             return 0;
         }
-        let Some(mut engine) = (if look.sure { engine::get() } else { engine::try_get() }) else { return 0 };
-        engine.pass(look.now);
+        let Some(mut lanes) = Lanes::look(look) else { return 0 };
         let mut ready = 0;
         for (p, w) in self.fds.iter_mut().zip(&self.watched) {
             let events = match w {
-                Watched::Socket(socket) => socket.slot().map_or(0, |slot| lane_events(&mut engine, socket, slot)),
-                Watched::Set(set) if set.lanes.load(Relaxed) > 0 => set_events(&mut engine, set),
+                Watched::Socket(socket) => lanes.events(socket, || {
+                    let space = p.events & (libc::POLLOUT | libc::POLLWRNORM) != 0;
+                    look.sure.then(|| Arm { place: shm::places::mine(), edge: false, space })
+                }),
+                Watched::Set(set) if set.lanes.load(Relaxed) > 0 => set_events(&mut lanes, set),
                 _ => 0,
             };
             let always = libc::POLLERR | libc::POLLHUP;
@@ -165,6 +162,11 @@ impl<'a> Poll<'a> {
             if k.revents != 0 {
                 ready += c_int::from(p.revents == 0);
                 p.revents |= k.revents;
+            }
+        }
+        for (w, _) in self.watched.iter().zip(&self.kernel).filter(|(_, k)| k.revents != 0) {
+            if let Watched::Socket(socket) = w {
+                shm::leave::note_kernel_news(socket);
             }
         }
         ready
@@ -189,9 +191,41 @@ fn watched(fd: RawFd) -> Watched {
     }
 }
 
-fn set_events(engine: &mut Engine, set: &EpollSet) -> c_int {
-    let mut mask = |socket: &Socket| socket.slot().map_or(0, |slot| lane_events(engine, socket, slot) as u32);
+fn set_events(lanes: &mut Lanes, set: &EpollSet) -> c_int {
+    let mut mask = |socket: &Ref<Socket>, asked| lanes.events(socket, || Some(arm_for(set, asked))) as u32;
     if set.members.lock().any_ready(&mut mask) { c_int::from(libc::POLLIN | libc::POLLRDNORM) } else { 0 }
+}
+
+/// What an epoll set's member wants to be told that is not ready.
+pub fn arm_for(set: &EpollSet, asked: u32) -> Arm {
+    let edge = asked & libc::EPOLLET as u32 != 0;
+    Arm { place: set.shm_place(), edge, space: asked & libc::EPOLLOUT as u32 != 0 }
+}
+
+/// The lanes while they are looked at: the stack, if connections are on it.
+pub struct Lanes {
+    engine: Option<parking_lot::MappedMutexGuard<'static, engine::Engine>>,
+}
+
+impl Lanes {
+    /// After a pass over the stack. `None`: somebody else is at work in it, and a look that need not be sure does not wait.
+    pub fn look(look: Look) -> Option<Self> {
+        if engine::live() == 0 {
+            return Some(Self { engine: None });
+        }
+        let mut engine = if look.sure { engine::get() } else { engine::try_get() }?;
+        engine.pass(look.now);
+        Some(Self { engine: Some(engine) })
+    }
+
+    /// What a socket on a lane is ready for, as poll(2) bits.
+    pub fn events(&mut self, socket: &Ref<Socket>, arm: impl FnOnce() -> Option<Arm>) -> c_int {
+        match socket.lane() {
+            Some(Lane::Xdp(slot)) => self.engine.as_mut().map_or(0, |engine| xdp::events(engine, socket, slot)),
+            Some(Lane::Shm(channel)) => carry::shm::events(socket, channel, arm()),
+            None => 0,
+        }
+    }
 }
 
 /// poll(2): the real call unless one of the descriptors may be on a lane.

@@ -1,20 +1,21 @@
 //! recv(2) and its kin.
 
-use std::io::IoSliceMut;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::*;
 
 use libc::{c_int, pollfd};
 use underpass_stack::lane::Reason;
 
-use super::{Act, is_settled, needs_kernel, peer_closed};
+use super::{Act, is_settled, needs_kernel};
+use crate::buffers::Scatter;
+use crate::carry::{self, Step};
 use crate::errno::Errno;
 use crate::fd::Ref;
 use crate::policy::{self, Seen};
 use crate::signals::Watch;
-use crate::socket::{Socket, Where};
+use crate::socket::{Lane, Socket, Where};
 use crate::wait::{self, Ended, Sleep};
-use crate::{engine, sys, tier};
+use crate::{shm, sys};
 
 /// Flags that the lane carries exactly.
 const CARRIED: c_int = libc::MSG_DONTWAIT
@@ -24,57 +25,10 @@ const CARRIED: c_int = libc::MSG_DONTWAIT
     | libc::MSG_NOSIGNAL
     | libc::MSG_CMSG_CLOEXEC;
 
-/// The places that a call fills, in order, and how far it has come.
-pub struct Scatter<'a, 'b> {
-    bufs: &'a mut [IoSliceMut<'b>],
-    index: usize,
-    at: usize,
-    done: usize,
-    len: usize,
-}
-
-impl<'a, 'b> Scatter<'a, 'b> {
-    /// Nothing filled yet.
-    pub fn new(bufs: &'a mut [IoSliceMut<'b>]) -> Self {
-        let len = bufs.iter().map(|buf| buf.len()).sum();
-        Self { bufs, index: 0, at: 0, done: 0, len }
-    }
-
-    fn left(&self) -> usize {
-        self.len - self.done
-    }
-
-    /// The next place with room.
-    fn next(&mut self) -> Option<&mut [u8]> {
-        while self.index < self.bufs.len() && self.at == self.bufs[self.index].len() {
-            self.index += 1;
-            self.at = 0;
-        }
-        self.bufs.get_mut(self.index).map(|buf| &mut buf[self.at..])
-    }
-
-    fn advance(&mut self, n: usize) {
-        self.at += n;
-        self.done += n;
-    }
-}
-
-/// What a try on one tier came to.
-enum Step {
-    /// The call is over with what has been received.
-    Over,
-    /// It failed.
-    Failed(Errno),
-    /// Nothing more is there now.
-    Dry,
-    /// The tier changed.
-    Moved,
-}
-
 /// Receives on a TCP socket.
 pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_int) -> Act<usize> {
     if flags & !CARRIED != 0 {
-        return needs_kernel(socket, if flags & libc::MSG_OOB != 0 { Reason::Urgent } else { Reason::CallNotCarried });
+        return out_of_band(socket, flags);
     }
     if into.done == 0 && is_settled(socket) {
         return Act::Real;
@@ -91,8 +45,8 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
                 socket.await_change();
                 Step::Moved
             }
-            Where::Kernel => from_kernel(socket, fd, into, flags),
-            Where::Lane(slot) => from_lane(socket, slot, into, flags),
+            Where::Kernel => carry::kernel::receive(socket, fd, into, flags, wanted(socket, into, flags)),
+            Where::Lane(lane) => carry::receive(socket, fd, lane, into, flags, wanted(socket, into, flags)),
         };
         match step {
             Step::Moved => continue,
@@ -102,7 +56,7 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
             }
             Step::Failed(_) if into.done > 0 => return Act::Done(Ok(into.done)),
             Step::Failed(errno) => return Act::Done(Err(errno)),
-            Step::Dry => {}
+            Step::Blocked => {}
         }
         if !blocking {
             return Act::Done(if into.done > 0 { Ok(into.done) } else { Err(Errno(libc::EAGAIN)) });
@@ -122,6 +76,14 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
             // What has come is less than was wanted, and still it counts.
             flags &= !libc::MSG_WAITALL;
         }
+    }
+}
+
+/// Flags that no lane carries. Urgent data is where the kernel has it, beside the stream: on the shm lane it comes through the kernel.
+fn out_of_band(socket: &Ref<Socket>, flags: c_int) -> Act<usize> {
+    match socket.lane() {
+        Some(Lane::Shm(_)) if flags & libc::MSG_OOB != 0 => Act::Real,
+        _ => needs_kernel(socket, if flags & libc::MSG_OOB != 0 { Reason::Urgent } else { Reason::CallNotCarried }),
     }
 }
 
@@ -147,113 +109,6 @@ fn counted(into: &Scatter<'_, '_>, flags: c_int) -> usize {
     if flags & libc::MSG_PEEK != 0 { 0 } else { into.done }
 }
 
-fn from_kernel(socket: &Socket, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_int) -> Step {
-    let Some(_inside) = socket.enter_kernel() else { return Step::Moved };
-    if into.len == 0 {
-        return match sys::recv(fd, &mut [], flags | libc::MSG_DONTWAIT) {
-            Ok(_) => Step::Over,
-            Err(Errno(libc::EAGAIN)) => Step::Dry,
-            Err(errno) => Step::Failed(errno),
-        };
-    }
-    let want = wanted(socket, into, flags);
-    let flags = (flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
-    loop {
-        // One call of the kernel's would stop at the urgent mark; the next one steps over it.
-        if into.done > 0 && sys::is_at_mark(fd) {
-            return Step::Over;
-        }
-        let Some(room) = into.next() else { break };
-        let asked = room.len();
-        match sys::recv(fd, room, flags) {
-            Ok(0) => return Step::Over,
-            Ok(n) => {
-                into.advance(n.min(asked));
-                // A peek sees the same bytes again; MSG_TRUNC tells the whole length, which is the caller's to know.
-                if flags & (libc::MSG_PEEK | libc::MSG_TRUNC) != 0 {
-                    into.done = into.done.max(n);
-                    return Step::Over;
-                }
-                if n < asked {
-                    break;
-                }
-            }
-            Err(Errno(libc::EAGAIN)) => break,
-            Err(errno) => return Step::Failed(errno),
-        }
-    }
-    let is_over = into.done >= want || (into.done > 0 && sys::is_at_mark(fd));
-    if is_over { Step::Over } else { Step::Dry }
-}
-
-fn from_lane(socket: &Ref<Socket>, slot: u32, into: &mut Scatter<'_, '_>, flags: c_int) -> Step {
-    let want = wanted(socket, into, flags);
-    let Some(mut engine) = engine::get() else { return Step::Moved };
-    if socket.slot() != Some(slot) {
-        return Step::Moved;
-    }
-    if engine.stack.connection(slot).map_or(0, |c| c.tcb.readable()) < want {
-        engine.pass(sys::now());
-    }
-    let Some(connection) = engine.stack.connection(slot) else { return Step::Moved };
-    if connection.tcb.is_reset() {
-        drop(engine);
-        return to_kernel(socket);
-    }
-    let (readable, ended) = (connection.tcb.readable(), peer_closed(connection.tcb));
-    if readable == 0 {
-        return if ended { Step::Over } else { Step::Dry };
-    }
-    if into.len == 0 {
-        return Step::Over;
-    }
-    if flags & libc::MSG_PEEK != 0 {
-        if readable < want && !ended {
-            return Step::Dry;
-        }
-        peek(&mut engine, slot, into);
-        return Step::Over;
-    }
-    if flags & libc::MSG_TRUNC != 0 {
-        let left = into.left();
-        into.done += engine.stack.discard(slot, left).unwrap_or(0);
-    } else {
-        take(&mut engine, slot, into);
-    }
-    engine.flush_if_needed();
-    if into.done >= want || ended { Step::Over } else { Step::Dry }
-}
-
-/// The peer has reset the connection: the kernel says so in its own way.
-fn to_kernel(socket: &Ref<Socket>) -> Step {
-    match tier::demote(socket, Reason::PeerReset) {
-        Ok(()) => Step::Moved,
-        Err(_) => Step::Failed(Errno(libc::ECONNRESET)),
-    }
-}
-
-fn take(engine: &mut engine::Engine, slot: u32, into: &mut Scatter<'_, '_>) {
-    while let Some(room) = into.next() {
-        let n = engine.stack.recv(slot, room, None).unwrap_or(0);
-        if n == 0 {
-            break;
-        }
-        into.advance(n);
-    }
-}
-
-fn peek(engine: &mut engine::Engine, slot: u32, into: &mut Scatter<'_, '_>) {
-    let mut offset = 0;
-    while let Some(room) = into.next() {
-        let n = engine.stack.recv(slot, room, Some(offset)).unwrap_or(0);
-        if n == 0 {
-            break;
-        }
-        offset += n;
-        into.advance(n);
-    }
-}
-
 /// Waits until `missing` bytes, the end of the stream, an error or another tier is there.
 fn await_bytes(
     socket: &Socket,
@@ -262,35 +117,28 @@ fn await_bytes(
     deadline: Option<underpass_stack::tcp::Instant>,
     watch: Watch,
 ) -> Result<(), Ended> {
-    let Where::Lane(slot) = socket.place() else {
+    let Where::Lane(lane) = socket.place() else {
         let kernel = [pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 }];
         let sleep = Sleep { places: &[&socket.waiters], kernel: &kernel, deadline, ..Sleep::new(watch) };
-        return wait::until(&sleep, |_| kernel_has(socket, &kernel));
+        return wait::until(&sleep, |_| carry::kernel::has(socket, &kernel));
     };
-    let sleep = Sleep { places: &[&socket.waiters], deadline, lanes: true, ..Sleep::new(watch) };
-    wait::until(&sleep, |look| {
-        if engine::has_work() {
-            engine::settle();
+    match lane {
+        Lane::Xdp(slot) => {
+            let sleep = Sleep { places: &[&socket.waiters], deadline, lanes: true, ..Sleep::new(watch) };
+            wait::until(&sleep, |look| carry::xdp::has_bytes(socket, slot, missing, look))
         }
-        if socket.slot() != Some(slot) {
-            return Some(());
+        Lane::Shm(channel) => {
+            let place = shm::places::mine();
+            let kernel = [pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 }];
+            let sleep = Sleep {
+                places: &[&socket.waiters],
+                kernel: &kernel,
+                deadline,
+                lanes: true,
+                bells: &[place],
+                ..Sleep::new(watch)
+            };
+            wait::until(&sleep, |look| carry::shm::has_bytes(socket, fd, channel, missing, look, place))
         }
-        let mut engine = if look.sure { engine::get() } else { engine::try_get() }?;
-        engine.pass(look.now);
-        let connection = engine.stack.connection(slot)?;
-        // More than is offered to the peer never lies in the ring at once.
-        let missing = missing.min(connection.recv_limit() / 4);
-        let tcb = connection.tcb;
-        (tcb.is_reset() || tcb.readable() >= missing.max(1) || peer_closed(tcb)).then_some(())
-    })
-}
-
-/// Has the kernel something for a waiting call, or did the socket leave its tier?
-pub fn kernel_has(socket: &Socket, kernel: &[pollfd]) -> Option<()> {
-    if socket.place() != Where::Kernel {
-        return Some(());
     }
-    let mut fds = kernel.to_vec();
-    let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(sys::ppoll(&mut fds, Some(none), None), Ok(n) if n > 0).then_some(())
 }

@@ -10,7 +10,7 @@ use super::{after, run};
 use crate::call::epoll::{Room, ctl, fall_asleep, wait};
 use crate::call::{Act, conn};
 use crate::errno::check;
-use crate::{engine, fd as table, guard, options};
+use crate::{carry, fd as table, guard, options};
 
 /// epoll_create(2).
 #[unsafe(no_mangle)]
@@ -49,7 +49,7 @@ unsafe extern "C-unwind" fn epoll_ctl(ep: c_int, op: c_int, fd: c_int, event: *m
 
 /// Can the wait have anything to do with lanes?
 fn is_plain(ep: c_int) -> bool {
-    table::is_plain(ep) || (engine::live() == 0 && !options::promotes())
+    table::is_plain(ep) || (carry::live() == 0 && !options::promotes())
 }
 
 /// The program's records. `None`: the kernel is to judge them.
@@ -75,7 +75,7 @@ fn wait_ms(ep: c_int, events: *mut epoll_event, max: c_int, timeout: c_int, mask
 
 /// Our wait, or the real one, during which no socket of the set goes to a lane.
 fn own_or_asleep(ep: c_int, valid: bool, own: impl Fn() -> Option<c_int>, real: impl Fn() -> c_int) -> c_int {
-    if !valid || guard::inside() || table::is_plain(ep) || !options::promotes() && engine::live() == 0 {
+    if !valid || guard::inside() || table::is_plain(ep) || !options::promotes() && carry::live() == 0 {
         return real();
     }
     loop {

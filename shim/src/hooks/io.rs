@@ -8,8 +8,9 @@ use underpass_stack::lane::Reason;
 
 use super::args::{buffer, buffer_mut, passed_fds, places, places_mut};
 use super::run;
-use crate::call::recv::{Scatter, receive};
-use crate::call::send::{Gather, send as send_bytes};
+use crate::buffers::{Gather, Scatter};
+use crate::call::recv::receive;
+use crate::call::send::send as send_bytes;
 use crate::call::{Act, conn, socket_of};
 use crate::fd as table;
 
@@ -307,7 +308,7 @@ fn pass_on(fd: c_int, msg: *const msghdr) {
     let _: Option<ssize_t> = run(|| {
         // SAFETY: the program's promise to sendmsg(2).
         conn::passed_on(&unsafe { passed_fds(msg) });
-        conn::kernel_only(fd, Reason::CallNotCarried)
+        conn::kernel_sends(fd, Reason::CallNotCarried)
     });
 }
 
@@ -325,7 +326,7 @@ unsafe extern "C-unwind" fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uin
         }
     }
     if !table::is_plain(fd)
-        && let Some(n) = run(|| conn::kernel_only(fd, Reason::CallNotCarried))
+        && let Some(n) = run(|| conn::kernel_sends(fd, Reason::CallNotCarried))
     {
         return n;
     }
@@ -336,7 +337,7 @@ unsafe extern "C-unwind" fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uin
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn sendfile(out: c_int, input: c_int, offset: *mut off_t, len: size_t) -> ssize_t {
     if !table::is_plain(out)
-        && let Some(n) = run(|| conn::kernel_only(out, Reason::CallNotCarried))
+        && let Some(n) = run(|| conn::kernel_sends(out, Reason::CallNotCarried))
     {
         return n;
     }
@@ -360,12 +361,15 @@ unsafe extern "C-unwind" fn splice(
     len: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    for fd in [input, out] {
-        if !table::is_plain(fd)
-            && let Some(n) = run(|| conn::kernel_only(fd, Reason::CallNotCarried))
-        {
-            return n;
-        }
+    if !table::is_plain(input)
+        && let Some(n) = run(|| conn::kernel_only(input, Reason::CallNotCarried))
+    {
+        return n;
+    }
+    if !table::is_plain(out)
+        && let Some(n) = run(|| conn::kernel_sends(out, Reason::CallNotCarried))
+    {
+        return n;
     }
     pass!(splice(input, in_off, out, out_off, len, flags))
 }

@@ -8,11 +8,11 @@ use super::args::{deadline_ms, deadline_timespec, deadline_timeval};
 use super::run;
 use crate::call::Act;
 use crate::call::poll::{MAX_FDS, Select, poll as poll_set};
-use crate::{engine, options, sys};
+use crate::{carry, options, sys};
 
 /// Nothing can be on a lane, and nothing can get there: straight to the kernel.
 fn is_plain() -> bool {
-    engine::live() == 0 && !options::promotes()
+    carry::live() == 0 && !options::promotes()
 }
 
 /// The program's records. `None`: the kernel is to judge them.

@@ -9,15 +9,20 @@ use underpass_stack::stack::Leftover;
 use underpass_stack::stats::Counter;
 
 use super::inject::{collect_stragglers, inject};
+use super::join::part;
 use super::{Change, close_gates, follow};
 use crate::fd::Ref;
-use crate::socket::{Socket, Where};
+use crate::shm::leave;
+use crate::socket::{Lane, Socket, Where};
 use crate::{engine, log, policy, session, sys};
 
 /// Gives a socket back to the kernel. An error means that it stays on the lane, and works there.
 pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
     // The socket's own lock first, then its sets' gates, as in a promotion.
     let _change = socket.change.lock();
+    if let Some(Lane::Shm(channel)) = socket.lane() {
+        return part(socket, channel, reason, || leave::give_back(socket, channel));
+    }
     if close_gates(socket, || give_back(socket, reason))? {
         // With the lock held: what arrives late must be injected before another promotion redirects the flow again.
         collect_stragglers();
@@ -27,10 +32,10 @@ pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
 
 /// Returns whether there was something to give back.
 fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
-    let Where::Lane(slot) = socket.place() else { return Ok(false) };
+    let Some(slot) = socket.slot() else { return Ok(false) };
     let Some(generation) = freeze(socket, slot) else { return Ok(false) };
     let fd = socket.fd.load(Relaxed);
-    let mut change = Change { socket, end: Where::Lane(slot) };
+    let mut change = Change { socket, end: Where::Lane(Lane::Xdp(slot)) };
     let given_back = session::ensure().and_then(|()| session::ask(&Demote { slot, generation }, &[])?.expect::<Done>());
     if let Err(refused) = given_back {
         engine::count(Counter::DemotionsFailed, 1);
@@ -71,7 +76,7 @@ fn end_if_incomplete(fd: RawFd, slot: u32, refused: Reason) {
 fn freeze(socket: &Socket, slot: u32) -> Option<u32> {
     let mut engine = engine::get()?;
     engine.pass(sys::now());
-    if !socket.leave_lane(slot) {
+    if !socket.leave_lane(Lane::Xdp(slot)) {
         return None;
     }
     match engine.stack.freeze(slot) {

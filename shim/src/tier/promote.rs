@@ -14,7 +14,7 @@ use super::inject::collect_stragglers;
 use super::{Change, close_gates, follow};
 use crate::epoll_set::EpollSet;
 use crate::fd::Ref;
-use crate::socket::{Socket, Where};
+use crate::socket::{Lane, Socket, Where};
 use crate::{engine, helper, holders, log, options, policy, session, signals, sys};
 
 /// Moves a socket to the lane, unless something speaks against it; that becomes its reason. Signals wait meanwhile.
@@ -30,7 +30,7 @@ fn promote_undisturbed(socket: &Ref<Socket>, fd: RawFd) {
     let mut change = Change { socket, end: Where::Kernel };
     match close_gates(socket, || carry_over(socket, fd)) {
         Ok(slot) => {
-            change.end = Where::Lane(slot);
+            change.end = Where::Lane(Lane::Xdp(slot));
             socket.moves[0].fetch_add(1, Relaxed);
             policy::promoted(socket);
             drop(change);
@@ -81,7 +81,7 @@ impl Drop for Reserved {
 
 /// Does an epoll set hold a socket in the kernel? One inside another set, one that a thread sleeps on where no doorbell reaches
 /// it, and exclusive wake-ups, which cannot be silenced.
-fn forbids(set: &EpollSet, fd: RawFd) -> bool {
+pub(super) fn forbids(set: &EpollSet, fd: RawFd) -> bool {
     let exclusive = || set.members.lock().get_mut(fd).is_some_and(|m| m.events & libc::EPOLLEXCLUSIVE as u32 != 0);
     set.nested.load(Relaxed) || set.asleep.load(SeqCst) > 0 || exclusive()
 }

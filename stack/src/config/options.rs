@@ -154,6 +154,15 @@ pub static OPTIONS: &[OptionSpec] = &[
         set: |c, v| value::sized(v, MIN_RING, LARGEST).map(|n| c.sndbuf = n),
     },
     OptionSpec {
+        name: "UNDERPASS_SHM_RING",
+        alias: None,
+        default: "262144",
+        default_text: "",
+        accepts: "4096..8388608, rounded up to a power of two",
+        text: "Ring of each direction of a connection on the shm lane, in bytes; the larger wish of the two ends counts.",
+        set: |c, v| value::sized(v, 4096, LARGEST).map(|n| c.shm_ring = n),
+    },
+    OptionSpec {
         name: "UNDERPASS_CC",
         alias: None,
         default: "cubic",

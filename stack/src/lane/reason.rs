@@ -32,7 +32,7 @@ macro_rules! reasons {
 
 reasons! {
     Unknown = 0, "unknown", "no reason was recorded";
-    Busy = 1, "busy", "on the lane: the connection proved busy";
+    Busy = 1, "busy", "on a lane: the connection proved busy";
     NotYetBusy = 2, "not-yet-busy", "the connection has not shown enough traffic";
     NotConnected = 3, "not-connected", "the socket is not an established connection";
     Listening = 4, "listening", "a listening socket: the kernel accepts, connections are promoted one by one";
@@ -85,6 +85,13 @@ reasons! {
     UsecTimestamps = 51, "usec-timestamps", "the connection uses microsecond TCP timestamps";
     Bulk = 53, "bulk", "a bulk transfer, which the kernel's segmentation offload carries better";
     Lost = 54, "lost", "the connection could not be given back to the kernel and was ended";
+    NoPeer = 55, "no-peer", "the process at the other end is not preloaded, or has not found the connection busy yet";
+    PeerGone = 56, "peer-gone", "the process at the other end is gone";
+    PeerLeft = 57, "peer-left", "the process at the other end gave the connection back to the kernel";
+    PeerSilent = 58, "peer-silent", "the process at the other end did not answer in time";
+    AnotherUser = 59, "another-user", "whoever answers for the other end is not the user that owns it";
+    NotThePeer = 60, "not-the-peer", "whoever answers for the other end does not hold it";
+    Corrupt = 61, "corrupt", "the other process stored nonsense in shared memory: the connection was ended";
     Inherited = 52, "foreign", "the connection lives in another process's stack";
 }
 
@@ -112,6 +119,10 @@ impl Reason {
                 | Self::DaemonGone
                 | Self::Bulk
                 | Self::Failed
+                | Self::NoPeer
+                | Self::PeerLeft
+                | Self::PeerSilent
+                | Self::NotThePeer
         )
     }
 }

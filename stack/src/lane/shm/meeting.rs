@@ -61,6 +61,8 @@ pub struct Offer {
     pub ring: u64,
     /// The trunk, a random number that only the two ends know.
     pub trunk: [u64; 2],
+    /// The callee, a random number.
+    pub process: [u64; 2],
     /// 1: the trunk is new, and this socket stays open as long as it lives.
     pub is_new: u32,
     /// The channel's number in the trunk.

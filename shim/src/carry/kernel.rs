@@ -1,0 +1,108 @@
+//! The kernel tier: real calls that never block.
+
+use std::os::fd::RawFd;
+
+use libc::{c_int, pollfd};
+
+use super::Step;
+use crate::buffers::{Gather, Scatter};
+use crate::errno::Errno;
+use crate::socket::{Socket, Where};
+use crate::sys;
+
+/// Receives until `want` bytes have come, while no tier change can come between.
+pub fn receive(socket: &Socket, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_int, want: usize) -> Step {
+    let Some(_inside) = socket.enter_kernel() else { return Step::Moved };
+    receive_up_to(fd, into, flags, want, u64::MAX)
+}
+
+/// The same for a caller who sees to it that nobody comes between; takes no more than `limit` bytes.
+pub fn receive_up_to(fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_int, want: usize, limit: u64) -> Step {
+    if into.len == 0 {
+        return match sys::recv(fd, &mut [], flags | libc::MSG_DONTWAIT) {
+            Ok(_) => Step::Over,
+            Err(Errno(libc::EAGAIN)) => Step::Blocked,
+            Err(errno) => Step::Failed(errno),
+        };
+    }
+    let flags = (flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
+    let mut left = limit;
+    while left > 0 {
+        // One call of the kernel's would stop at the urgent mark; the next one steps over it.
+        if into.done > 0 && sys::is_at_mark(fd) {
+            return Step::Over;
+        }
+        let Some(room) = into.next() else { break };
+        let asked = room.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        match sys::recv(fd, &mut room[..asked], flags) {
+            Ok(0) => return Step::Over,
+            Ok(n) => {
+                into.advance(n.min(asked));
+                // A peek sees the same bytes again; MSG_TRUNC tells the whole length, which is the caller's to know.
+                if flags & (libc::MSG_PEEK | libc::MSG_TRUNC) != 0 {
+                    into.done = into.done.max(n);
+                    return Step::Over;
+                }
+                left -= n as u64;
+                if n < asked {
+                    break;
+                }
+            }
+            Err(Errno(libc::EAGAIN)) => break,
+            Err(errno) => return Step::Failed(errno),
+        }
+    }
+    let is_over = into.done >= want || (into.done > 0 && sys::is_at_mark(fd));
+    if is_over { Step::Over } else { Step::Blocked }
+}
+
+/// Sends, while no tier change can come between.
+pub fn send(socket: &Socket, fd: RawFd, from: &mut Gather<'_>, flags: c_int) -> Step {
+    let Some(_inside) = socket.enter_kernel() else { return Step::Moved };
+    send_now(fd, from, flags)
+}
+
+/// The same for a caller who sees to it that nobody comes between.
+pub fn send_now(fd: RawFd, from: &mut Gather<'_>, flags: c_int) -> Step {
+    if from.len == 0 {
+        return match sys::send(fd, &[], flags | libc::MSG_DONTWAIT) {
+            Ok(_) => Step::Over,
+            Err(errno) => Step::Failed(errno),
+        };
+    }
+    if from.done == 0 && from.bufs.len() > 1 {
+        match sys::send_vectored(fd, from.bufs, flags | libc::MSG_DONTWAIT) {
+            Ok(n) => from.done = n,
+            Err(Errno(libc::EAGAIN)) => return Step::Blocked,
+            Err(errno) => return Step::Failed(errno),
+        }
+    }
+    while let Some((bytes, more)) = from.next() {
+        let more = if more { libc::MSG_MORE } else { 0 };
+        match sys::send(fd, bytes, flags | libc::MSG_DONTWAIT | more) {
+            Ok(n) => from.done += n,
+            Err(Errno(libc::EAGAIN)) => return Step::Blocked,
+            Err(errno) => return Step::Failed(errno),
+        }
+    }
+    Step::Over
+}
+
+/// Has the kernel something for a waiting call, or did the socket leave its tier?
+pub fn has(socket: &Socket, kernel: &[pollfd]) -> Option<()> {
+    if socket.place() != Where::Kernel {
+        return Some(());
+    }
+    let [only] = kernel else { return None };
+    (ready(only.fd, only.events) != 0).then_some(())
+}
+
+/// What of `events` a descriptor is ready for now, errors and hang-ups included, as poll(2) tells it.
+pub fn ready(fd: RawFd, events: i16) -> i16 {
+    let mut look = [pollfd { fd, events, revents: 0 }];
+    let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    match sys::ppoll(&mut look, Some(none), None) {
+        Ok(n) if n > 0 => look[0].revents,
+        _ => 0,
+    }
+}

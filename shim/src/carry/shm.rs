@@ -1,0 +1,381 @@
+//! The `shm` lane: bytes in a channel's rings, or in the kernel where a direction has not turned to its ring.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::*;
+
+use libc::c_int;
+use underpass_stack::lane::shm::Corrupt;
+
+use super::{Step, kernel};
+use crate::buffers::{Gather, Scatter};
+use crate::fd::Ref;
+use crate::shm::{Channel, Rx, channel, leave};
+use crate::socket::{Lane, Socket};
+use crate::wait::Look;
+use crate::{shm, sys};
+
+/// Bytes that a waiting call hopes for at most before it looks, as a part of the ring.
+const ENOUGH: usize = 4;
+/// Part of the ring that has to be free for a socket to count as writable.
+const WRITABLE: usize = 3;
+
+/// The kernel is looked at while a thread spins no less often than this, ns.
+const KERNEL_LOOK: u64 = 32_000;
+
+const IN: c_int = (libc::POLLIN | libc::POLLRDNORM) as c_int;
+const OUT: c_int = (libc::POLLOUT | libc::POLLWRNORM) as c_int;
+
+/// Is the channel still the socket's?
+#[inline]
+fn is_on(socket: &Socket, number: u32) -> bool {
+    socket.lane() == Some(Lane::Shm(number))
+}
+
+/// What came of something that the other side may have spoilt.
+fn or_condemn(number: u32, step: Result<Step, Corrupt>) -> Step {
+    step.unwrap_or_else(|Corrupt| {
+        leave::condemn(number);
+        Step::Moved
+    })
+}
+
+/// Receives.
+pub fn receive(
+    socket: &Ref<Socket>,
+    fd: RawFd,
+    number: u32,
+    into: &mut Scatter<'_, '_>,
+    flags: c_int,
+    want: usize,
+) -> Step {
+    let Some(channel) = channel(number) else { return Step::Moved };
+    let mut told = None;
+    let step = {
+        let mut guard = channel.rx();
+        let Some(rx) = guard.as_mut().filter(|_| is_on(socket, number)) else { return Step::Moved };
+        receive_from(channel, rx, fd, into, flags, want, &mut told)
+    };
+    channel.notify(told);
+    if matches!(step, Ok(Step::Blocked)) && channel.peer_gone.load(Relaxed) {
+        leave::finish(number);
+    }
+    or_condemn(number, step)
+}
+
+fn receive_from(
+    channel: &Channel,
+    rx: &mut Rx,
+    fd: RawFd,
+    into: &mut Scatter<'_, '_>,
+    flags: c_int,
+    want: usize,
+    told: &mut Option<usize>,
+) -> Result<Step, Corrupt> {
+    loop {
+        let limit = rx.follow(fd)?;
+        if !rx.is_in_ring() {
+            let before = into.done;
+            let step = kernel::receive_up_to(fd, into, flags, want, limit.unwrap_or(u64::MAX));
+            // The bytes before a turn have been read: perhaps the ring has more.
+            if limit.is_some() && matches!(step, Step::Blocked) && into.done > before && flags & libc::MSG_PEEK == 0 {
+                continue;
+            }
+            return Ok(step);
+        }
+        let available = rx.available()?;
+        if available == 0 {
+            if let Some(step) = kernel_instead(channel, rx, fd, into, flags, want)? {
+                return Ok(step);
+            }
+            continue;
+        }
+        if into.len == 0 {
+            return Ok(Step::Over);
+        }
+        let turning = rx.is_turning();
+        if flags & libc::MSG_PEEK != 0 {
+            if available < want.min(rx.capacity()) && !turning && !channel.peer_gone.load(Acquire) {
+                return Ok(Step::Blocked);
+            }
+            rx.copy(into, available);
+            return Ok(Step::Over);
+        }
+        let place = rx.take(into, available, flags & libc::MSG_TRUNC != 0);
+        *told = told.or(place);
+        if into.done >= want {
+            return Ok(Step::Over);
+        }
+        if into.left() == 0 || (!turning && rx.available()? == 0 && !channel.news.load(Relaxed)) {
+            return Ok(Step::Blocked);
+        }
+    }
+}
+
+/// The ring is empty: perhaps the kernel has something to say, an end or an error. `None`: the ring has to be looked at again.
+fn kernel_instead(
+    channel: &Channel,
+    rx: &mut Rx,
+    fd: RawFd,
+    into: &mut Scatter<'_, '_>,
+    flags: c_int,
+    want: usize,
+) -> Result<Option<Step>, Corrupt> {
+    if !rx.is_turning() && !channel.news.load(Acquire) && into.len > 0 && !rx.is_due() {
+        return Ok(Some(Step::Blocked));
+    }
+    channel.news.store(channel.peer_gone.load(Acquire), Release);
+    let ready = kernel::ready(fd, libc::POLLIN | libc::POLLRDHUP);
+    // What was put into the ring before the kernel said so comes first.
+    if rx.available()? > 0 || rx.is_turning() && rx.follow(fd)?.is_none() && !rx.is_in_ring() {
+        return Ok(None);
+    }
+    if ready == 0 && into.len > 0 {
+        return Ok(Some(Step::Blocked));
+    }
+    if ready & (libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP) != 0 {
+        channel.news.store(true, Release);
+    }
+    Ok(Some(kernel::receive_up_to(fd, into, flags, want, u64::MAX)))
+}
+
+/// Sends.
+pub fn send(socket: &Ref<Socket>, fd: RawFd, number: u32, from: &mut Gather<'_>, flags: c_int) -> Step {
+    let Some(channel) = channel(number) else { return Step::Moved };
+    let (step, told) = {
+        let mut guard = channel.tx();
+        let Some(tx) = guard.as_mut().filter(|_| is_on(socket, number)) else { return Step::Moved };
+        send_into(tx, fd, from, flags)
+    };
+    channel.notify(told);
+    or_condemn(number, step)
+}
+
+fn send_into(
+    tx: &mut shm::Tx,
+    fd: RawFd,
+    from: &mut Gather<'_>,
+    flags: c_int,
+) -> (Result<Step, Corrupt>, Option<usize>) {
+    match tx.way(fd) {
+        Ok(shm::Way::Ring) if from.len > 0 => {}
+        Ok(shm::Way::Ring | shm::Way::Kernel) => return (Ok(kernel::send_now(fd, from, flags)), None),
+        Ok(shm::Way::Blocked) => return (Ok(Step::Blocked), None),
+        Err(Corrupt) => return (Err(Corrupt), None),
+    }
+    let mut full = false;
+    let mut before = false;
+    while let Some((bytes, _)) = from.next() {
+        match tx.push(bytes) {
+            Ok(n) => {
+                from.done += n;
+                before |= n > 0;
+                if n < bytes.len() {
+                    full = true;
+                    break;
+                }
+            }
+            Err(Corrupt) => return (Err(Corrupt), None),
+        }
+    }
+    let told = if before { tx.publish() } else { None };
+    (Ok(if full { Step::Blocked } else { Step::Over }), told)
+}
+
+/// Are `missing` bytes, the end of the stream, an error or another tier there? A sure look arms the want of inbox `place`.
+pub fn has_bytes(socket: &Socket, fd: RawFd, number: u32, missing: usize, look: Look, place: usize) -> Option<()> {
+    if !is_on(socket, number) {
+        return Some(());
+    }
+    let Some(channel) = channel(number) else { return Some(()) };
+    let mut guard = if look.sure { channel.rx() } else { channel.try_rx()? };
+    let Some(rx) = guard.as_mut() else { return Some(()) };
+    if rx.is_in_ring() {
+        let has = |rx: &Rx| rx.available().map_or(true, |n| n >= missing.clamp(1, rx.capacity() / ENOUGH)) || rx.is_turning();
+        if has(rx) || channel.news.load(Relaxed) {
+            return Some(());
+        }
+        if look.sure {
+            rx.arm(place);
+            if has(rx) {
+                return Some(());
+            }
+        } else if !channel.is_kernel_due(look.now, KERNEL_LOOK) {
+            return None;
+        }
+    } else if rx.follow(fd).is_err() || rx.is_in_ring() {
+        return Some(());
+    } else {
+        rx.arm(place);
+        if rx.is_turning() && rx.follow(fd).is_ok_and(|limit| limit.is_none()) {
+            return Some(());
+        }
+    }
+    leave::look_at_kernel(socket, fd, libc::POLLIN | libc::POLLRDHUP).then_some(())
+}
+
+/// Is there room for a good part of `left` bytes, or another tier? A sure look arms the want of inbox `place`.
+pub fn has_space(socket: &Socket, fd: RawFd, number: u32, left: usize, look: Look, place: usize) -> Option<()> {
+    if !is_on(socket, number) {
+        return Some(());
+    }
+    let Some(channel) = channel(number) else { return Some(()) };
+    let guard = channel.tx();
+    let Some(tx) = guard.as_ref() else { return Some(()) };
+    if !tx.is_in_ring() {
+        return (tx.is_flushed() && kernel::ready(fd, libc::POLLOUT) != 0).then_some(());
+    }
+    let enough = left.clamp(1, tx.capacity() / WRITABLE);
+    let has = || !tx.is_heard() || tx.space().map_or(true, |space| space >= enough);
+    if has() {
+        return Some(());
+    }
+    if look.sure {
+        tx.arm(place);
+        return has().then_some(());
+    }
+    None
+}
+
+/// What a caller of [`events`] wants to be told later.
+#[derive(Clone, Copy)]
+pub struct Arm {
+    /// In this inbox.
+    pub place: usize,
+    /// Also of bytes that come on top of those at hand (EPOLLET).
+    pub edge: bool,
+    /// Of room, too.
+    pub space: bool,
+}
+
+/// What a socket is ready for, as poll(2) bits. What it is not ready for is told later, with `arm`.
+pub fn events(socket: &Ref<Socket>, number: u32, arm: Option<Arm>) -> c_int {
+    let Some(channel) = channel(number) else { return 0 };
+    let fd = socket.fd.load(Relaxed);
+    match incoming(socket, channel, fd, number, arm) {
+        Some(Ok((events, kernel))) => {
+            let out = outgoing(socket, channel, number, kernel, arm);
+            let kernel = kernel & c_int::from(libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP | libc::POLLPRI);
+            events | kernel | out
+        }
+        Some(Err(Corrupt)) => {
+            leave::condemn(number);
+            0
+        }
+        None => 0,
+    }
+}
+
+/// The readable part, and what the kernel says if it was asked.
+fn incoming(
+    socket: &Ref<Socket>,
+    channel: &Channel,
+    fd: RawFd,
+    number: u32,
+    arm: Option<Arm>,
+) -> Option<Result<(c_int, c_int), Corrupt>> {
+    let low = socket.recv_low.load(Relaxed).max(1) as usize;
+    let mut guard = channel.rx();
+    let rx = guard.as_mut().filter(|_| is_on(socket, number))?;
+    let mut look = |armed: bool| -> Result<(c_int, c_int), Corrupt> {
+        rx.follow(fd)?;
+        let mut events = 0;
+        if rx.is_in_ring() && rx.available()? >= low {
+            events |= IN;
+        }
+        let ask = !rx.is_in_ring() || rx.is_turning() || channel.news.load(Acquire);
+        let kernel = if ask { c_int::from(kernel::ready(fd, ALL)) } else { 0 };
+        if !rx.is_in_ring() || rx.available()? == 0 {
+            events |= kernel & IN;
+        }
+        if ask && rx.is_in_ring() && kernel & !OUT == 0 {
+            channel.news.store(channel.peer_gone.load(Acquire), Release);
+        }
+        if let Some(arm) = arm.filter(|arm| !armed && (events & IN == 0 || arm.edge)) {
+            rx.arm(arm.place);
+        }
+        Ok((events, kernel))
+    };
+    let first = look(false);
+    match (first, arm) {
+        (Ok((events, _)), Some(_)) if events & IN == 0 => Some(look(true)),
+        (first, _) => Some(first),
+    }
+}
+
+const ALL: i16 =
+    libc::POLLIN | libc::POLLRDNORM | libc::POLLOUT | libc::POLLWRNORM | libc::POLLRDHUP | libc::POLLPRI;
+
+fn outgoing(socket: &Ref<Socket>, channel: &Channel, number: u32, kernel: c_int, arm: Option<Arm>) -> c_int {
+    let mut guard = channel.tx();
+    let Some(tx) = guard.as_mut().filter(|_| is_on(socket, number)) else { return 0 };
+    let fd = socket.fd.load(Relaxed);
+    if !tx.is_in_ring() {
+        if !tx.flush(fd).unwrap_or(true) {
+            shm::meet::await_room(number, fd);
+            return 0;
+        }
+        let asked = if kernel != 0 { kernel } else { c_int::from(kernel::ready(fd, ALL)) };
+        return asked & OUT;
+    }
+    let writable = || !tx.is_heard() || tx.space().map_or(true, |space| space >= tx.capacity() / WRITABLE);
+    if writable() {
+        return OUT;
+    }
+    if let Some(arm) = arm.filter(|arm| arm.space) {
+        tx.arm(arm.place);
+        if writable() {
+            return OUT;
+        }
+    }
+    0
+}
+
+/// Bytes that wait: to be read (SIOCINQ), or to be taken by the peer (SIOCOUTQ).
+pub fn queued(socket: &Ref<Socket>, number: u32, incoming: bool) -> Option<usize> {
+    let channel = channel(number)?;
+    let fd = socket.fd.load(Relaxed);
+    let kernel = |request| sys::queue_length(fd, request).map_or(0, |n| n as c_int);
+    if incoming {
+        let mut guard = channel.rx();
+        let rx = guard.as_mut().filter(|_| is_on(socket, number))?;
+        let _ = rx.follow(fd);
+        Some(rx.queued(kernel(libc::FIONREAD)))
+    } else {
+        let guard = channel.tx();
+        let tx = guard.as_ref().filter(|_| is_on(socket, number))?;
+        Some(tx.queued(kernel(libc::TIOCOUTQ)))
+    }
+}
+
+/// Bytes that have gone through the rings: read, written, taken by the peer.
+pub fn carried(number: u32) -> Option<[u64; 3]> {
+    let channel = channel(number)?;
+    let read = channel.rx().as_ref()?.bytes();
+    let tx = channel.tx();
+    let tx = tx.as_ref()?;
+    let unread = (tx.capacity() - tx.space().unwrap_or(tx.capacity())) as u64;
+    Some([read, tx.bytes(), tx.bytes() - unread.min(tx.bytes())])
+}
+
+/// A full socket's want of room for an edge-triggered member.
+pub fn arm_space(socket: &Ref<Socket>, number: u32) {
+    let place = socket.sets.lock().first().map(|(set, _)| set.shm_place());
+    if let (Some(place), Some(channel)) = (place, channel(number))
+        && let Some(tx) = channel.tx().as_ref().filter(|tx| tx.is_in_ring())
+    {
+        tx.arm(place);
+        if tx.space().map_or(true, |space| space >= tx.capacity() / WRITABLE) {
+            shm::places::tell(number);
+        }
+    }
+}
+
+/// Do bytes that are sent now go to the ring?
+pub fn sends_to_ring(number: u32) -> bool {
+    channel(number).is_some_and(|channel| channel.tx().as_ref().is_some_and(|tx| tx.is_in_ring()))
+}
+
+/// Do bytes that are received now come from the ring?
+pub fn reads_from_ring(number: u32) -> bool {
+    channel(number).is_some_and(|channel| channel.rx().as_ref().is_some_and(|rx| rx.is_in_ring()))
+}

@@ -1,0 +1,254 @@
+//! Off the lane: because we want to, because the other side wants to, or because it is gone.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::*;
+
+use underpass_stack::lane::Reason;
+use underpass_stack::lane::shm::Corrupt;
+use underpass_stack::lane::shm::layout::flag;
+
+use super::channel::{Channel, channel};
+use super::{meet, places};
+use crate::errno::Errno;
+use crate::fd::Ref;
+use crate::socket::{Lane, Socket};
+use crate::{carry, holders, log, policy, sys, tier};
+
+/// Time that the other side may take to give the ring's bytes back, ns.
+const PATIENCE: u64 = 1_000_000_000;
+/// Longest pause between looks whether it has, ns.
+const LOOK: i64 = 50_000;
+
+/// Does what the other side asks for: takes back what it does not read any more, ends what it has ended.
+pub fn serve(number: u32) {
+    let Some((channel, fd)) = channel(number).and_then(|channel| Some((channel, fd_of(channel)?))) else { return };
+    let asked = {
+        let mut tx = channel.tx();
+        let Some(tx) = tx.as_mut() else { return };
+        if tx.is_heard() && tx.is_flushed() && !channel.peer_gone.load(Acquire) {
+            return;
+        }
+        let was_in_ring = tx.is_in_ring();
+        match tx.recall() {
+            Ok(()) => {
+                if !tx.flush(fd).unwrap_or(true) {
+                    meet::await_room(number, fd);
+                }
+                Ok(was_in_ring.then(|| tx.tell()).flatten())
+            }
+            Err(Corrupt) => Err(Corrupt),
+        }
+    };
+    match asked {
+        Ok(place) => {
+            channel.notify(place);
+            finish(number);
+        }
+        Err(Corrupt) => condemn(number),
+    }
+}
+
+fn fd_of(channel: &Channel) -> Option<RawFd> {
+    channel.end().map(|end| end.socket.fd.load(Relaxed))
+}
+
+/// The process at the other end of a channel is gone.
+pub fn peer_gone(number: u32) {
+    let Some(channel) = channel(number) else { return };
+    channel.peer_gone.store(true, Release);
+    channel.news.store(true, Release);
+    places::tell(number);
+}
+
+/// Nothing is left for the channel to do.
+fn is_over(channel: &Channel, fd: RawFd) -> bool {
+    let gone = channel.peer_gone.load(Acquire);
+    let rx_over = {
+        let mut rx = channel.rx();
+        let Some(rx) = rx.as_mut() else { return false };
+        let dry = |rx: &super::Rx| gone && rx.available().is_ok_and(|n| n == 0);
+        (gone || rx.is_ended())
+            && rx.follow(fd).is_ok_and(|limit| limit.is_none())
+            && (!rx.is_in_ring() || dry(rx))
+    };
+    rx_over && channel.tx().as_ref().is_some_and(|tx| !tx.is_in_ring() && tx.is_flushed())
+}
+
+/// Ends a channel that has nothing left to do: the kernel goes on alone.
+pub fn finish(number: u32) {
+    let Some(channel) = channel(number) else { return };
+    let Some(whose) = channel.end() else { return };
+    let socket = &whose.socket;
+    if !is_over(channel, socket.fd.load(Relaxed)) {
+        return;
+    }
+    if let Some(_change) = socket.change.try_lock() {
+        let gone = channel.peer_gone.load(Acquire);
+        let reason = if gone { Reason::PeerGone } else { Reason::PeerLeft };
+        let _ = tier::part(socket, number, reason, || {
+            end(channel);
+            Ok(())
+        });
+    }
+}
+
+/// A socket goes back to the kernel altogether; the caller holds its change lock, and no call on it can run meanwhile. An error
+/// means that it stays.
+pub fn give_back(socket: &Ref<Socket>, number: u32) -> Result<(), Reason> {
+    let Some(channel) = channel(number) else { return Ok(()) };
+    let fd = socket.fd.load(Relaxed);
+    if let Some(tx) = channel.tx().as_mut() {
+        tx.pin();
+    }
+    let deadline = sys::now().after(PATIENCE);
+    let recalled = recall(channel, fd, deadline);
+    if recalled.is_err() {
+        if let Some(rx) = channel.rx().as_ref() {
+            rx.set_flags(flag::READY);
+        }
+        return recalled;
+    }
+    // What is in our ring stays there for the reader, what follows goes through the kernel.
+    let told = channel.tx().as_mut().and_then(|tx| tx.leave());
+    channel.notify(told);
+    flush(channel, fd, deadline.0)?;
+    end(channel);
+    Ok(())
+}
+
+/// Has the sender take back what we have not read.
+fn recall(channel: &Channel, fd: RawFd, deadline: underpass_stack::tcp::Instant) -> Result<(), Reason> {
+    if let Some(rx) = channel.rx().as_ref() {
+        rx.set_flags(flag::RECALL);
+    }
+    channel.notify_general();
+    loop {
+        let home = match channel.rx().as_mut() {
+            None => return Ok(()),
+            Some(rx) if channel.peer_gone.load(Acquire) && rx.available().is_ok_and(|n| n == 0) => Ok(true),
+            Some(rx) => rx.is_home(),
+        };
+        match home {
+            Ok(true) => return Ok(()),
+            Err(Corrupt) => {
+                let _ = sys::disconnect(fd);
+                return Ok(());
+            }
+            Ok(false) if sys::now() >= deadline => return Err(Reason::PeerSilent),
+            Ok(false) => {}
+        }
+        // The other side may be doing the same; and it may be ours too, and we the helper.
+        if let Some(tx) = channel.tx().as_mut().filter(|tx| !tx.is_heard()) {
+            let _ = tx.recall();
+        }
+        places::collect(places::GENERAL);
+        let _ = sys::ppoll(&mut [], Some(libc::timespec { tv_sec: 0, tv_nsec: LOOK }), None);
+    }
+}
+
+/// Gives the kernel what was taken back from the ring.
+fn flush(channel: &Channel, fd: RawFd, deadline: u64) -> Result<(), Reason> {
+    loop {
+        let done = channel.tx().as_mut().is_none_or(|tx| tx.flush(fd).unwrap_or(true));
+        if done {
+            return Ok(());
+        }
+        if sys::now().0 >= deadline {
+            return Err(Reason::PeerSilent);
+        }
+        let mut room = [libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }];
+        let _ = sys::ppoll(&mut room, Some(libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 }), None);
+    }
+}
+
+/// The last of this side: the other one is told, the memory goes.
+fn end(channel: &Channel) {
+    let told = channel.rx().as_ref().map(|rx| rx.set_flags(flag::ENDED));
+    if told.is_some() {
+        let place = channel.tx().as_ref().and_then(|tx| tx.tell());
+        channel.notify(place);
+        channel.notify_general();
+    }
+    channel.close();
+}
+
+/// A channel whose socket never came to the lane.
+pub fn abandon(number: u32) {
+    if let Some(channel) = channel(number) {
+        end(channel);
+    }
+}
+
+/// The socket's last descriptor is being closed; the caller holds its change lock. Bytes that we have written stay for the peer. If
+/// bytes for us are unread, the kernel is to say so to the peer as it always does, with a reset (RFC 2525, 2.17).
+pub fn close(socket: &Ref<Socket>, number: u32) {
+    let Some(channel) = channel(number) else { return };
+    let fd = socket.fd.load(Relaxed);
+    if holders::is_shared(socket) {
+        // What is unread belongs to the other holder.
+        if let Err(reason) = give_back(socket, number) {
+            log::error(format_args!("fd {fd}: closed, shared with a process that may miss bytes: {}", reason.text()));
+            end(channel);
+        }
+        return;
+    }
+    let unread = channel.rx().as_mut().is_some_and(|rx| {
+        let _ = rx.follow(fd);
+        rx.is_in_ring() && rx.available().is_ok_and(|n| n > 0)
+    });
+    let told = channel.tx().as_mut().and_then(|tx| tx.leave());
+    channel.notify(told);
+    let _ = flush(channel, fd, sys::now().0 + PATIENCE);
+    if unread {
+        let _ = sys::set_linger(fd, true, 0);
+    }
+    end(channel);
+}
+
+/// Bytes go through the kernel from now on, so that a call of the kernel's own can follow them. An error: the kernel has no room.
+pub fn send_through_kernel(socket: &Ref<Socket>, number: u32) -> Result<(), Errno> {
+    let Some(channel) = channel(number) else { return Ok(()) };
+    let told = channel.tx().as_mut().and_then(|tx| {
+        tx.pin();
+        tx.leave()
+    });
+    channel.notify(told);
+    let deadline = sys::now().0 + if socket.nonblocking.load(Relaxed) { 0 } else { PATIENCE };
+    flush(channel, socket.fd.load(Relaxed), deadline).map_err(|_| Errno(libc::EAGAIN))
+}
+
+/// The other side has stored what cannot be. The connection ends; whatever runs on it finds out.
+pub fn condemn(number: u32) {
+    let Some(channel) = channel(number) else { return };
+    let Some(whose) = channel.end() else { return };
+    let socket = &whose.socket;
+    let fd = socket.fd.load(Relaxed);
+    let _change = socket.change.lock();
+    let parted = tier::part(socket, number, Reason::Corrupt, || {
+        let _ = sys::disconnect(fd);
+        end(channel);
+        Ok(())
+    });
+    if parted.is_ok() {
+        log::error(format_args!("fd {fd}: connection ended: {}", Reason::Corrupt.text()));
+    }
+    policy::refused(socket, Reason::Corrupt);
+}
+
+/// Has a lane's socket something to say in the kernel? Then the next look finds out what.
+pub fn note_kernel_news(socket: &Socket) {
+    if let Some(Lane::Shm(number)) = socket.lane()
+        && let Some(channel) = channel(number)
+    {
+        channel.news.store(true, Release);
+    }
+}
+
+/// Does the channel's kernel socket have something to say now?
+pub fn look_at_kernel(socket: &Socket, fd: RawFd, events: i16) -> bool {
+    let found = carry::kernel::ready(fd, events) != 0;
+    if found {
+        note_kernel_news(socket);
+    }
+    found
+}

@@ -1,0 +1,186 @@
+//! The steps of a meeting once the two have come: call, offer, agreement.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+
+use underpass_stack::lane::Reason;
+use underpass_stack::lane::shm::layout::{
+    CHANNEL_NAME, LINE_WORDS, PLACES, TRUNK_LEN, TRUNK_NAME, channel_len, flag, is_ring_size, line, line_at,
+};
+use underpass_stack::lane::shm::meeting::{Agreed, Call, Offer, Step};
+use underpass_stack::mem::Shared;
+
+use super::super::address::Ends;
+use super::super::channel::{Channel, End};
+use super::super::places;
+use super::super::trunk::{Trunk, trunks};
+use super::{Candidate, Meetings, Offered, Outcome, TRUNK, is_mirror};
+use crate::fd::{Own, Ref};
+use crate::options;
+use crate::socket::Socket;
+use crate::sys;
+
+/// The side of a channel and of a trunk that made it, and the other.
+const MAKER: usize = 0;
+const TAKER: usize = 1;
+
+impl Meetings {
+    /// We were called: the channel is made and offered.
+    pub(super) fn offer(
+        &mut self,
+        socket: &Ref<Socket>,
+        ends: Ends,
+        caller: &Own,
+        call: &Call,
+        mut fds: Vec<OwnedFd>,
+    ) -> Outcome<Offered> {
+        let raw = socket.fd.load(Relaxed);
+        let [theirs] = &mut fds[..] else { return Err(Reason::ProtocolError) };
+        is_mirror(theirs, raw, ends)?;
+        drop(fds);
+        let wished = usize::try_from(call.ring).unwrap_or(0);
+        let own = options::get().shm_ring as usize;
+        let ring = if is_ring_size(wished) { wished.max(own) } else { own };
+        let (channel, channel_fd) = Shared::create(CHANNEL_NAME, channel_len(ring)).map_err(|_| Reason::StackFull)?;
+        let mut passed = vec![raw, channel_fd.as_raw_fd()];
+        let (trunk, number, trunk_fd) = self.candidate(call.process)?;
+        let id = match &trunk {
+            Candidate::Known(trunk) => trunk.id,
+            Candidate::New { id, .. } => *id,
+        };
+        if let Some(fd) = &trunk_fd {
+            passed.push(fd.as_raw_fd());
+            passed.extend(self.bells()?);
+        }
+        let offer = Offer {
+            ring: ring as u64,
+            trunk: id,
+            process: self.process,
+            is_new: u32::from(trunk_fd.is_some()),
+            channel: number as u32,
+        };
+        sys::send_with_fds(caller.as_fd(), &offer.encode(), &passed).map_err(|_| Reason::PeerSilent)?;
+        Ok(Offered { channel, ring, number, trunk })
+    }
+
+    /// A trunk with that process that has a number left, or a new one.
+    fn candidate(&mut self, process: [u64; 2]) -> Outcome<(Candidate, usize, Option<OwnedFd>)> {
+        for trunk in trunks().iter().filter(|trunk| trunk.process == process && trunk.is_alive()) {
+            if let Some(number) = trunk.number() {
+                return Ok((Candidate::Known(trunk.clone()), number, None));
+            }
+        }
+        let (shared, fd) = Shared::create(TRUNK_NAME, TRUNK_LEN).map_err(|_| Reason::StackFull)?;
+        // The maker gives even numbers, beginning at the first.
+        Ok((Candidate::New { id: sys::random(), process, shared }, 0, Some(fd)))
+    }
+
+    /// Our bells, the general one being heard here.
+    fn bells(&mut self) -> Outcome<Vec<i32>> {
+        let bells = places::bells().map_err(|_| Reason::StackFull)?;
+        if !self.has_bell {
+            self.watch(bells[places::GENERAL], super::BELL)?;
+            self.has_bell = true;
+        }
+        Ok(bells)
+    }
+
+    /// We called and were offered a channel: agreed, if the offer comes from the other end of our connection.
+    pub(super) fn agree(
+        &mut self,
+        socket: &Ref<Socket>,
+        ends: Ends,
+        place: Own,
+        offer: &Offer,
+        fds: Vec<OwnedFd>,
+    ) -> Outcome<u32> {
+        let mut fds = fds.into_iter();
+        let (Some(theirs), Some(channel)) = (fds.next(), fds.next()) else { return Err(Reason::ProtocolError) };
+        is_mirror(&theirs, socket.fd.load(Relaxed), ends)?;
+        drop(theirs);
+        let ring = usize::try_from(offer.ring).ok().filter(|&ring| is_ring_size(ring)).ok_or(Reason::ProtocolError)?;
+        let channel = Shared::open(channel, channel_len(ring)).map_err(|_| Reason::ProtocolError)?;
+        let number = offer.channel as usize;
+        let agreed = Agreed { channel: offer.channel, pad: 0 }.encode();
+        let trunk = if offer.is_new == 1 {
+            let memory = fds.next().ok_or(Reason::ProtocolError)?;
+            let theirs: Vec<OwnedFd> = fds.map(sys::out_of_the_way).collect();
+            let shared = Shared::open(memory, TRUNK_LEN).map_err(|_| Reason::ProtocolError)?;
+            let ours = self.bells()?;
+            sys::send_with_fds(place.as_fd(), &agreed, &ours).map_err(|_| Reason::PeerSilent)?;
+            self.join_trunk(offer.trunk, offer.process, shared, TAKER, theirs, place)?
+        } else {
+            let known = trunks().iter().find(|trunk| trunk.id == offer.trunk).cloned();
+            let known = known.filter(|trunk| trunk.is_alive()).ok_or(Reason::PeerSilent)?;
+            sys::send_with_fds(place.as_fd(), &agreed, &[]).map_err(|_| Reason::PeerSilent)?;
+            known
+        };
+        if !trunk.accepts(number) {
+            return Err(Reason::ProtocolError);
+        }
+        open(socket, channel, TAKER, ring, number, trunk)
+    }
+
+    /// Our offer was accepted.
+    pub(super) fn agreed(
+        &mut self,
+        socket: &Ref<Socket>,
+        place: Own,
+        offered: Offered,
+        fds: Vec<OwnedFd>,
+    ) -> Outcome<u32> {
+        let Offered { channel, ring, number, trunk } = offered;
+        let trunk = match trunk {
+            Candidate::Known(trunk) => trunk,
+            Candidate::New { id, process, shared } => {
+                let theirs = fds.into_iter().map(sys::out_of_the_way).collect();
+                self.join_trunk(id, process, shared, MAKER, theirs, place)?
+            }
+        };
+        open(socket, channel, MAKER, ring, number, trunk)
+    }
+
+    fn join_trunk(
+        &mut self,
+        id: [u64; 2],
+        process: [u64; 2],
+        shared: Shared,
+        side: usize,
+        bells: Vec<OwnedFd>,
+        socket: Own,
+    ) -> Outcome<Arc<Trunk>> {
+        if bells.len() != PLACES {
+            return Err(Reason::ProtocolError);
+        }
+        let token = self.token();
+        let raw = socket.as_raw_fd();
+        sys::epoll_del(self.epoll.as_raw_fd(), raw).map_err(|_| Reason::Failed)?;
+        self.watch(raw, TRUNK | token)?;
+        let bells = bells.into_iter().map(Own::new).collect();
+        let trunk = Trunk::open(id, process, shared, side, bells, socket).ok_or(Reason::StackFull)?;
+        self.trunks.insert(token, trunk.clone());
+        Ok(trunk)
+    }
+}
+
+fn open(
+    socket: &Ref<Socket>,
+    channel: Shared,
+    side: usize,
+    ring: usize,
+    number: usize,
+    trunk: Arc<Trunk>,
+) -> Outcome<u32> {
+    let end = End { socket: socket.clone(), trunk: trunk.clone(), place: number };
+    match Channel::open(channel, side, ring, end) {
+        Ok(channel) => Ok(channel.number()),
+        Err(channel) => {
+            // The other side has to know that nobody comes.
+            channel.words(line_at(side), LINE_WORDS)[line::FLAGS].store(flag::ENDED, Release);
+            trunk.leave(number);
+            trunk.post(places::GENERAL, number);
+            Err(Reason::StackFull)
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! A channel's incoming direction: from the kernel, then from the ring, as the sender has stated.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use libc::c_int;
+use underpass_stack::lane::shm::layout::{flag, line, want};
+use underpass_stack::lane::shm::{Corrupt, Inbound, Receiver, Turn, notice};
+use std::sync::atomic::Ordering::*;
+
+use super::history;
+use super::view::View;
+use crate::buffers::Scatter;
+
+/// The reading end.
+pub struct Rx {
+    view: Arc<View>,
+    inbound: Inbound,
+    receiver: Receiver,
+    /// Empty looks since the kernel was last looked at.
+    empty: u32,
+}
+
+/// The kernel is looked at once in so many reads that find the ring empty, whoever may have written there.
+const LOOK_EVERY: u32 = 16;
+
+impl Rx {
+    /// Nothing read yet.
+    pub fn new(view: Arc<View>) -> Self {
+        let receiver = Receiver::new(view.capacity());
+        Self { view, inbound: Inbound::default(), receiver, empty: 0 }
+    }
+
+    /// Are bytes read from the ring now?
+    #[inline]
+    pub fn is_in_ring(&self) -> bool {
+        self.inbound.is_in_ring()
+    }
+
+    /// Bytes that the ring holds at most.
+    pub fn capacity(&self) -> usize {
+        self.receiver.capacity()
+    }
+
+    /// Bytes read from the ring so far.
+    pub fn bytes(&self) -> u64 {
+        self.receiver.head()
+    }
+
+    /// Follows the sender's turns as far as the bytes read allow. Returns how many bytes the kernel's stream has before the next turn,
+    /// if there is one.
+    #[inline]
+    pub fn follow(&mut self, fd: RawFd) -> Result<Option<u64>, Corrupt> {
+        loop {
+            match self.inbound.next(self.view.theirs())? {
+                Turn::Stay => return Ok(None),
+                Turn::ToRing(at) => match history::bytes_read(fd) {
+                    Some(read) if read == at => self.inbound.follow(self.view.mine()),
+                    Some(read) if read < at => return Ok(Some(at - read)),
+                    Some(_) => return Err(Corrupt),
+                    // Unknown at the moment: a byte at a time is always right.
+                    None => return Ok(Some(1)),
+                },
+                Turn::ToKernel(at) => {
+                    let left = at.wrapping_sub(self.receiver.head());
+                    if left == 0 {
+                        self.inbound.follow(self.view.mine());
+                    } else if left > self.receiver.available(self.view.theirs())? as u64 {
+                        return Err(Corrupt);
+                    } else {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the sender stated that its bytes go elsewhere after those at hand?
+    #[inline]
+    pub fn is_turning(&self) -> bool {
+        self.inbound.next(self.view.theirs()) != Ok(Turn::Stay)
+    }
+
+    /// Bytes at hand in the ring.
+    #[inline]
+    pub fn available(&self) -> Result<usize, Corrupt> {
+        self.receiver.available(self.view.theirs())
+    }
+
+    /// Takes up to `available` bytes out of the ring. Returns the inbox to tell of the room made.
+    pub fn take(&mut self, into: &mut Scatter<'_, '_>, available: usize, discard: bool) -> Option<usize> {
+        let (view, mut taken) = (&*self.view, 0);
+        if discard {
+            taken = available.min(into.left());
+            into.done += taken;
+        } else {
+            taken += self.copy(into, available);
+        }
+        let was_crowded = available > self.capacity() / 2;
+        self.receiver.consume(view.mine(), taken);
+        // The other side sleeps only over a ring that is crowded.
+        if was_crowded { notice::claim(&view.their_wants()[want::SPACE]) } else { None }
+    }
+
+    /// Copies up to `available` bytes, which stay in the ring.
+    pub fn copy(&self, into: &mut Scatter<'_, '_>, available: usize) -> usize {
+        let (theirs, ring) = (self.view.theirs(), self.view.their_ring());
+        let mut offset = 0;
+        while offset < available
+            && let Some(room) = into.next()
+        {
+            let n = room.len().min(available - offset);
+            self.receiver.peek(theirs, &ring, offset, &mut room[..n]);
+            offset += n;
+            into.advance(n);
+        }
+        offset
+    }
+
+    /// Is it time to look at the kernel, although the bytes are in the ring?
+    pub fn is_due(&mut self) -> bool {
+        self.empty += 1;
+        self.empty % LOOK_EVERY == 0
+    }
+
+    /// Wants to be told in inbox `place` when bytes come; look once more afterwards.
+    pub fn arm(&self, place: usize) {
+        notice::arm(&self.view.my_wants()[want::DATA], place, super::places::GENERAL);
+    }
+
+    /// Says that this side looks at the ring, or that it does so no more.
+    pub fn set_flags(&self, flags: u64) {
+        self.view.mine()[line::FLAGS].store(flags, Release);
+    }
+
+    /// What has become of the recall ([`flag::RECALL`]): has the sender turned to the kernel, all its bytes having been read or taken
+    /// back? Follows it then.
+    pub fn is_home(&mut self) -> Result<bool, Corrupt> {
+        while let Turn::ToRing(_) | Turn::ToKernel(_) = self.inbound.next(self.view.theirs())? {
+            let turn = self.view.theirs()[line::TURN].load(Acquire);
+            let leave_at = self.view.theirs()[line::LEAVE_AT].load(Acquire);
+            // In the kernel, and nothing of its time in the ring is left.
+            if turn % 2 != 0 || leave_at != self.receiver.head() {
+                return Ok(false);
+            }
+            self.inbound.follow(self.view.mine());
+        }
+        Ok(!self.inbound.is_in_ring())
+    }
+
+    /// Has the other side ended the channel?
+    pub fn is_ended(&self) -> bool {
+        self.view.theirs()[line::FLAGS].load(Acquire) & flag::ENDED != 0
+    }
+
+    /// SIOCINQ: bytes that a read would find, kernel's and ring's.
+    pub fn queued(&self, kernel: c_int) -> usize {
+        let ring = if self.is_in_ring() || self.is_turning() { self.available().unwrap_or(0) } else { 0 };
+        ring + kernel.max(0) as usize
+    }
+
+    /// The view, for people.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+}

@@ -1,0 +1,188 @@
+//! A channel's outgoing direction: to the kernel, or into the ring.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+
+use libc::c_int;
+use underpass_stack::lane::shm::layout::{flag, line, want};
+use underpass_stack::lane::shm::{Corrupt, Outbound, Sender, notice};
+
+use super::history;
+use super::view::View;
+use crate::errno::{Errno, Result};
+use crate::sys;
+
+/// The writing end.
+pub struct Tx {
+    view: Arc<View>,
+    outbound: Outbound,
+    sender: Sender,
+    /// Bytes taken back from the ring that the kernel has not taken yet, in front of all others.
+    backlog: Vec<u8>,
+    /// Bytes of the backlog that the kernel has.
+    flushed: usize,
+    /// The bytes stay in the kernel.
+    pinned: bool,
+}
+
+/// Where bytes may go now.
+pub enum Way {
+    /// Into the ring.
+    Ring,
+    /// To the kernel.
+    Kernel,
+    /// Nowhere: the kernel has not taken the backlog.
+    Blocked,
+}
+
+impl Tx {
+    /// Nothing written yet.
+    pub fn new(view: Arc<View>) -> Self {
+        let sender = Sender::new(view.capacity());
+        Self { view, outbound: Outbound::default(), sender, backlog: Vec::new(), flushed: 0, pinned: false }
+    }
+
+    /// Do the bytes go to the ring?
+    #[inline]
+    pub fn is_in_ring(&self) -> bool {
+        self.outbound.is_in_ring()
+    }
+
+    /// Bytes that the ring holds at most.
+    pub fn capacity(&self) -> usize {
+        self.sender.capacity()
+    }
+
+    /// Bytes written to the ring so far.
+    pub fn bytes(&self) -> u64 {
+        self.sender.tail()
+    }
+
+    /// Has the kernel everything that was taken back from the ring?
+    pub fn is_flushed(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
+    /// Has everything followed that there was to follow, so that nothing of ours is left in the ring?
+    pub fn is_home(&self) -> bool {
+        !self.is_in_ring() && self.is_flushed() && self.outbound.is_followed(self.view.theirs())
+    }
+
+    /// From now on the kernel carries this direction.
+    pub fn pin(&mut self) {
+        self.pinned = true;
+    }
+
+    #[inline]
+    fn their_flags(&self) -> u64 {
+        self.view.theirs()[line::FLAGS].load(Acquire)
+    }
+
+    /// Finds out where the next bytes go, turning to the ring or to the kernel where it is time.
+    #[inline]
+    pub fn way(&mut self, fd: RawFd) -> std::result::Result<Way, Corrupt> {
+        if self.is_in_ring() {
+            let flags = self.their_flags();
+            if flags & (flag::RECALL | flag::ENDED) == 0 {
+                return Ok(Way::Ring);
+            }
+            self.recall()?;
+        }
+        if !self.flush(fd).unwrap_or(true) {
+            return Ok(Way::Blocked);
+        }
+        if !self.pinned
+            && self.outbound.may_enter(self.view.theirs())
+            && let Some(written) = history::bytes_written(fd)
+        {
+            self.outbound.enter(self.view.mine(), written);
+            return Ok(Way::Ring);
+        }
+        Ok(Way::Kernel)
+    }
+
+    /// Bytes that fit into the ring.
+    #[inline]
+    pub fn space(&self) -> std::result::Result<usize, Corrupt> {
+        self.sender.space(self.view.theirs())
+    }
+
+    /// Copies bytes into the ring.
+    #[inline]
+    pub fn push(&mut self, bytes: &[u8]) -> std::result::Result<usize, Corrupt> {
+        self.sender.push(self.view.theirs(), &self.view.my_ring(), bytes)
+    }
+
+    /// Shows them to the reader. Returns the inbox to tell.
+    #[inline]
+    pub fn publish(&self) -> Option<usize> {
+        self.sender.publish(self.view.mine());
+        notice::claim(&self.view.their_wants()[want::DATA])
+    }
+
+    /// Wants to be told in inbox `place` when room is made; look once more afterwards.
+    pub fn arm(&self, place: usize) {
+        notice::arm(&self.view.my_wants()[want::SPACE], place, super::places::GENERAL);
+    }
+
+    /// Turns to the kernel after what has been written. Returns the inbox to tell.
+    pub fn leave(&mut self) -> Option<usize> {
+        if !self.is_in_ring() {
+            return None;
+        }
+        self.outbound.leave(self.view.mine(), self.sender.tail());
+        notice::claim(&self.view.their_wants()[want::DATA])
+    }
+
+    /// Turns to the kernel with what the reader has not read: it reads no more. (It has said so, or it is dead.)
+    pub fn recall(&mut self) -> std::result::Result<(), Corrupt> {
+        if !self.is_in_ring() {
+            return Ok(());
+        }
+        let head = self.view.theirs()[line::HEAD].load(Acquire);
+        let unread = self.sender.tail().wrapping_sub(head);
+        if unread > self.capacity() as u64 {
+            return Err(Corrupt);
+        }
+        self.backlog = vec![0; unread as usize];
+        self.flushed = 0;
+        self.sender.take_back(&self.view.my_ring(), head, &mut self.backlog);
+        self.outbound.leave(self.view.mine(), head);
+        Ok(())
+    }
+
+    /// What the reader said it wants to be told about turns.
+    pub fn tell(&self) -> Option<usize> {
+        notice::claim(&self.view.their_wants()[want::DATA])
+    }
+
+    /// Gives the backlog to the kernel, as much as it takes. True: all of it. A connection that has failed loses it, as it would have
+    /// lost its send queue.
+    pub fn flush(&mut self, fd: RawFd) -> Result<bool> {
+        while self.flushed < self.backlog.len() {
+            match sys::send(fd, &self.backlog[self.flushed..], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
+                Ok(n) => self.flushed += n,
+                Err(Errno(libc::EAGAIN)) => return Ok(false),
+                Err(errno) => {
+                    self.backlog = Vec::new();
+                    return Err(errno);
+                }
+            }
+        }
+        self.backlog = Vec::new();
+        Ok(true)
+    }
+
+    /// SIOCOUTQ: bytes that the peer has not taken, kernel's and ring's.
+    pub fn queued(&self, kernel: c_int) -> usize {
+        let ring = self.sender.unread(self.view.theirs()).unwrap_or(0);
+        let ring = if self.is_in_ring() || !self.outbound.is_followed(self.view.theirs()) { ring } else { 0 };
+        ring + (self.backlog.len() - self.flushed) + kernel.max(0) as usize
+    }
+
+    /// Does the peer still look at the ring?
+    pub fn is_heard(&self) -> bool {
+        self.their_flags() & (flag::RECALL | flag::ENDED) == 0
+    }
+}

@@ -1,0 +1,80 @@
+//! Onto the `shm` lane, once the channel is there, and off it. The kernel socket stays as it is: only where our bytes go changes.
+
+use std::sync::atomic::Ordering::*;
+
+use underpass_stack::lane::Reason;
+use underpass_stack::lane::shm::layout::flag;
+use underpass_stack::stats::Counter;
+
+use super::promote::forbids;
+use super::{Change, follow};
+use crate::fd::{Record, Ref};
+use crate::shm::{channel, places};
+use crate::socket::{Lane, Socket, Where};
+use crate::{engine, holders, log, policy, signals};
+
+/// Moves a socket to its channel. `None`: somebody is inside a real call on it, so not now.
+pub fn join(socket: &Ref<Socket>, number: u32) -> Option<Result<(), Reason>> {
+    let joined = signals::held_back(|| try_join(socket, number));
+    if joined == Some(Ok(())) {
+        // What the other side may have said in the meantime.
+        places::tell(number);
+    }
+    joined
+}
+
+fn try_join(socket: &Ref<Socket>, number: u32) -> Option<Result<(), Reason>> {
+    let _change = socket.change.try_lock()?;
+    if Record::fds(&**socket).load(Acquire) == 0 || socket.lane().is_some() {
+        return Some(Err(Reason::NotConnected));
+    }
+    if holders::is_shared(socket) {
+        return Some(Err(Reason::Shared));
+    }
+    if socket.sets.lock().iter().any(|(set, fd)| forbids(set, *fd)) {
+        return Some(Err(Reason::CallNotCarried));
+    }
+    if !socket.leave_kernel() {
+        return None;
+    }
+    let fd = socket.fd.load(Relaxed);
+    let change = Change { socket, end: Where::Lane(Lane::Shm(number)) };
+    if let Some(channel) = channel(number)
+        && let Some(rx) = channel.rx().as_ref()
+    {
+        rx.set_flags(flag::READY);
+    }
+    socket.moves[0].fetch_add(1, Relaxed);
+    policy::promoted(socket);
+    drop(change);
+    follow(socket, true);
+    engine::count(Counter::ShmPromotions, 1);
+    engine::show(fd, socket);
+    log::info(format_args!("fd {fd}: joined its peer"));
+    Some(Ok(()))
+}
+
+/// Moves a socket off its channel, by `give_back`; the caller holds its change lock.
+pub fn part(
+    socket: &Ref<Socket>,
+    number: u32,
+    reason: Reason,
+    give_back: impl FnOnce() -> Result<(), Reason>,
+) -> Result<(), Reason> {
+    let lane = Lane::Shm(number);
+    if !socket.leave_lane(lane) {
+        return Ok(());
+    }
+    let fd = socket.fd.load(Relaxed);
+    let mut change = Change { socket, end: Where::Lane(lane) };
+    give_back()?;
+    change.end = Where::Kernel;
+    socket.moves[1].fetch_add(1, Relaxed);
+    policy::demoted(socket, reason);
+    drop(change);
+    follow(socket, false);
+    engine::count(Counter::ShmDemotions, 1);
+    engine::show(fd, socket);
+    log::info(format_args!("fd {fd}: parted: {}", reason.text()));
+    Ok(())
+}
