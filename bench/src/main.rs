@@ -55,18 +55,24 @@ fn run(cli: &Cli) -> Result<(), LabError> {
     println!("{}", stand.describe());
     let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { 5 }).max(1);
     let names = if cli.sections.is_empty() { SectionName::ALL.to_vec() } else { cli.sections.clone() };
-    let mut documents = Vec::new();
+    let (mut documents, mut failures) = (Vec::new(), Vec::new());
     for name in names {
         let Section { about, mut modes } = name.build(&stand);
-        modes.retain(|mode| cli.only.is_empty() || cli.only.iter().any(|word| mode.name.contains(word.as_str())));
+        modes.retain(|mode| cli.only.is_empty() || cli.only.iter().any(|word| mode.title().contains(word.as_str())));
         let results = turns::take(rounds, &mut modes);
         println!("\n{}", table::render(&about, &results));
         documents.push(table::document(&about, &results));
+        let failed = results.iter().filter(|measured| !measured.errors.is_empty());
+        failures.extend(failed.map(|measured| format!("{} ({})", measured.title(), about.name)));
     }
     if let Some(path) = &cli.json {
         let whole = json!({ "machine": stand.describe(), "quick": cli.quick, "rounds": rounds, "sections": documents });
         std::fs::write(path, format!("{whole:#}\n"))
             .map_err(|error| LabError::new(format!("write {}: {error}", path.display())))?;
+    }
+    // All has been shown, but nobody should take it for a good run.
+    if !failures.is_empty() {
+        return Err(LabError::new(format!("failed, see the lines with '!' above: {}", failures.join("; "))));
     }
     Ok(())
 }
