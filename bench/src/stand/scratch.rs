@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use underpass_lab::LabError;
 
-/// Names that are tried: what a killed run with the same process id has left may be in the way.
+/// Of all names; the process id follows, then a number.
+const PREFIX: &str = "underpass-bench-";
+/// Names that are tried: several are needed at once in tests.
 const TRIES: u32 = 16;
 
 /// A directory that only we may enter; removed with all that is in it when dropped.
@@ -15,7 +17,9 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     /// A new directory among the temporary files.
     pub fn new() -> Result<Self, LabError> {
-        let name = |number| std::env::temp_dir().join(format!("underpass-bench-{}-{number}", std::process::id()));
+        let place = std::env::temp_dir();
+        sweep(&place);
+        let name = |number| place.join(format!("{PREFIX}{}-{number}", std::process::id()));
         for path in (0..TRIES).map(name) {
             // Never one that is there already: on a machine with other users it need not be ours.
             match std::fs::DirBuilder::new().mode(0o700).create(&path) {
@@ -40,6 +44,23 @@ impl Drop for Scratch {
     }
 }
 
+/// Removes what runs have left that were killed. What is not ours cannot be removed, and stays.
+fn sweep(place: &Path) {
+    for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().and_then(owner).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The process that a directory of this name belongs to; `None` if it is none of ours.
+fn owner(name: &str) -> Option<u32> {
+    let (pid, number) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    number.parse::<u32>().ok()?;
+    pid.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +73,17 @@ mod tests {
         let path = one.path().to_owned();
         drop(one);
         assert!(!path.exists() && two.path().exists());
+    }
+
+    #[test]
+    fn what_the_dead_have_left_is_swept() {
+        let place = Scratch::new().unwrap();
+        // No process has the first number (PID_MAX_LIMIT); the second is our own; the third is no name of ours.
+        let names =
+            [format!("{PREFIX}4194305-0"), format!("{PREFIX}{}-0", std::process::id()), format!("{PREFIX}test")];
+        let made = names.map(|name| place.path().join(name));
+        made.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+        sweep(place.path());
+        assert_eq!(made.map(|path| path.exists()), [false, true, true]);
     }
 }
