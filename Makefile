@@ -1,15 +1,18 @@
-# Two commands matter: `make demo` and `make test`. Both install what they need (Debian, Ubuntu; as root), then build and run.
+# Two commands matter: `make demo` and `make test`. Both install what they need (Debian, Ubuntu; as root), then build and run. The demo
+# runs for everybody: without root it installs nothing, and shows what needs no privilege.
 
 CARGO ?= cargo
-BENCH := target/release/underpass-bench
+BENCH := $(or $(CARGO_TARGET_DIR),target)/release/underpass-bench
+# The lane between programs of one host; root is shown the one across a network, too.
+SHOWN := shm-pingpong shm-redis $(if $(filter 0,$(shell id -u)),pingpong redis)
 
 .PHONY: help setup build test demo bench lint deb clean
 
 help:
-	@echo "make demo   kernel and underpass side by side: ping-pong and redis (root)"
+	@echo "make demo   kernel and underpass side by side: ping-pong and redis (more as root)"
 	@echo "make test   everything that has to pass (root)"
 	@echo "make build  target/release/underpass and target/release/libunderpass.so"
-	@echo "make bench  the full measurement; results as a table and as JSON (root)"
+	@echo "make bench  the full measurement; results as a table and as JSON (more as root)"
 	@echo "make lint   formatting and clippy"
 	@echo "make deb    a Debian package in target/package"
 	@echo "make setup  only what has to be installed"
@@ -25,11 +28,14 @@ build:
 test: setup
 	@scripts/test.sh
 
-demo: setup
+demo:
+	@scripts/setup.sh demo
 	$(CARGO) build --release --workspace --locked
-	$(BENCH) --quick pingpong redis
+	$(BENCH) --quick $(SHOWN)
+	@[ "$$(id -u)" = 0 ] || echo "Run by root, the demo also shows connections across a network, in namespaces of their own."
 
-bench: setup
+bench:
+	@scripts/setup.sh bench
 	$(CARGO) build --release --workspace --locked
 	$(BENCH)
 

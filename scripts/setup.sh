@@ -1,10 +1,21 @@
 #!/usr/bin/env bash
 # Makes sure that everything needed is there; installs Debian packages for what is not. Says exactly what is missing.
 #   setup.sh build   what compiling needs
-#   setup.sh run     also what tests, demo and bench need: programs, root, a kernel that is new enough
+#   setup.sh demo    also what the demo shows; it runs for everybody, and shows more to root
+#   setup.sh bench   also what the measurement runs; likewise
+#   setup.sh run     also what the tests need: programs, root, a kernel that is new enough
 set -euo pipefail
 
 purpose="${1:-run}"
+case "$purpose" in
+    build | demo | bench | run) ;;
+    *)
+        echo "setup.sh: build, demo, bench or run, not '$purpose'" >&2
+        exit 2
+        ;;
+esac
+root=no
+[ "$(id -u)" != 0 ] || root=yes
 PATH="$PATH:/usr/sbin:/sbin"
 packages=()
 missing=()
@@ -27,14 +38,17 @@ look() {
     need command clang clang
     need file /usr/include/linux/if_xdp.h linux-libc-dev
     need file /usr/include/bpf/bpf_helpers.h libbpf-dev
-    [ "$purpose" = build ] && return 0
+    [ "$purpose" != build ] || return 0
     need command redis-server redis-server
     need command redis-benchmark redis-tools
+    # Network namespaces are root's.
+    [ "$root" = no ] || need command ip iproute2
+    [ "$purpose" != demo ] || return 0
     need command iperf3 iperf3
+    [ "$purpose" != bench ] || return 0
     need command sockperf sockperf
     need command nginx nginx-light
     need command curl curl
-    need command ip iproute2
     need command nft nftables
     need command ethtool ethtool
     need command python3 python3
@@ -57,14 +71,15 @@ install_packages() {
 }
 
 look
-if [ "${#packages[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+if [ "${#packages[@]}" -gt 0 ] && [ "$root" = yes ] && command -v apt-get >/dev/null 2>&1; then
     install_packages
     look
 fi
 
 command -v cargo >/dev/null 2>&1 || missing+=("cargo: a Rust toolchain, 1.85 or newer (https://rustup.rs)")
-if [ "$purpose" != build ]; then
-    [ "$(id -u)" = 0 ] || missing+=("root: network namespaces, AF_XDP, BPF and TCP_REPAIR need it")
+[ "$purpose" != run ] || [ "$root" = yes ] || missing+=("root: network namespaces, AF_XDP, BPF and TCP_REPAIR need it")
+# What is shown on loopback alone works with older kernels.
+if [ "$purpose" = run ] || { [ "$purpose" != build ] && [ "$root" = yes ]; }; then
     IFS=. read -r major minor _ < <(uname -r | tr -c '0-9\n' .)
     if [ "$major" -lt 5 ] || { [ "$major" -eq 5 ] && [ "$minor" -lt 18 ]; }; then
         missing+=("Linux 5.18 or newer (this is $(uname -r))")

@@ -51,6 +51,22 @@ pub struct Connect {
     pub p99_ns: u64,
 }
 
+/// Figures of messages there and back on many connections, one connection after the other.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Many {
+    /// Connections.
+    pub connections: usize,
+    /// Messages there and back that were timed.
+    pub exchanges: u64,
+    /// Time of a message there and back with no other under way, ns: the median of the rounds' means. A round is one message on
+    /// every connection.
+    pub single_ns: f64,
+    /// The same with [`Many::batch`] messages under way on as many connections: from the first sent to the last answered, by their number.
+    pub batch_ns: f64,
+    /// See [`Many::batch_ns`].
+    pub batch: usize,
+}
+
 /// Cost of one system call, made in batches.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Calls {

@@ -1,4 +1,4 @@
-//! The benchmark: kernel, underpass and the raw floor on one wire, in turns.
+//! The benchmark: kernel, underpass and the raw floor in one place, in turns.
 //!
 //! Machines drift (neighbours, temperature, frequency), so the modes of a section are not measured one after the other but in
 //! rounds, each mode once a round; the table shows the median of the rounds.
@@ -16,15 +16,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
-use underpass_lab::LabError;
+use underpass_lab::{LabError, is_root};
 
-use crate::sections::{Section, SectionName};
+use crate::sections::{Choice, Section, SectionName};
 use crate::stand::Stand;
 
 #[derive(Parser)]
-#[command(name = "underpass-bench", about = "Kernel, Underpass and the raw AF_XDP floor in one run (as root)")]
+#[command(name = "underpass-bench", about = "Kernel, Underpass and the raw floors in one run")]
 struct Cli {
-    /// What to measure; everything if nothing is named.
+    /// What to measure; everything if nothing is named, without root everything that needs none.
     sections: Vec<SectionName>,
     /// Fewer rounds, shorter runs: a first look, not a result.
     #[arg(long)]
@@ -51,22 +51,39 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), LabError> {
+    let choice = Choice::of(&cli.sections, is_root())?;
     let stand = Stand::new(cli.quick)?;
-    println!("{}", stand.describe());
+    let machine = stand.describe(&choice.places());
+    println!("{machine}");
+    if let Some(notice) = choice.notice() {
+        println!("{notice}");
+    }
     let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { 5 }).max(1);
-    let names = if cli.sections.is_empty() { SectionName::ALL.to_vec() } else { cli.sections.clone() };
-    let mut documents = Vec::new();
-    for name in names {
-        let Section { about, mut modes } = name.build(&stand);
-        modes.retain(|mode| cli.only.is_empty() || cli.only.iter().any(|word| mode.name.contains(word.as_str())));
+    let (mut documents, mut failures) = (Vec::new(), Vec::new());
+    for name in choice.measured {
+        let Section { about, mut modes } = match name.build(&stand) {
+            Ok(section) => section,
+            Err(error) => {
+                println!("\n{name}\n  ! {error}");
+                failures.push(name.to_string());
+                continue;
+            }
+        };
+        modes.retain(|mode| cli.only.is_empty() || cli.only.iter().any(|word| mode.title().contains(word.as_str())));
         let results = turns::take(rounds, &mut modes);
         println!("\n{}", table::render(&about, &results));
         documents.push(table::document(&about, &results));
+        let failed = results.iter().filter(|measured| !measured.errors.is_empty());
+        failures.extend(failed.map(|measured| format!("{} ({name})", measured.title())));
     }
     if let Some(path) = &cli.json {
-        let whole = json!({ "machine": stand.describe(), "quick": cli.quick, "rounds": rounds, "sections": documents });
+        let whole = json!({ "machine": machine, "quick": cli.quick, "rounds": rounds, "sections": documents });
         std::fs::write(path, format!("{whole:#}\n"))
             .map_err(|error| LabError::new(format!("write {}: {error}", path.display())))?;
+    }
+    // All has been shown, but nobody should take it for a good run.
+    if !failures.is_empty() {
+        return Err(LabError::new(format!("failed, see the lines with '!' above: {}", failures.join("; "))));
     }
     Ok(())
 }

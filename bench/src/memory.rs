@@ -25,6 +25,18 @@ impl Memory {
     }
 }
 
+/// Resident memory of a process, KiB: pages that several processes map count in each by its share of them (Pss of
+/// /proc/PID/smaps_rollup), so that a sum over processes counts each page once.
+pub fn proportional_kib(pid: u32) -> Result<u64, LabError> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(&path).map_err(|error| LabError::new(format!("{path}: {error}")))?;
+    pss(&text).ok_or_else(|| LabError::new(format!("{path}: no Pss: '{text}'")))
+}
+
+fn pss(rollup: &str) -> Option<u64> {
+    rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?.split_whitespace().next()?.parse().ok()
+}
+
 /// `None` if a figure cannot be read.
 fn add_up(smaps: &str) -> Option<Memory> {
     let (mut others, mut library, mut ours) = (0, 0, false);
@@ -54,6 +66,13 @@ mod tests {
                     7f30-7f40 rw-p 00000000 00:00 0\nRss:  100 kB\nPss:  100 kB\n";
         assert_eq!(add_up(text), Some(Memory { all: 8 + 40 + 2000 + 100, library: 2040 }));
         assert_eq!(add_up("7f00-7f10 r-xp 00000000 08:01 11 /usr/lib/libc.so.6\nPss:  many kB\n"), None);
+    }
+
+    #[test]
+    fn the_share_is_found_in_a_rollup() {
+        let text = "5581-7ffd ---p 00000000 00:00 0 [rollup]\nRss:    2000 kB\nPss:     314 kB\nPss_Dirty:   99 kB\n";
+        assert_eq!((pss(text), pss("Rss: 3 kB\nPss_Dirty: 4 kB\n")), (Some(314), None));
+        assert!(proportional_kib(std::process::id()).unwrap() > 0);
     }
 
     #[test]

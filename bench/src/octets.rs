@@ -17,6 +17,13 @@ pub fn carried_by_kernel(host: &Host) -> Result<u64, LabError> {
     both_ways(&text).ok_or_else(|| LabError::new("no IpExt InOctets and OutOctets in /proc/net/netstat"))
 }
 
+/// Bytes of IP packets that the loopback interface of our namespace has carried so far. It sends what it receives: each counts once.
+pub fn carried_by_loopback() -> Result<u64, LabError> {
+    let path = "/proc/thread-self/net/dev";
+    let text = std::fs::read_to_string(path).map_err(|error| LabError::new(format!("{path}: {error}")))?;
+    received_by(&text, "lo").ok_or_else(|| LabError::new(format!("no interface lo in {path}")))
+}
+
 /// The bytes of so many messages there and back, each in a segment of its own, without what is in them.
 pub fn of_exchanges(count: u64) -> u64 {
     2 * count * HEADERS
@@ -25,6 +32,12 @@ pub fn of_exchanges(count: u64) -> u64 {
 /// Per cent of `expected` bytes that did not pass through the kernel.
 pub fn lane_share(kernel: u64, expected: u64) -> f64 {
     100.0 * (1.0 - (kernel as f64 / expected.max(1) as f64).min(1.0))
+}
+
+/// The first figure of an interface's line: bytes received.
+fn received_by(text: &str, interface: &str) -> Option<u64> {
+    let figures = text.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
+    figures.split_whitespace().next()?.parse().ok()
 }
 
 fn both_ways(text: &str) -> Option<u64> {
@@ -46,6 +59,13 @@ mod tests {
         let text = "TcpExt: A B\nTcpExt: 1 2\nIpExt: X OutOctets InOctets\nIpExt: 1 77 99\n";
         assert_eq!(both_ways(text), Some(176));
         assert_eq!(both_ways("IpExt: OutOctets\nIpExt: 3\n"), None);
+    }
+
+    #[test]
+    fn an_interface_is_found_by_its_whole_name() {
+        let text = "Inter-|   Receive\n face |bytes    packets\n  lo1: 5 1\n    lo: 314 3 0\n  eth0:99 1\n";
+        assert_eq!((received_by(text, "lo"), received_by(text, "eth0")), (Some(314), Some(99)));
+        assert_eq!(received_by(text, "eth"), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct About {
     pub metrics: &'static [Metric],
     /// Is a smaller first metric the better one?
     pub lower_is_better: bool,
-    /// Modes that the others are compared with: column heading and mode name.
+    /// Modes that the others of their kind are compared with: column heading and mode name.
     pub references: &'static [(&'static str, &'static str)],
 }
 
@@ -58,7 +58,7 @@ pub fn document(about: &About, results: &[Measured]) -> Value {
         .map(|measured| {
             let medians = (0..about.metrics.len()).map(|index| measured.median(index)).collect();
             let samples: Vec<Value> = measured.samples.iter().cloned().map(named).collect();
-            json!({ "mode": measured.name, "median": named(medians), "samples": samples, "errors": measured.errors })
+            json!({ "mode": measured.title(), "median": named(medians), "samples": samples, "errors": measured.errors })
         })
         .collect();
     json!({ "section": about.name, "title": about.title, "lower_is_better": about.lower_is_better, "modes": modes })
@@ -69,7 +69,7 @@ fn complaints(results: &[Measured]) -> Vec<(&str, Vec<String>)> {
     let mut all: Vec<(&str, Vec<String>)> = Vec::new();
     for measured in results {
         let Some(error) = measured.errors.last() else { continue };
-        let name = format!("{} ({}x)", measured.name, measured.errors.len());
+        let name = format!("{} ({}x)", measured.title(), measured.errors.len());
         match all.iter_mut().find(|(known, _)| known == error) {
             Some((_, names)) => names.push(name),
             None => all.push((error, vec![name])),
@@ -86,18 +86,19 @@ fn heading(about: &About) -> Vec<String> {
 
 fn row(about: &About, measured: &Measured, results: &[Measured]) -> Vec<String> {
     let metrics = about.metrics.iter().enumerate().map(|(index, metric)| {
-        measured.median(index).map_or_else(|| "-".to_owned(), |value| format!("{value:.*}", metric.digits))
+        let absent = if index == 0 && measured.has_failed() { "failed" } else { "-" };
+        measured.median(index).map_or_else(|| absent.to_owned(), |value| format!("{value:.*}", metric.digits))
     });
     let ratios = about.references.iter().map(|(_, reference)| {
-        let other = results.iter().find(|other| other.name == *reference).and_then(|other| other.median(0));
-        match (measured.median(0), other) {
+        let other = results.iter().find(|other| other.name == *reference && other.kind == measured.kind);
+        match (measured.median(0), other.and_then(|other| other.median(0))) {
             (Some(own), Some(other)) if own > 0.0 && other > 0.0 => {
                 format!("{:.2}", if about.lower_is_better { other / own } else { own / other })
             }
             _ => "-".to_owned(),
         }
     });
-    std::iter::once(measured.name.clone()).chain(metrics).chain(ratios).collect()
+    std::iter::once(measured.title()).chain(metrics).chain(ratios).collect()
 }
 
 #[cfg(test)]
@@ -112,15 +113,33 @@ mod tests {
         references: &[("x kernel", "kernel")],
     };
 
+    fn measured(name: &str, kind: &str, value: f64) -> Measured {
+        Measured { name: name.into(), kind: kind.into(), samples: vec![vec![Some(value)]], errors: Vec::new() }
+    }
+
     #[test]
     fn ratios_say_how_many_times_better() {
-        let measured =
-            |name: &str, value| Measured { name: name.into(), samples: vec![vec![Some(value)]], errors: Vec::new() };
-        let mut results = vec![measured("kernel", 50.0), measured("lane", 10.0)];
-        results.push(Measured { name: "broken".into(), samples: Vec::new(), errors: vec!["no daemon".into()] });
+        let mut results = vec![measured("kernel", "", 50.0), measured("lane", "", 10.0)];
+        let errors = vec!["no daemon".into()];
+        results.push(Measured { name: "broken".into(), kind: String::new(), samples: Vec::new(), errors });
         let text = render(&ABOUT, &results);
-        assert!(text.contains("lane    10.0      5.00"), "{text}");
+        assert!(text.contains("lane      10.0      5.00"), "{text}");
+        assert!(text.contains("broken  failed         -"), "{text}");
         assert!(text.contains("! broken (1x): no daemon"), "{text}");
         assert_eq!(document(&ABOUT, &results)["modes"][1]["median"]["us"], 10.0);
+    }
+
+    #[test]
+    fn only_modes_of_one_kind_are_compared() {
+        let of_one = [measured("kernel", "1 client", 50.0), measured("lane", "1 client", 10.0)];
+        let of_many = [measured("kernel", "many", 30.0), measured("lane", "many", 10.0)];
+        let alone = [measured("lane", "few", 10.0)];
+        let text = render(&ABOUT, &[&of_one[..], &of_many[..], &alone[..]].map(<[Measured]>::to_vec).concat());
+        for row in
+            ["kernel, 1 client  50.0      1.00", "lane, 1 client    10.0      5.00", "lane, many        10.0      3.00"]
+        {
+            assert!(text.contains(row), "{text}");
+        }
+        assert!(text.contains("lane, few         10.0         -"), "{text}");
     }
 }

@@ -10,8 +10,10 @@ pub type Sample = Vec<Option<f64>>;
 
 /// One way to carry the same load.
 pub struct Mode<'a> {
-    /// What the table calls it.
+    /// What carries the load.
     pub name: String,
+    /// The load, where a section has several: only modes of one kind are compared. Empty if there is but one.
+    pub kind: String,
     /// Measures once.
     pub run: Box<dyn FnMut() -> Result<Sample, LabError> + 'a>,
 }
@@ -19,14 +21,27 @@ pub struct Mode<'a> {
 impl<'a> Mode<'a> {
     /// A mode of this name.
     pub fn new(name: impl Into<String>, run: impl FnMut() -> Result<Sample, LabError> + 'a) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self { name: name.into(), kind: String::new(), run: Box::new(run) }
+    }
+
+    /// The same, of this kind.
+    pub fn of_kind(self, kind: impl Into<String>) -> Self {
+        Self { kind: kind.into(), ..self }
+    }
+
+    /// What the table calls it.
+    pub fn title(&self) -> String {
+        title(&self.name, &self.kind)
     }
 }
 
 /// What the rounds of one mode have given.
+#[derive(Clone)]
 pub struct Measured {
-    /// The mode.
+    /// The mode's name.
     pub name: String,
+    /// The mode's kind.
+    pub kind: String,
     /// One sample a round that went well.
     pub samples: Vec<Sample>,
     /// What went wrong, one text a round that did not.
@@ -38,10 +53,7 @@ const MAX_FAILURES: usize = 2;
 
 /// Measures all modes in turns. A failing mode fails alone.
 pub fn take(rounds: usize, modes: &mut [Mode<'_>]) -> Vec<Measured> {
-    let mut results: Vec<Measured> = modes
-        .iter()
-        .map(|mode| Measured { name: mode.name.clone(), samples: Vec::new(), errors: Vec::new() })
-        .collect();
+    let mut results: Vec<Measured> = modes.iter().map(Measured::nothing_of).collect();
     let terminal = std::io::stderr().is_terminal();
     for round in 1..=rounds {
         for (mode, result) in modes.iter_mut().zip(&mut results) {
@@ -49,7 +61,7 @@ pub fn take(rounds: usize, modes: &mut [Mode<'_>]) -> Vec<Measured> {
                 continue;
             }
             if terminal {
-                eprint!("\r\x1b[K round {round} of {rounds}: {}", mode.name);
+                eprint!("\r\x1b[K round {round} of {rounds}: {}", mode.title());
             }
             match (mode.run)() {
                 Ok(sample) => result.samples.push(sample),
@@ -64,10 +76,28 @@ pub fn take(rounds: usize, modes: &mut [Mode<'_>]) -> Vec<Measured> {
 }
 
 impl Measured {
+    fn nothing_of(mode: &Mode<'_>) -> Self {
+        Self { name: mode.name.clone(), kind: mode.kind.clone(), samples: Vec::new(), errors: Vec::new() }
+    }
+
+    /// What the table calls the mode.
+    pub fn title(&self) -> String {
+        title(&self.name, &self.kind)
+    }
+
+    /// Has no round gone well, although there were some?
+    pub fn has_failed(&self) -> bool {
+        self.samples.is_empty() && !self.errors.is_empty()
+    }
+
     /// The median over the rounds of metric number `index`.
     pub fn median(&self, index: usize) -> Option<f64> {
         median(self.samples.iter().filter_map(|sample| *sample.get(index)?).collect())
     }
+}
+
+fn title(name: &str, kind: &str) -> String {
+    if kind.is_empty() { name.to_owned() } else { format!("{name}, {kind}") }
 }
 
 #[cfg(test)]
@@ -96,7 +126,7 @@ mod tests {
     #[test]
     fn the_median_skips_missing_values() {
         let samples = [Some(4.0), None, Some(1.0), Some(2.0), Some(3.0)].map(|value| vec![value]).to_vec();
-        let measured = Measured { name: String::new(), samples, errors: Vec::new() };
+        let measured = Measured { samples, ..Measured::nothing_of(&Mode::new("", || Ok(Vec::new()))) };
         assert_eq!(measured.median(0), Some(2.5));
     }
 }

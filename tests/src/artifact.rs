@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::LabError;
+use crate::view::{self, SocketView};
 
 /// Which build is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,11 @@ impl Artifacts {
         command.env("LD_PRELOAD", &self.library).env("UNDERPASS_SOCKET", socket);
         // Meant for the tests; the library would say that it does not know them.
         command.env_remove("UNDERPASS_TEST_CASE").env_remove("UNDERPASS_TEST_CYCLES");
+    }
+
+    /// The sockets of a preloaded process (`underpass ss`).
+    pub fn sockets(&self, pid: u32) -> Result<Vec<SocketView>, LabError> {
+        view::sockets(&self.command, pid)
     }
 
     fn in_dir(dir: &Path) -> Self {

@@ -66,7 +66,7 @@ pub(crate) fn signal(pid: u32, signal: libc::c_int) -> io::Result<()> {
 }
 
 /// Are we root?
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     // SAFETY: plain system call.
     unsafe { libc::geteuid() == 0 }
 }

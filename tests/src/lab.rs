@@ -155,7 +155,7 @@ impl Lab {
 
     /// The sockets of a preloaded process (`underpass ss`).
     pub fn sockets(&self, pid: u32) -> Result<Vec<SocketView>, LabError> {
-        view::sockets(&self.artifacts()?.command, pid)
+        self.artifacts()?.sockets(pid)
     }
 
     /// A counter of a preloaded process (`underpass stats`).

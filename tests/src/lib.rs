@@ -27,7 +27,7 @@ mod view;
 mod wait;
 
 pub use artifact::{Artifacts, Profile};
-pub use child::{CommandExt, reset_signals, run_idle};
+pub use child::{CommandExt, is_root, reset_signals, run_idle};
 pub use daemon::Daemon;
 pub use error::LabError;
 pub use lab::{Host, Lab, LabOptions, Side};

@@ -1,13 +1,16 @@
-//! The programs that the benchmark runs: ordinary socket programs, and the raw AF_XDP floor. Each prints one line of JSON.
+//! The programs that the benchmark runs: ordinary socket programs, and the raw floors (AF_XDP, shared memory). Each prints one line of
+//! JSON.
 
 mod connect;
 mod floor;
 mod hold;
 mod idle;
 mod latency;
+mod many;
 mod pattern;
 mod pingpong;
 mod pipe;
+mod shm_floor;
 mod stream;
 mod tcp;
 
@@ -43,6 +46,10 @@ enum Program {
     HoldServe(hold::Serve),
     /// Open connections, use them for a while, then leave them alone.
     Hold(hold::Hold),
+    /// Echo over TCP on very many connections (epoll).
+    ManyServer(many::Serve),
+    /// Exchange messages on very many connections, one after the other (epoll), then leave them open.
+    ManyClient(many::Run),
     /// Time read(2) on a pipe.
     PipeRead(pipe::PipeRead),
     /// Keep a CPU from going to sleep, at the lowest priority (SCHED_IDLE).
@@ -55,6 +62,10 @@ enum Program {
     FloorSink(floor::Sink),
     /// Send frames by AF_XDP as fast as they go.
     FloorFlood(floor::Flood),
+    /// Send messages back that arrive in a shared page.
+    ShmFloorEcho(shm_floor::Echo),
+    /// Time round trips through a shared page.
+    ShmFloorPing(shm_floor::Ping),
 }
 
 fn main() -> ExitCode {
@@ -67,12 +78,16 @@ fn main() -> ExitCode {
         Program::Connect(program) => program.run(),
         Program::HoldServe(program) => program.run(),
         Program::Hold(program) => program.run(),
+        Program::ManyServer(program) => program.run(),
+        Program::ManyClient(program) => program.run(),
         Program::PipeRead(program) => program.run(),
         Program::Awake => idle::keep_awake(),
         Program::FloorEcho(program) => program.run(),
         Program::FloorPing(program) => program.run(),
         Program::FloorSink(program) => program.run(),
         Program::FloorFlood(program) => program.run(),
+        Program::ShmFloorEcho(program) => program.run(),
+        Program::ShmFloorPing(program) => program.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

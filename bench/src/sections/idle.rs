@@ -7,7 +7,7 @@ use underpass_lab::{Lab, LabError, Process, Side, SocketView};
 use super::Section;
 use crate::cpu_time::cpu_time;
 use crate::memory::Memory;
-use crate::stand::{Carriers, Stand};
+use crate::stand::{Carriers, Labs};
 use crate::table::{About, Metric};
 use crate::turns::{Mode, Sample};
 
@@ -49,7 +49,7 @@ struct Scene {
 }
 
 /// The modes. The servers sleep in read(2), a thread for each connection.
-pub fn section(stand: &Stand) -> Section<'_> {
+pub fn section(stand: &Labs) -> Section<'_> {
     let (plain, server, client) = (Carriers::KERNEL, Carriers::SERVER, Carriers::CLIENT);
     let scenes = [
         ("kernel", plain, Past::Busy, Side::Server),
@@ -80,8 +80,8 @@ pub fn section(stand: &Stand) -> Section<'_> {
     Section { about, modes: scenes.into_iter().map(mode).collect() }
 }
 
-fn window(stand: &Stand) -> Duration {
-    Duration::from_millis(stand.scaled(WATCH))
+fn window(stand: &Labs) -> Duration {
+    Duration::from_millis(stand.programs.scaled(WATCH))
 }
 
 impl Past {
@@ -100,11 +100,11 @@ impl Past {
     }
 }
 
-fn run(stand: &Stand, scene: Scene) -> Result<Sample, LabError> {
+fn run(stand: &Labs, scene: Scene) -> Result<Sample, LabError> {
     let Scene { carriers, past, watched } = scene;
     let lab = stand.lab(carriers)?;
     let (mut server, address) = stand.serve(carriers, &["hold-serve"])?;
-    let mut command = stand.command(carriers, Side::Client, stand.load())?;
+    let mut command = stand.command(carriers, Side::Client, &stand.programs.load)?;
     command.args(["hold", "--connect", &address]);
     command.args(["--connections", &past.connections().to_string(), "--rounds", &past.rounds().to_string()]);
     let mut client = lab.spawn("client", &mut command)?;

@@ -1,22 +1,39 @@
 //! What can be measured, one file a section.
 
+mod choice;
 mod connect;
 mod idle;
 mod iperf;
 mod overhead;
 mod pingpong;
 mod redis;
+mod redis_programs;
+mod shm;
 mod stream;
 
-use clap::ValueEnum;
+use std::fmt;
 
-use crate::stand::Stand;
+use clap::ValueEnum;
+use underpass_lab::LabError;
+
+pub use self::choice::Choice;
+use crate::stand::{Place, Stand};
 use crate::table::About;
 use crate::turns::Mode;
 
 /// A section on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SectionName {
+    /// 64 bytes there and back, over loopback.
+    ShmPingpong,
+    /// redis-server under redis-benchmark, over loopback.
+    ShmRedis,
+    /// iperf3, over loopback.
+    ShmIperf,
+    /// A connection for every request, over loopback.
+    ShmConnect,
+    /// Thousands of connections at once, over loopback.
+    ShmMany,
     /// 64 bytes there and back.
     Pingpong,
     /// Bulk data one way.
@@ -42,20 +59,54 @@ pub struct Section<'a> {
 }
 
 impl SectionName {
-    /// All, in the order of a full run.
-    pub const ALL: [Self; 7] =
-        [Self::Pingpong, Self::Stream, Self::Connect, Self::Redis, Self::Iperf, Self::Overhead, Self::Idle];
+    /// All, in the order of a full run: first what needs no lab, so that the labs' daemon is not there yet.
+    pub const ALL: [Self; 12] = [
+        Self::ShmPingpong,
+        Self::ShmRedis,
+        Self::ShmIperf,
+        Self::ShmConnect,
+        Self::ShmMany,
+        Self::Pingpong,
+        Self::Stream,
+        Self::Connect,
+        Self::Redis,
+        Self::Iperf,
+        Self::Overhead,
+        Self::Idle,
+    ];
 
-    /// The section's modes on this stand.
-    pub fn build(self, stand: &Stand) -> Section<'_> {
+    /// Where it is measured.
+    pub fn place(self) -> Place {
         match self {
-            Self::Pingpong => pingpong::section(stand),
-            Self::Stream => stream::section(stand),
-            Self::Connect => connect::section(stand),
-            Self::Redis => redis::section(stand),
-            Self::Iperf => iperf::section(stand),
-            Self::Overhead => overhead::section(stand),
-            Self::Idle => idle::section(stand),
+            Self::ShmPingpong | Self::ShmRedis | Self::ShmIperf | Self::ShmConnect | Self::ShmMany => Place::Loopback,
+            Self::Pingpong | Self::Stream | Self::Connect | Self::Redis | Self::Iperf | Self::Overhead | Self::Idle => {
+                Place::Labs
+            }
         }
+    }
+
+    /// The section's modes on this stand; an error if its place cannot be made.
+    pub fn build(self, stand: &Stand) -> Result<Section<'_>, LabError> {
+        Ok(match self {
+            Self::ShmPingpong => shm::pingpong::section(stand.loopback()?),
+            Self::ShmRedis => shm::redis::section(stand.loopback()?),
+            Self::ShmIperf => shm::iperf::section(stand.loopback()?),
+            Self::ShmConnect => shm::connect::section(stand.loopback()?),
+            Self::ShmMany => shm::many::section(stand.loopback()?),
+            Self::Pingpong => pingpong::section(stand.labs()?),
+            Self::Stream => stream::section(stand.labs()?),
+            Self::Connect => connect::section(stand.labs()?),
+            Self::Redis => redis::section(stand.labs()?),
+            Self::Iperf => iperf::section(stand.labs()?),
+            Self::Overhead => overhead::section(stand.labs()?),
+            Self::Idle => idle::section(stand.labs()?),
+        })
+    }
+}
+
+impl fmt::Display for SectionName {
+    /// As on the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
     }
 }

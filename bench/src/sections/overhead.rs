@@ -9,7 +9,7 @@ use underpass_bench::{Calls, median};
 use underpass_lab::{LabError, Side};
 
 use super::Section;
-use crate::stand::{Carriers, Stand};
+use crate::stand::{Carriers, Labs};
 use crate::table::{About, Metric};
 use crate::turns::{Mode, Sample};
 
@@ -25,7 +25,7 @@ const READS: u64 = 1 << 17;
 const STARTS: u64 = 100;
 
 /// The modes.
-pub fn section(stand: &Stand) -> Section<'_> {
+pub fn section(stand: &Labs) -> Section<'_> {
     let pair = Rc::new(Pair { stand, waiting: Default::default() });
     let mode = |kind: usize| {
         let pair = Rc::clone(&pair);
@@ -44,7 +44,7 @@ pub fn section(stand: &Stand) -> Section<'_> {
 
 /// Both modes are one measurement, in which the kinds take turns: the mode that comes first makes it, and the other's half waits here.
 struct Pair<'a> {
-    stand: &'a Stand,
+    stand: &'a Labs,
     waiting: [Cell<Option<Result<Sample, LabError>>>; 2],
 }
 
@@ -69,7 +69,7 @@ struct Half {
     starts: Vec<f64>,
 }
 
-fn measure(stand: &Stand) -> [Result<Sample, LabError>; 2] {
+fn measure(stand: &Labs) -> [Result<Sample, LabError>; 2] {
     let mut halves = KINDS.map(|_| Ok(Half::default()));
     for _ in 0..READERS {
         turn(&mut halves, |carriers, half| {
@@ -77,7 +77,7 @@ fn measure(stand: &Stand) -> [Result<Sample, LabError>; 2] {
             Ok(())
         });
     }
-    for _ in 0..stand.scaled(STARTS) {
+    for _ in 0..stand.programs.scaled(STARTS) {
         turn(&mut halves, |carriers, half| {
             half.starts.push(start_ms(&mut stand.command(carriers, Side::Client, "/bin/true")?)?);
             Ok(())
@@ -96,9 +96,9 @@ fn turn(halves: &mut [Result<Half, LabError>; 2], step: impl Fn(Carriers, &mut H
 }
 
 /// Nanoseconds a read, as the program itself measures it.
-fn read_ns(stand: &Stand, carriers: Carriers) -> Result<f64, LabError> {
-    let mut reader = stand.command(carriers, Side::Client, stand.load())?;
-    reader.args(["pipe-read", "--count", &stand.scaled(READS).to_string()]);
+fn read_ns(stand: &Labs, carriers: Carriers) -> Result<f64, LabError> {
+    let mut reader = stand.command(carriers, Side::Client, &stand.programs.load)?;
+    reader.args(["pipe-read", "--count", &stand.programs.scaled(READS).to_string()]);
     Ok(stand.run::<Calls>(stand.lab(carriers)?, reader, 5.0)?.ns_per_call)
 }
 

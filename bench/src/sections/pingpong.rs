@@ -7,7 +7,7 @@ use underpass_lab::{CommandExt, LabError, Process, Side};
 
 use super::Section;
 use crate::octets::{lane_share, of_exchanges};
-use crate::stand::{Carriers, Stand, cpu_of};
+use crate::stand::{Carriers, Labs, cpu_of};
 use crate::table::{About, Metric};
 use crate::turns::{Mode, Sample};
 
@@ -36,7 +36,7 @@ const DEFAULT: Manner =
     Manner { carriers: Carriers::KERNEL, server_spins: false, client_spins: false, client_cpu: 1, awake: false };
 
 /// The modes.
-pub fn section(stand: &Stand) -> Section<'_> {
+pub fn section(stand: &Labs) -> Section<'_> {
     let spinning = Manner { server_spins: true, client_spins: true, ..DEFAULT };
     let spinning_client = Manner { client_spins: true, ..DEFAULT };
     let spinning_server = Manner { server_spins: true, ..DEFAULT };
@@ -70,44 +70,45 @@ pub fn section(stand: &Stand) -> Section<'_> {
     Section { about, modes }
 }
 
-fn over_tcp(stand: &Stand, manner: Manner) -> Result<Sample, LabError> {
+fn over_tcp(stand: &Labs, manner: Manner) -> Result<Sample, LabError> {
     let lab = stand.lab(manner.carriers)?;
     let _awake = if manner.awake { keep_awake(stand)? } else { Vec::new() };
     let mut server_args = vec!["pingpong-serve"];
     server_args.extend(manner.server_spins.then_some("--spin"));
     let (server, address) = stand.serve(manner.carriers, &server_args)?;
-    let mut client = stand.command(manner.carriers, Side::Client, stand.load())?;
-    let seconds = stand.seconds().to_string();
+    let mut client = stand.command(manner.carriers, Side::Client, &stand.programs.load)?;
+    let seconds = stand.programs.seconds().to_string();
     client.pin(manner.client_cpu).args(["pingpong", "--connect", &address, "--seconds", &seconds]);
     client.args(manner.client_spins.then_some("--spin"));
     let (figures, kernel) =
-        stand.watching_kernel(manner.carriers, || stand.run::<PingPong>(lab, client, stand.seconds()))?;
+        stand.watching_kernel(manner.carriers, || stand.run::<PingPong>(lab, client, stand.programs.seconds()))?;
     drop(server);
     let lane = kernel.map(|octets| lane_share(octets, of_exchanges(figures.count)));
     Ok(sample(&figures, lane))
 }
 
-fn over_af_xdp(stand: &Stand, hook: &str) -> Result<Sample, LabError> {
+fn over_af_xdp(stand: &Labs, hook: &str) -> Result<Sample, LabError> {
     let lab = stand.floor();
     let program = |side: Side, name: &str| -> Result<Command, LabError> {
-        let mut command = lab.command(side, stand.load())?;
+        let mut command = lab.command(side, &stand.programs.load)?;
         command.pin(cpu_of(side)).args([name, "--interface", &lab.host(side).interface, "--hook", hook]);
         Ok(command)
     };
     let mut echo = lab.spawn("echo", &mut program(Side::Server, "floor-echo")?)?;
     echo.expect_line("ready", std::time::Duration::from_secs(10))?;
     let mut ping = program(Side::Client, "floor-ping")?;
-    ping.args(["--seconds", &stand.seconds().to_string()]);
-    let figures = stand.run::<PingPong>(lab, ping, stand.seconds())?;
+    ping.args(["--seconds", &stand.programs.seconds().to_string()]);
+    let figures = stand.run::<PingPong>(lab, ping, stand.programs.seconds())?;
     Ok(sample(&figures, None))
 }
 
 /// One idle-priority spinner on each CPU.
-fn keep_awake(stand: &Stand) -> Result<Vec<Process>, LabError> {
+fn keep_awake(stand: &Labs) -> Result<Vec<Process>, LabError> {
     let lab = stand.lab(Carriers::KERNEL)?;
     let start = |side: Side| {
         let cpu = cpu_of(side);
-        let mut process = lab.spawn(&format!("awake{cpu}"), Command::new(stand.load()).arg("awake").pin(cpu))?;
+        let mut process =
+            lab.spawn(&format!("awake{cpu}"), Command::new(&stand.programs.load).arg("awake").pin(cpu))?;
         process.expect_line("awake", std::time::Duration::from_secs(10))?;
         Ok(process)
     };

@@ -7,7 +7,7 @@ use underpass_lab::{CommandExt, LabError, Side};
 
 use super::Section;
 use crate::octets::lane_share;
-use crate::stand::{Carriers, Stand, cpu_of};
+use crate::stand::{Carriers, Labs, cpu_of};
 use crate::table::{About, Metric};
 use crate::turns::{Mode, Sample};
 
@@ -18,7 +18,7 @@ const METRICS: &[Metric] = &[
 ];
 
 /// The modes.
-pub fn section(stand: &Stand) -> Section<'_> {
+pub fn section(stand: &Labs) -> Section<'_> {
     let carried = [
         ("kernel", Carriers::KERNEL, false),
         ("kernel, verified", Carriers::KERNEL, true),
@@ -50,30 +50,31 @@ pub fn section(stand: &Stand) -> Section<'_> {
     Section { about, modes }
 }
 
-fn over_tcp(stand: &Stand, carriers: Carriers, verify: bool) -> Result<Sample, LabError> {
+fn over_tcp(stand: &Labs, carriers: Carriers, verify: bool) -> Result<Sample, LabError> {
     let lab = stand.lab(carriers)?;
     let verify = verify.then_some("--verify");
     let mut server_args = vec!["stream-serve"];
     server_args.extend(verify);
     let (server, address) = stand.serve(carriers, &server_args)?;
-    let mut client = stand.command(carriers, Side::Client, stand.load())?;
-    client.args(["stream", "--connect", &address, "--seconds", &stand.seconds().to_string()]).args(verify);
-    let (figures, kernel) = stand.watching_kernel(carriers, || stand.run::<Stream>(lab, client, stand.seconds()))?;
+    let mut client = stand.command(carriers, Side::Client, &stand.programs.load)?;
+    client.args(["stream", "--connect", &address, "--seconds", &stand.programs.seconds().to_string()]).args(verify);
+    let (figures, kernel) =
+        stand.watching_kernel(carriers, || stand.run::<Stream>(lab, client, stand.programs.seconds()))?;
     drop(server);
     let lane = kernel.map(|octets| lane_share(octets, figures.bytes));
     Ok(vec![Some(figures.gbit_per_s), figures.retransmits.map(f64::from), lane])
 }
 
-fn over_af_xdp(stand: &Stand, hook: &str) -> Result<Sample, LabError> {
+fn over_af_xdp(stand: &Labs, hook: &str) -> Result<Sample, LabError> {
     let lab = stand.floor();
     let start = |side: Side, name: &str, more: &[&str]| {
-        let mut command = lab.command(side, stand.load())?;
+        let mut command = lab.command(side, &stand.programs.load)?;
         command.pin(cpu_of(side)).args([name, "--interface", &lab.host(side).interface, "--hook", hook]).args(more);
         let mut process = lab.spawn(name, &mut command)?;
         process.expect_line("ready", Duration::from_secs(10))?;
         Ok::<_, LabError>(process)
     };
-    let mut sink = start(Side::Server, "floor-sink", &["--seconds", &stand.seconds().to_string()])?;
+    let mut sink = start(Side::Server, "floor-sink", &["--seconds", &stand.programs.seconds().to_string()])?;
     let _flood = start(Side::Client, "floor-flood", &[])?;
     let text = sink.finish(Duration::from_secs(15))?;
     let figures = text.lines().last().and_then(|line| serde_json::from_str::<Stream>(line).ok());

@@ -1,0 +1,105 @@
+//! What sections are measured on: places of two sorts, each made when a section first asks for it.
+
+mod carriers;
+mod cpus;
+mod labs;
+pub mod loopback;
+mod preload;
+pub mod programs;
+mod scratch;
+
+use std::cell::OnceCell;
+use std::fmt;
+
+use underpass_lab::LabError;
+
+pub use self::carriers::{Carrier, Carriers};
+pub use self::labs::{Labs, cpu_of};
+pub use self::loopback::Loopback;
+pub use self::programs::Programs;
+
+/// Where a section is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Namespaces of its own, joined by a veth pair.
+    Labs,
+    /// 127.0.0.1 of the namespace that we are in.
+    Loopback,
+}
+
+impl Place {
+    /// Can only root make it?
+    pub fn needs_root(self) -> bool {
+        self == Self::Labs
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Labs => "veth, MTU 1500",
+            Self::Loopback => "loopback",
+        })
+    }
+}
+
+/// Both sorts of place. One that cannot be made fails the sections that need it.
+pub struct Stand {
+    programs: Programs,
+    labs: OnceCell<Result<Labs, String>>,
+    loopback: OnceCell<Result<Loopback, String>>,
+}
+
+impl Stand {
+    /// Makes nothing yet. An error if our own programs were not built.
+    pub fn new(quick: bool) -> Result<Self, LabError> {
+        Ok(Self { programs: Programs::find(quick)?, labs: OnceCell::new(), loopback: OnceCell::new() })
+    }
+
+    /// The labs.
+    pub fn labs(&self) -> Result<&Labs, LabError> {
+        made(&self.labs, || Labs::new(self.programs.clone()))
+    }
+
+    /// The loopback interface.
+    pub fn loopback(&self) -> Result<&Loopback, LabError> {
+        made(&self.loopback, || Loopback::new(self.programs.clone()))
+    }
+
+    /// Machine and build in a line or two, for measurements at these places.
+    pub fn describe(&self, places: &[Place]) -> String {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let cpu = read("/proc/cpuinfo");
+        let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown CPU");
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let kernel = read("/proc/sys/kernel/osrelease");
+        let model = model.trim_start_matches(['\t', ' ', ':']);
+        let places: Vec<String> = places.iter().map(Place::to_string).collect();
+        let (kernel, places, library, settings) =
+            (kernel.trim(), places.join("; "), preload::library(), preload::settings());
+        format!("Linux {kernel}, {cores} x {model}; {places}\nlibrary: {library}{settings}")
+    }
+}
+
+fn made<T>(cell: &OnceCell<Result<T, String>>, make: impl FnOnce() -> Result<T, LabError>) -> Result<&T, LabError> {
+    let place = cell.get_or_init(|| make().map_err(|error| error.to_string()));
+    place.as_ref().map_err(|why| LabError::new(why.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_made_once_and_its_error_is_kept() {
+        let (mut tries, cell) = (0, OnceCell::<Result<(), String>>::new());
+        for _ in 0..2 {
+            let error = made(&cell, || {
+                tries += 1;
+                Err(LabError::new("no room"))
+            });
+            assert_eq!(error.unwrap_err().to_string(), "no room");
+        }
+        assert_eq!(tries, 1);
+    }
+}
