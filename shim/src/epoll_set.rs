@@ -280,10 +280,9 @@ impl Members {
     /// Is a member ready, without taking it?
     pub fn any_ready(&self, mask: &mut dyn FnMut(&Ref<Socket>, u32) -> u32) -> bool {
         let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
-        self.ready
-            .iter()
-            .filter_map(|fd| self.by_fd.get(fd))
-            .any(|member| member.is_awake() && mask(&member.socket, member.events) & (member.events | always) & !MODE_BITS != 0)
+        self.ready.iter().filter_map(|fd| self.by_fd.get(fd)).any(|member| {
+            member.is_awake() && mask(&member.socket, member.events) & (member.events | always) & !MODE_BITS != 0
+        })
     }
 }
 

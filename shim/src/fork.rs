@@ -13,7 +13,9 @@ use underpass_stack::lane::Reason;
 use crate::fd::{self, Entry};
 use crate::guard::Guard;
 use crate::socket::{Foreign, Lane, Socket, Where};
-use crate::{doorbell, engine, epoll_set, helper, holders, init, log, options, session, shm, signals, socket, sys, wait};
+use crate::{
+    doorbell, engine, epoll_set, helper, holders, init, log, options, session, shm, signals, socket, sys, wait,
+};
 
 /// Registers the handlers.
 pub fn register() {

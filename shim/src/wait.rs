@@ -12,8 +12,8 @@ use underpass_stack::tcp::Instant;
 
 use crate::doorbell::{self, Doorbell, Waiters};
 use crate::errno::{Errno, Result};
-use crate::signals::{self, Disturbance, Watch};
 use crate::shm::places::Dozing;
+use crate::signals::{self, Disturbance, Watch};
 use crate::{carry, engine, options, sys};
 
 /// Spin budget while spinning pays, ns.

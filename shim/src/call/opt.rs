@@ -101,7 +101,9 @@ pub fn get(
         match socket.place() {
             Where::Kernel => return Act::Real,
             Where::Changing => socket.await_change(),
-            Where::Lane(Lane::Xdp(_)) if KERNEL_KNOWS.contains(&(level, name)) => return Act::Done(steady(&socket, &mut *real)),
+            Where::Lane(Lane::Xdp(_)) if KERNEL_KNOWS.contains(&(level, name)) => {
+                return Act::Done(steady(&socket, &mut *real));
+            }
             Where::Lane(Lane::Shm(channel)) => {
                 return match of_channel(&socket, channel, (level, name)) {
                     Some(value) if store(&value) => Act::Done(Ok(0)),
@@ -156,7 +158,9 @@ pub fn set(
         match socket.place() {
             Where::Kernel => break Act::Done(steady(&socket, &mut *real)),
             Where::Changing => socket.await_change(),
-            Where::Lane(Lane::Shm(_)) if !REPLACES_CARRIER.contains(&(level, name)) => break Act::Done(steady(&socket, &mut *real)),
+            Where::Lane(Lane::Shm(_)) if !REPLACES_CARRIER.contains(&(level, name)) => {
+                break Act::Done(steady(&socket, &mut *real));
+            }
             Where::Lane(Lane::Shm(_)) => match needs_kernel(&socket, Reason::SocketOption) {
                 Act::Real => {
                     socket.retry_at.store(u64::MAX, Relaxed);

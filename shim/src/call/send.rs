@@ -24,7 +24,10 @@ const CARRIED: c_int =
 /// Sends on a TCP socket.
 pub fn send(socket: &Ref<Socket>, fd: RawFd, from: &mut Gather<'_>, flags: c_int) -> Act<usize> {
     if flags & !CARRIED != 0 {
-        return needs_kernel_to_send(socket, if flags & libc::MSG_OOB != 0 { Reason::Urgent } else { Reason::CallNotCarried });
+        return needs_kernel_to_send(
+            socket,
+            if flags & libc::MSG_OOB != 0 { Reason::Urgent } else { Reason::CallNotCarried },
+        );
     }
     if from.done == 0 && is_settled(socket) {
         return Act::Real;

@@ -190,7 +190,8 @@ pub fn has_bytes(socket: &Socket, fd: RawFd, number: u32, missing: usize, look: 
     let mut guard = if look.sure { channel.rx() } else { channel.try_rx()? };
     let Some(rx) = guard.as_mut() else { return Some(()) };
     if rx.is_in_ring() {
-        let has = |rx: &Rx| rx.available().map_or(true, |n| n >= missing.clamp(1, rx.capacity() / ENOUGH)) || rx.is_turning();
+        let has =
+            |rx: &Rx| rx.available().map_or(true, |n| n >= missing.clamp(1, rx.capacity() / ENOUGH)) || rx.is_turning();
         if has(rx) || channel.news.load(Relaxed) {
             return Some(());
         }
@@ -302,8 +303,7 @@ fn incoming(
     }
 }
 
-const ALL: i16 =
-    libc::POLLIN | libc::POLLRDNORM | libc::POLLOUT | libc::POLLWRNORM | libc::POLLRDHUP | libc::POLLPRI;
+const ALL: i16 = libc::POLLIN | libc::POLLRDNORM | libc::POLLOUT | libc::POLLWRNORM | libc::POLLRDHUP | libc::POLLPRI;
 
 fn outgoing(socket: &Ref<Socket>, channel: &Channel, number: u32, kernel: c_int, arm: Option<Arm>) -> c_int {
     let mut guard = channel.tx();

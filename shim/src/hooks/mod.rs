@@ -19,6 +19,7 @@ mod fds;
 mod io;
 mod poll;
 mod process;
+mod query;
 mod signal;
 mod socket;
 

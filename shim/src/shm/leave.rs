@@ -67,9 +67,7 @@ fn is_over(channel: &Channel, fd: RawFd) -> bool {
         let mut rx = channel.rx();
         let Some(rx) = rx.as_mut() else { return false };
         let dry = |rx: &super::Rx| gone && rx.available().is_ok_and(|n| n == 0);
-        (gone || rx.is_ended())
-            && rx.follow(fd).is_ok_and(|limit| limit.is_none())
-            && (!rx.is_in_ring() || dry(rx))
+        (gone || rx.is_ended()) && rx.follow(fd).is_ok_and(|limit| limit.is_none()) && (!rx.is_in_ring() || dry(rx))
     };
     rx_over && channel.tx().as_ref().is_some_and(|tx| !tx.is_in_ring() && tx.is_flushed())
 }

@@ -4,9 +4,9 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use libc::c_int;
+use std::sync::atomic::Ordering::*;
 use underpass_stack::lane::shm::layout::{flag, line, want};
 use underpass_stack::lane::shm::{Corrupt, Inbound, Receiver, Turn, notice};
-use std::sync::atomic::Ordering::*;
 
 use super::history;
 use super::view::View;

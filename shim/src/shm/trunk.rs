@@ -129,7 +129,11 @@ impl Trunk {
 
     fn set_mark(&self, side: usize, number: usize, on: bool) {
         let word = &self.marks(side)[number / 64];
-        if on { word.fetch_or(1 << (number % 64), AcqRel) } else { word.fetch_and(!(1 << (number % 64)), AcqRel) };
+        if on {
+            word.fetch_or(1 << (number % 64), AcqRel)
+        } else {
+            word.fetch_and(!(1 << (number % 64)), AcqRel)
+        };
     }
 
     /// Is this a number that the other side may give?

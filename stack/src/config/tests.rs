@@ -53,6 +53,7 @@ fn values_reach_their_fields() {
         ("UNDERPASS_RING", "64"),
         ("UNDERPASS_RCVBUF", "1048576"),
         ("UNDERPASS_SNDBUF", "8388608"),
+        ("UNDERPASS_SHM_RING", "5000"),
         ("UNDERPASS_CC", "reno"),
     ]);
     assert_eq!(problems, Vec::<String>::new());
@@ -70,6 +71,7 @@ fn values_reach_their_fields() {
         ring: 64,
         rcvbuf: 1 << 20,
         sndbuf: 8 << 20,
+        shm_ring: 8192,
         congestion: Algorithm::Reno,
     };
     assert_eq!(config, expected);
@@ -103,6 +105,7 @@ fn bounds_are_the_stated_ones() {
         ("UNDERPASS_RING", 64, 8192),
         ("UNDERPASS_RCVBUF", 65_536, 8_388_608),
         ("UNDERPASS_SNDBUF", 65_536, 8_388_608),
+        ("UNDERPASS_SHM_RING", 4096, 8_388_608),
         ("UNDERPASS_SPIN_USEC", -1, 10_000_000),
     ] {
         for (value, good) in [(low - 1, false), (low, true), (high, true), (high + 1, false)] {

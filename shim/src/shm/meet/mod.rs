@@ -410,7 +410,9 @@ impl Meetings {
 
 /// May the socket go to a lane as far as this side can tell?
 fn is_fit(socket: &Ref<Socket>, raw: RawFd) -> Outcome<()> {
-    if Record::fds(&**socket).load(Acquire) == 0 || !sys::file_id(raw).is_ok_and(|(_, inode)| inode == socket.inode.load(Relaxed)) {
+    if Record::fds(&**socket).load(Acquire) == 0
+        || !sys::file_id(raw).is_ok_and(|(_, inode)| inode == socket.inode.load(Relaxed))
+    {
         return Err(Reason::NotConnected);
     }
     if holders::is_shared(socket) {
