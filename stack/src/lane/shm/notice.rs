@@ -45,7 +45,9 @@ pub fn claim(want: &Word) -> Option<usize> {
 /// Sets a channel's bit. Returns whether the bell has to be rung.
 pub fn post(inbox: &[Word], channel: usize) -> bool {
     let word = channel % CHANNELS / 64;
-    inbox[BITS + word].fetch_or(1 << (channel % 64), Relaxed);
+    // Also a release: another channel's summary may lead the taker here before ours is stored. What it then stores to the
+    // channel's want has to come after the claim.
+    inbox[BITS + word].fetch_or(1 << (channel % 64), Release);
     inbox[SUMMARY + word / 64].fetch_or(1 << (word % 64), Release);
     full_fence();
     inbox[ASLEEP].load(Relaxed) != 0 && inbox[ASLEEP].swap(0, AcqRel) != 0
