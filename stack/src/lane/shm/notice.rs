@@ -20,12 +20,16 @@ const _: () = assert!(BITS + CHANNELS / 64 == INBOX_WORDS && SUMMARY + SUMMARY_W
 
 /// Wants a notice in inbox `place`. An older want of another place becomes one of `general`, whose owner tells everybody. What
 /// is waited for has to be looked at once more afterwards.
+///
+/// Several threads may do this at once. Who finds that the want has changed under its hands does not know for whom, and wants
+/// the notice that everybody is told of.
 pub fn arm(want: &Word, place: usize, general: usize) {
     let mine = place as u64 + 1;
     let before = want.load(Relaxed);
-    let next = if before == 0 || before == mine { mine } else { general as u64 + 1 };
-    if before != next {
-        want.store(next, Relaxed);
+    let general = general as u64 + 1;
+    let next = if before == 0 || before == mine { mine } else { general };
+    if before != next && want.compare_exchange(before, next, AcqRel, Relaxed).is_err() {
+        want.swap(general, AcqRel);
     }
     full_fence();
 }
