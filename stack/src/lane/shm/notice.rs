@@ -80,7 +80,8 @@ pub fn take(inbox: &[Word], mut each: impl FnMut(usize)) {
 
 /// From now on a notice rings the bell. The inbox has to be looked at once more before sleeping.
 pub fn doze(inbox: &[Word]) {
-    inbox[ASLEEP].store(1, Relaxed);
+    // A swap puts it after every swap that woke us before; loom does not see that order in a plain store.
+    inbox[ASLEEP].swap(1, AcqRel);
     full_fence();
 }
 
