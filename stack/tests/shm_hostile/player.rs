@@ -24,6 +24,8 @@ pub struct Player<'a> {
     receiver: Receiver,
     outbound: Outbound,
     inbound: Inbound,
+    /// Turns of the peer that we have followed.
+    followed: u64,
     /// None while the peer stores at the same time.
     watch: Option<Watch>,
 }
@@ -37,6 +39,7 @@ impl<'a> Player<'a> {
             receiver: Receiver::new(RING),
             outbound: Outbound::default(),
             inbound: Inbound::default(),
+            followed: 0,
             watch: Some(Watch::new(pages)),
         }
     }
@@ -136,14 +139,28 @@ impl<'a> Player<'a> {
                 self.inbound.in_order(theirs, read, received).is_ok_and(|n| n <= received) || self.is_refused(read)
             );
         }
-        match self.inbound.next(theirs) {
+        let next = self.inbound.next(theirs);
+        self.expect_turn(next.ok());
+        match next {
             Ok(Turn::ToRing(_)) => assert!(!was_in_ring),
             Ok(Turn::ToKernel(_)) => assert!(was_in_ring),
             Ok(Turn::Stay) | Err(_) => return Vec::new(),
         }
         self.inbound.follow(self.pages.line(OURS));
+        self.followed += 1;
         assert_eq!(self.inbound.is_in_ring(), !was_in_ring);
         vec![our_word(SEEN)]
+    }
+
+    /// Turns are believed that an honest sender could have made: none, one, or to the ring and back.
+    fn expect_turn(&self, next: Option<Turn>) {
+        if self.watch.is_none() {
+            return;
+        }
+        let ahead = self.pages.line(THEIRS)[TURN].load(Relaxed).wrapping_sub(self.followed);
+        let most = if self.inbound.is_in_ring() { 1 } else { 2 };
+        assert_eq!(next.is_some(), ahead <= most);
+        assert_eq!(next == Some(Turn::Stay), ahead == 0);
     }
 
     /// Is what the peer states about its turns refused of a reader that has read so much?
