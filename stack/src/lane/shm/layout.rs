@@ -48,7 +48,9 @@ pub mod line {
 pub mod flag {
     /// The side looks at the other's ring: the other may turn to it.
     pub const READY: u64 = 1;
-    /// The side reads no more from the ring: the other is to take back what lies there and send it through the kernel.
+    /// The side reads no more from the ring: the other is to take back what lies there and send it through the kernel. For good,
+    /// since what was taken back stays between `HEAD` and `TAIL`. A sender that has left before it saw this does not take back:
+    /// then the side still reads up to its `LEAVE_AT`.
     pub const RECALL: u64 = 2;
     /// The side is done with the channel.
     pub const ENDED: u64 = 4;
