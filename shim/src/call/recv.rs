@@ -30,7 +30,7 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
     if flags & !CARRIED != 0 {
         return out_of_band(socket, flags);
     }
-    if into.done == 0 && is_settled(socket) {
+    if into.done == 0 && (is_settled(socket) || (into.has_no_places() && socket.place() == Where::Kernel)) {
         return Act::Real;
     }
     let timeout = socket.recv_timeout.load(Relaxed);

@@ -100,12 +100,7 @@ pub fn give_back(socket: &Ref<Socket>, number: u32) -> Result<(), Reason> {
     }
     let deadline = sys::now().after(PATIENCE);
     let recalled = recall(channel, fd, deadline);
-    if recalled.is_err() {
-        if let Some(rx) = channel.rx().as_ref() {
-            rx.set_flags(flag::READY);
-        }
-        return recalled;
-    }
+    recalled?;
     // What is in our ring stays there for the reader, what follows goes through the kernel.
     let told = channel.tx().as_mut().and_then(|tx| tx.leave());
     channel.notify(told);
@@ -116,8 +111,8 @@ pub fn give_back(socket: &Ref<Socket>, number: u32) -> Result<(), Reason> {
 
 /// Has the sender take back what we have not read.
 fn recall(channel: &Channel, fd: RawFd, deadline: underpass_stack::tcp::Instant) -> Result<(), Reason> {
-    if let Some(rx) = channel.rx().as_ref() {
-        rx.set_flags(flag::RECALL);
+    if let Some(rx) = channel.rx().as_mut() {
+        rx.recall();
     }
     channel.notify_general();
     loop {
