@@ -5,6 +5,7 @@
 //! that has no program of its own is in `programs/`.
 
 mod caches;
+mod databases;
 mod documents;
 mod programs;
 mod run;
