@@ -9,6 +9,7 @@ mod databases;
 mod documents;
 mod programs;
 mod run;
+mod runtimes;
 mod streams;
 mod watch;
 mod web;
