@@ -58,7 +58,7 @@ fn benchmark(run: &Run<'_>, address: &str, load: &str) -> (Vec<String>, Vec<Stri
 fn redis_and_benchmark(promote: &'static str, address: &str) {
     same_outcome(promote, |run| {
         let _server = redis(run, address);
-        ["-n 10000 -c 1", "-n 40000 -c 50", "-n 80000 -c 50 -P 16"]
+        ["-n 20000 -c 1", "-n 40000 -c 50", "-n 80000 -c 50 -P 16"]
             .map(|load| run.until_seen(&[Leg::on_lane(REDIS)], || benchmark(run, address, load)))
     });
 }
@@ -126,7 +126,7 @@ fn functional(run: &Run<'_>) -> (String, String, Vec<String>, String) {
     let session = fed(run, "", &file);
     fs::write(&file, transactions()).unwrap();
     let piped = fed(run, "--pipe", &file);
-    let left = ["get transactions", "strlen key99", "get key7", "-r 2000 incr often"]
+    let left = ["get transactions", "strlen key99", "get key7", "-r 5000 incr often"]
         .map(|question| cli(run, HERE, &question.split(' ').collect::<Vec<_>>()));
     fs::write(&file, noise(5, 5_000_000)).unwrap();
     fed(run, "-x set big", &file);
@@ -182,7 +182,7 @@ fn memcached(run: &Run<'_>, threads: &str) -> Process {
 /// What the server has counted of a load since it was told to forget.
 fn memcslap(run: &Run<'_>, test: &str) -> Vec<String> {
     let at = format!("--servers={HERE}:{MEMCACHED}");
-    let load = ["--concurrency=4", "--execute-number=2000", "--initial-load=1000", "--flush"];
+    let load = ["--concurrency=4", "--execute-number=8000", "--initial-load=1000", "--flush"];
     let before = memcstat(run, &at);
     run.ask("memcslap", &[&["memcslap", &at, &format!("--test={test}")], &load[..]].concat());
     let counted = |(name, value): &(String, u64)| {

@@ -54,7 +54,7 @@ type Fetched = (BTreeMap<String, u32>, String);
 fn fetch(run: &Run<'_>, port: u16) -> Fetched {
     let told = "%{stderr}%{http_code} %{size_download} %{num_connects}\\n";
     let url = |path: &str| format!("http://{HERE}:{port}/{path}");
-    let urls = [url("page?[1-200]")].into_iter().chain(DOCUMENTS.map(|(name, _)| url(name)));
+    let urls = [url("page?[1-1000]")].into_iter().chain(DOCUMENTS.map(|(name, _)| url(name)));
     let words: Vec<String> =
         ["curl", "-sS", "--fail", "--fail-early", "-w", told].into_iter().map(str::to_owned).chain(urls).collect();
     let mut client = run.start("curl", &words.iter().map(String::as_str).collect::<Vec<_>>());

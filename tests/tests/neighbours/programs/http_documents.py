@@ -7,7 +7,7 @@ import http.server
 import sys
 import urllib.request
 
-KEPT = ["/page"] * 500 + ["/byte", "/large", "/page"]
+KEPT = ["/page"] * 1_000 + ["/byte", "/large", "/page"]
 OWN = ["/page", "/byte", "/large"] * 5
 
 

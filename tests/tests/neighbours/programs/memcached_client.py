@@ -44,7 +44,7 @@ def sizes(client):
 
 
 def counting(client):
-    print(client.store("set", "counter", b"10"), [client.line(b"incr counter 5\r\n") for _ in range(300)][-1])
+    print(client.store("set", "counter", b"10"), [client.line(b"incr counter 5\r\n") for _ in range(3_000)][-1])
     print(client.line(b"decr counter 1000\r\n"), client.line(b"incr nobody 1\r\n"))
 
 

@@ -3,7 +3,7 @@
 const crypto = require('crypto');
 const net = require('net');
 
-const FRAMES = 500;
+const FRAMES = 3000;
 const LAST_WORDS = 2_000_000;
 const [mode, host, port] = process.argv.slice(2);
 

@@ -7,7 +7,7 @@ import socket
 import sys
 
 CONNECTIONS = 10
-BYTES = 300_000
+BYTES = 1_500_000
 
 
 def family(address):

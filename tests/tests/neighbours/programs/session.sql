@@ -3,6 +3,8 @@ create table numbers (id int primary key, half numeric, word text);
 insert into numbers select id, id / 2.0, repeat(chr(97 + id % 26), id % 50) from generate_series(1, 2000) id;
 select count(*), sum(id), sum(half), md5(string_agg(word, ',' order by id)) from numbers;
 select * from numbers where id % 200 = 0 order by id;
+-- A conversation: a query for each of these rows.
+select format('select half, word from numbers where id = %s', id) from numbers where id <= 400 order by id \gexec
 select 1 / 0;
 select 'and it goes on';
 do $$ begin raise notice 'a notice of %', repeat('many words ', 200); end $$;
