@@ -2,9 +2,9 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use underpass_lab::Process;
+use underpass_lab::{Process, wait_for};
 
 use crate::programs::program;
 use crate::run::{LIMIT, Run, same_outcome};
@@ -44,7 +44,16 @@ impl<'a> Cluster<'a> {
         let options = [&listen, "unix_socket_directories=", "fsync=off", "shared_buffers=32MB", "max_connections=20"];
         let options: Vec<&str> = options.into_iter().flat_map(|option| ["-c", option]).collect();
         let server = run.serve("postgres", &as_postgres(&postgres, &[&["-D", &data], &options[..]].concat()), PORT);
-        Self { run, programs, server }
+        let cluster = Self { run, programs, server };
+        cluster.await_ready();
+        cluster
+    }
+
+    /// It listens before it can serve.
+    fn await_ready(&self) {
+        let ready =
+            || self.client("pg_isready", &["-q"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        wait_for("the server to be ready", LIMIT, ready).unwrap_or_else(|error| self.run.fail(&error.to_string()));
     }
 
     /// One of the clients' programs; it knows where the server is.
