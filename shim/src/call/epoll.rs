@@ -127,6 +127,7 @@ fn note(set: &Ref<EpollSet>, socket: &Ref<Socket>, op: c_int, fd: RawFd, event: 
     drop(members);
     drop(sets);
     if laned {
+        set.take_shm_place(socket);
         set.waiters.ring();
     }
 }
@@ -158,8 +159,8 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
     let kernel = [pollfd { fd: ep, events: libc::POLLIN, revents: 0 }];
     let lanes = set.lanes.load(Relaxed) > 0;
     let watch = Watch::new(false);
-    let bells: &[usize] = if set.has_shm_place() { &[set.shm_place()] } else { &[] };
-    let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes, bells, watch };
+    let bells = || if set.has_shm_place() { vec![set.shm_place()] } else { Vec::new() };
+    let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes, bells: &bells, watch };
     match wait::until(&sleep, |at| look(&set, ep, room, at)) {
         Ok(found) => Act::Done(found.map(|n| n as c_int)),
         Err(Ended::Timeout) => Act::Done(Ok(0)),

@@ -67,7 +67,12 @@ impl<'a> Poll<'a> {
         self.split();
         let kernel = self.kernel.clone();
         let lanes = self.has_lanes();
-        let bells = self.bells();
+        // The thread's own place, and those of sets.
+        let bells = || {
+            let sets = sets.iter().filter(|set| set.has_shm_place()).map(|set| set.shm_place());
+            let mine = places.iter().any(|s| matches!(s.lane(), Some(Lane::Shm(_)))).then(shm::places::mine);
+            mine.into_iter().chain(sets).collect()
+        };
         let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes, bells: &bells, watch };
         match wait::until(&sleep, |look| self.look(look)) {
             Ok(n) => Act::Done(Ok(n)),
@@ -107,13 +112,6 @@ impl<'a> Poll<'a> {
 
     fn has_lanes(&self) -> bool {
         self.sockets().any(|s| s.lane().is_some()) || self.sets().any(|s| s.lanes.load(Relaxed) > 0)
-    }
-
-    /// Where other processes tell of what is waited for: the thread's own place, and those of sets.
-    fn bells(&self) -> Vec<usize> {
-        let sets = self.sets().filter(|set| set.has_shm_place()).map(|set| set.shm_place());
-        let mine = self.sockets().any(|s| matches!(s.lane(), Some(Lane::Shm(_)))).then(shm::places::mine);
-        mine.into_iter().chain(sets).collect()
     }
 
     /// The kernel's view. Descriptors of the xdp lane are left out (poll ignores negative numbers); of the shm lane's, the kernel tells

@@ -148,7 +148,7 @@ fn await_bytes(
                 kernel: &kernel,
                 deadline,
                 lanes: true,
-                bells: &[place],
+                bells: &|| vec![place],
                 ..Sleep::new(watch)
             };
             wait::until(&sleep, |look| carry::shm::has_bytes(socket, fd, channel, missing, look, place))

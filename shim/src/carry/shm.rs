@@ -412,13 +412,13 @@ pub fn carried(number: u32) -> Option<[u64; 3]> {
 /// A full socket's want of room for an edge-triggered member.
 pub fn arm_space(socket: &Ref<Socket>, number: u32) {
     let place = socket.sets.lock().first().map(|(set, _)| set.shm_place());
-    if let (Some(place), Some(channel)) = (place, channel(number))
-        && let Some(tx) = channel.tx().as_ref().filter(|tx| tx.is_in_ring())
-    {
+    let (Some(place), Some(channel)) = (place, channel(number)) else { return };
+    let came = channel.tx().as_ref().filter(|tx| tx.is_in_ring()).is_some_and(|tx| {
         tx.arm(place);
-        if tx.space().map_or(true, |space| space >= tx.capacity() / WRITABLE) {
-            shm::places::tell(number);
-        }
+        tx.space().map_or(true, |space| space >= tx.capacity() / WRITABLE)
+    });
+    if came {
+        shm::places::tell(number);
     }
 }
 
