@@ -5,6 +5,7 @@
 //! short read instead of SIGBUS, and looking at untouched pages does not make the process pay for them.
 
 pub mod arena_file;
+mod channel;
 pub mod kernel_tcp;
 pub mod lane;
 pub mod process;

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use parking_lot::{Mutex, MutexGuard};
 use underpass_stack::lane::{Reason, Tier};
 use underpass_stack::stack::{Event, Stack, event};
-use underpass_stack::stats::Counter;
+use underpass_stack::stats::{self, Counter};
 use underpass_stack::tcp::Instant;
 
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Ref};
 use crate::socket::{Lane, Socket};
-use crate::{log, options, sys, tier};
+use crate::{log, options, shm, sys, tier};
 
 /// The stack and the sockets of its slots.
 pub struct Engine {
@@ -38,13 +38,21 @@ static LIVE: AtomicU64 = AtomicU64::new(0);
 /// What the shim counts itself, added to the arena's counters from time to time.
 static COUNTS: [AtomicU64; Counter::ALL.len()] = [const { AtomicU64::new(0) }; Counter::ALL.len()];
 
+/// Refusals by reason, likewise.
+static REFUSALS: [AtomicU64; stats::REFUSALS] = [const { AtomicU64::new(0) }; stats::REFUSALS];
+
 /// Adds to a counter, without the lock.
 pub fn count(counter: Counter, n: u64) {
     COUNTS[counter as usize].fetch_add(n, Relaxed);
 }
 
 /// Counts why a promotion was refused.
-pub fn count_refusal(_reason: Reason) {}
+pub fn count_refusal(reason: Reason) {
+    count(Counter::PromotionsRefused, 1);
+    if let Some(cell) = REFUSALS.get(reason as usize) {
+        cell.fetch_add(1, Relaxed);
+    }
+}
 
 /// The lock, with the stack in it or not.
 pub fn lock() -> MutexGuard<'static, Option<Engine>> {
@@ -230,6 +238,12 @@ impl Engine {
                 stats.add(counter, cell.swap(0, Relaxed));
             }
         }
+        for &reason in Reason::ALL {
+            let cell = &REFUSALS[reason as usize];
+            if cell.load(Relaxed) != 0 {
+                stats.add_refusals(reason, cell.swap(0, Relaxed));
+            }
+        }
     }
 
     /// Shows a socket on the board.
@@ -242,7 +256,12 @@ impl Engine {
             None => Tier::Kernel,
         } as u8;
         entry.reason = socket.reason.load(Relaxed);
-        entry.slot = socket.slot().unwrap_or(u32::MAX);
+        let (slot, channel_at) = match socket.lane() {
+            Some(Lane::Xdp(slot)) => (slot, 0),
+            Some(Lane::Shm(number)) => shm::channel(number).map_or((u32::MAX, 0), shm::Channel::note),
+            None => (u32::MAX, 0),
+        };
+        (entry.slot, entry.channel_at) = (slot, channel_at);
         entry.inode = socket.inode.load(Relaxed);
         entry.promoted = socket.moves[0].load(Relaxed);
         entry.demoted = socket.moves[1].load(Relaxed);

@@ -100,6 +100,8 @@ pub struct EpollSet {
     pub gate: RwLock<()>,
     /// Threads that sleep on the set inside the kernel, where no doorbell reaches them: its sockets stay there meanwhile.
     pub asleep: AtomicU32,
+    /// A promotion had to wait for a thread that slept on the set inside the kernel: from then on they sleep in the shim.
+    pub contested: AtomicBool,
     /// When the kernel part was last looked at (CLOCK_MONOTONIC, ns).
     pub looked: AtomicU64,
     /// Where notices about channels in the set go, plus one; 0 before there was one.
@@ -139,6 +141,7 @@ impl EpollSet {
             nested: AtomicBool::new(false),
             gate: RwLock::new(()),
             asleep: AtomicU32::new(0),
+            contested: AtomicBool::new(false),
             looked: AtomicU64::new(0),
             place: AtomicU32::new(0),
         }
@@ -153,6 +156,7 @@ impl EpollSet {
         set.sockets.store(0, Relaxed);
         set.nested.store(false, Relaxed);
         set.asleep.store(0, Relaxed);
+        set.contested.store(false, Relaxed);
         set.looked.store(0, Relaxed);
         set
     }

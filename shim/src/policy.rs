@@ -43,6 +43,9 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) {
         return;
     }
     if socket.seeking.load(Relaxed) {
+        if socket.arrived.load(Relaxed) != 0 {
+            shm::meet::arrive(socket);
+        }
         return;
     }
     let score = match seen {
@@ -73,6 +76,15 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) {
         Locality::Remote => refused(socket, Reason::Off),
         Locality::Unknown => refused(socket, Reason::NotConnected),
     }
+}
+
+/// Can the socket not leave the kernel for the time being, so that a real call may sleep?
+pub fn is_put_off(socket: &Socket) -> bool {
+    if socket.place() != Where::Kernel {
+        return false;
+    }
+    let due = socket.retry_at.load(Relaxed);
+    socket.seeking.load(Relaxed) || (due != 0 && sys::now().0 < due)
 }
 
 /// Where the other end is; found out once.

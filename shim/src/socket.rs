@@ -91,6 +91,10 @@ pub struct Socket {
     pub locality: AtomicU8,
     /// The helper looks for the process at the other end.
     pub seeking: AtomicBool,
+    /// The channel that waits for the socket to come over, plus one; 0 for none.
+    pub arrived: AtomicU32,
+    /// Threads that sleep in real calls on it, and how often the record was used anew: see [`Asleep`].
+    asleep: AtomicU64,
     /// Its place in the page of holders, plus one; 0 while no other process has it.
     pub holder: AtomicU32,
     /// Times promoted and demoted.
@@ -165,6 +169,62 @@ impl Blocking {
     }
 }
 
+/// Count of sleeping threads in a socket's word about them; the rest is its age.
+const ASLEEP: u64 = 0xffff;
+
+/// A thread sleeps in a real call. No destructor ends that: the call may be left by the forced unwinding of pthread_cancel(3), and then
+/// the socket stays in the kernel for good.
+#[derive(Clone, Copy)]
+pub struct Asleep {
+    socket: &'static Socket,
+    age: u64,
+}
+
+impl Asleep {
+    /// The call is over.
+    pub fn wake(self) {
+        // Unless the socket was closed meanwhile and its record is another's.
+        let leave = |word: u64| (word & !ASLEEP == self.age && word & ASLEEP > 0).then(|| word - 1);
+        let _ = self.socket.asleep.fetch_update(SeqCst, Acquire, leave);
+    }
+}
+
+/// All the sockets on which one real call may sleep.
+#[derive(Clone, Copy, Default)]
+pub struct Sleepers {
+    each: [Option<Asleep>; Self::MAX],
+    count: usize,
+}
+
+impl Sleepers {
+    /// More than a call with a few descriptors has.
+    pub const MAX: usize = 4;
+
+    /// One more. False: there are too many.
+    pub fn add(&mut self, asleep: Asleep) -> bool {
+        let Some(place) = self.each.get_mut(self.count) else {
+            asleep.wake();
+            return false;
+        };
+        *place = Some(asleep);
+        self.count += 1;
+        true
+    }
+
+    /// The call is over.
+    pub fn wake(self) {
+        self.each.into_iter().flatten().for_each(Asleep::wake);
+    }
+}
+
+impl From<Asleep> for Sleepers {
+    fn from(asleep: Asleep) -> Self {
+        let mut sleepers = Self::default();
+        sleepers.add(asleep);
+        sleepers
+    }
+}
+
 /// While one lives, the tier does not change: the thread is inside a real call on the socket.
 pub struct Inside<'a>(&'a Socket);
 
@@ -197,6 +257,8 @@ impl Socket {
             foreign: AtomicU8::new(0),
             locality: AtomicU8::new(Locality::Unknown as u8),
             seeking: AtomicBool::new(false),
+            arrived: AtomicU32::new(0),
+            asleep: AtomicU64::new(0),
             holder: AtomicU32::new(0),
             moves: [const { AtomicU32::new(0) }; 2],
             restore: parking_lot::const_mutex(underpass_stack::control::Restore {
@@ -226,6 +288,8 @@ impl Socket {
         socket.foreign.store(0, Relaxed);
         socket.locality.store(Locality::Unknown as u8, Relaxed);
         socket.seeking.store(false, Relaxed);
+        socket.arrived.store(0, Relaxed);
+        let _ = socket.asleep.fetch_update(AcqRel, Acquire, |word| Some((word | ASLEEP).wrapping_add(1)));
         socket.set_blocking(blocking);
         socket
     }
@@ -270,7 +334,27 @@ impl Socket {
 
     /// Starts a change out of the kernel tier, if nobody is inside a real call.
     pub fn leave_kernel(&self) -> bool {
-        self.word.compare_exchange(KERNEL, CHANGING, AcqRel, Acquire).is_ok()
+        if self.word.compare_exchange(KERNEL, CHANGING, SeqCst, Acquire).is_err() {
+            return false;
+        }
+        let alone = self.asleep.load(SeqCst) & ASLEEP == 0;
+        if !alone {
+            self.settle(Where::Kernel);
+        }
+        alone
+    }
+
+    /// The calling thread is about to make a real call that may sleep: the socket stays in the kernel tier meanwhile. `None`: it is not
+    /// there now.
+    pub fn fall_asleep(&'static self) -> Option<Asleep> {
+        let enter = |word: u64| (word & ASLEEP != ASLEEP).then(|| word + 1);
+        let before = self.asleep.fetch_update(SeqCst, Acquire, enter).ok()?;
+        let asleep = Asleep { socket: self, age: before & !ASLEEP };
+        if self.word.load(SeqCst) & TIER == KERNEL {
+            return Some(asleep);
+        }
+        asleep.wake();
+        None
     }
 
     /// Starts a change out of the lane.

@@ -28,6 +28,8 @@ const YIELD_EVERY: u32 = 64;
 const TAKEN: u64 = 1_500;
 /// It notices signals and cancellations every so many looks.
 const NOTICE_EVERY: u32 = 8;
+/// A brief wait, in looks.
+const BRIEF: u32 = 40;
 /// Threads that sleep on the AF_XDP sockets at most; others are woken by them.
 const ATTENDANTS: u32 = 4;
 
@@ -66,6 +68,11 @@ fn budget() -> u64 {
         Spin::Auto if carry::live() == 0 => 0,
         Spin::Auto => HABIT.with(|habit| if habit.get().spins { BUDGET } else { 0 }),
     }
+}
+
+/// Looks that a call may take at a ring before it waits in earnest: an answer that is under way is there within a microsecond or two.
+pub fn brief_looks() -> u32 {
+    if budget() > 0 && !HABIT.with(Cell::get).contended { BRIEF } else { 0 }
 }
 
 fn learn(spun: bool, paid: bool, waited: u64) {

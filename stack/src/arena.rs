@@ -11,12 +11,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::ip::flow::FlowKey;
 use crate::ip::path::Path;
+use crate::lane::shm::layout::is_ring_size;
 use crate::tcp::tcb::Tcb;
 
 /// First word of an arena: "UPAR".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAR");
 /// Layout version.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Name of the memfd; `/proc/PID/fd/N` shows `/memfd:underpass-arena (deleted)`.
 pub const MEMFD_NAME: &std::ffi::CStr = c"underpass-arena";
 /// Interface attachments of one stack at most.
@@ -114,7 +115,7 @@ pub struct SocketEntry {
     pub tier: u8,
     /// A [`crate::lane::Reason`].
     pub reason: u16,
-    /// Connection slot while on the xdp lane, else `u32::MAX`.
+    /// Connection slot on the xdp lane; on the shm lane a [`ChannelNote`]; else `u32::MAX`.
     pub slot: u32,
     /// Inode of the socket (`/proc/PID/fd`, `/proc/net/tcp`).
     pub inode: u64,
@@ -122,8 +123,30 @@ pub struct SocketEntry {
     pub promoted: u32,
     /// Times demoted.
     pub demoted: u32,
-    /// Always zero.
-    pub pad: [u32; 2],
+    /// On the shm lane, where the channel lies in the owner's memory.
+    pub channel_at: u64,
+}
+
+/// What has to be known to read a channel of the shm lane from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelNote {
+    /// The owner's side, 0 or 1.
+    pub side: usize,
+    /// Bytes of each ring.
+    pub capacity: usize,
+}
+
+impl ChannelNote {
+    /// As a board entry keeps it.
+    pub fn to_raw(self) -> u32 {
+        (self.side as u32) << 8 | self.capacity.trailing_zeros()
+    }
+
+    /// From a board entry, if it is a possible one.
+    pub fn from_raw(raw: u32) -> Option<Self> {
+        let capacity = 1usize.checked_shl(raw & 0xff).filter(|&bytes| is_ring_size(bytes))?;
+        (raw >> 8 <= 1).then_some(Self { side: (raw >> 8) as usize, capacity })
+    }
 }
 
 /// Where a connection record stands. Stored as `u32`.

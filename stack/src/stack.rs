@@ -25,7 +25,7 @@ use crate::control::FrameRef;
 use crate::ip::flow::FlowKey;
 use crate::mem::Region;
 use crate::mem::buddy::Buddy;
-use crate::stats::{Counter, Stats};
+use crate::stats::{self, Stats};
 use crate::tcp::{Connection, Instant};
 
 /// What happened to a connection; bits of [`Event::bits`].
@@ -164,7 +164,7 @@ impl Stack {
 
     /// The counters.
     pub fn stats(&self) -> Stats<'_> {
-        Stats(self.arena.counters(STATS_AT, Counter::ALL.len()).unwrap_or(&[]))
+        Stats(self.arena.counters(STATS_AT, stats::WORDS).unwrap_or(&[]))
     }
 
     /// Connections in the engine.

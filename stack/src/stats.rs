@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::lane::Reason;
+
 macro_rules! counters {
     ($($variant:ident, $name:literal, $text:literal;)*) => {
         /// One counter; its number is its place in the arena's counter page.
@@ -78,6 +80,11 @@ counters! {
     Panics, "panics", "bugs of the library caught at a hook";
 }
 
+/// Where the counts of refusals begin in the page, one for each reason's number.
+const REFUSALS_AT: usize = 256;
+/// Reasons that are counted.
+pub const REFUSALS: usize = 128;
+
 /// The counter page of a stack.
 #[derive(Clone, Copy)]
 pub struct Stats<'a>(pub &'a [AtomicU64]);
@@ -90,10 +97,25 @@ impl Stats<'_> {
         }
     }
 
+    /// Adds to the promotions refused for a reason.
+    pub fn add_refusals(&self, reason: Reason, n: u64) {
+        if let Some(cell) = self.0.get(refusals_at(reason)) {
+            cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
+        }
+    }
+
     /// Reads a counter.
     pub fn get(&self, counter: Counter) -> u64 {
         self.0.get(counter as usize).map_or(0, |cell| cell.load(Relaxed))
     }
 }
 
-const _: () = assert!(Counter::ALL.len() * size_of::<u64>() <= 4096);
+/// Words of the page.
+pub const WORDS: usize = REFUSALS_AT + REFUSALS;
+
+/// The place of a reason's refusals in the page.
+pub const fn refusals_at(reason: Reason) -> usize {
+    REFUSALS_AT + reason as usize
+}
+
+const _: () = assert!(Counter::ALL.len() <= REFUSALS_AT && WORDS * size_of::<u64>() <= 4096);

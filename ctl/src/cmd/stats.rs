@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
-use underpass_stack::stats::Counter;
+use underpass_stack::lane::Reason;
+use underpass_stack::stats::{Counter, refusals_at};
 
 use super::failure::Failure;
 use super::output::{Align, Table, emit, emit_json};
@@ -37,6 +38,8 @@ struct Sheet {
     pid: u32,
     name: String,
     counters: BTreeMap<&'static str, u64>,
+    /// Promotions refused, by reason; reasons that never spoke against one are left out.
+    refused: BTreeMap<&'static str, u64>,
 }
 
 /// Runs the subcommand.
@@ -57,8 +60,10 @@ pub fn main(args: &Args) -> Result<(), Failure> {
 
 fn sheet(process: &Process) -> Result<Sheet, Failure> {
     let values = process.arena.counters()?;
-    let counters = Counter::ALL.iter().zip(values).map(|(counter, value)| (counter.name(), value)).collect();
-    Ok(Sheet { pid: process.pid, name: process.name.clone(), counters })
+    let at = |place: usize| values.get(place).copied().unwrap_or(0);
+    let counters = Counter::ALL.iter().map(|&counter| (counter.name(), at(counter as usize))).collect();
+    let refused = Reason::ALL.iter().map(|&reason| (reason.name(), at(refusals_at(reason)))).filter(|(_, n)| *n > 0);
+    Ok(Sheet { pid: process.pid, name: process.name.clone(), counters, refused: refused.collect() })
 }
 
 fn render(sheets: &[Sheet], before: &[Sheet], args: &Args) -> String {
@@ -86,6 +91,13 @@ fn table(sheet: &Sheet, old: Option<&Sheet>, args: &Args) -> String {
         let mut cells = vec![counter.name().to_owned(), value.to_string()];
         cells.extend(args.watch.map(|seconds| rate(counter, value, old, seconds)));
         cells.push(counter.text().to_owned());
+        table.row(cells);
+    }
+    for reason in Reason::ALL {
+        let Some(count) = sheet.refused.get(reason.name()) else { continue };
+        let mut cells = vec![format!("refused: {}", reason.name()), count.to_string()];
+        cells.extend(args.watch.map(|_| "-".to_owned()));
+        cells.push(reason.text().to_owned());
         table.row(cells);
     }
     table.render()

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use underpass_stack::arena::{self, ArenaHeader, ConnRecord, SocketEntry};
 use underpass_stack::mem::Plain;
-use underpass_stack::stats::Counter;
+use underpass_stack::stats;
 
 /// Entries of the board read at once.
 const BOARD_CHUNK: usize = 512;
@@ -71,9 +71,11 @@ impl ArenaFile {
         Ok(header)
     }
 
-    /// Every counter, in the order of [`Counter::ALL`].
+    /// The counter page, every counter at its place: [`Counter`]s and refusals ([`stats::refusals_at`]).
+    ///
+    /// [`Counter`]: stats::Counter
     pub fn counters(&self) -> io::Result<Vec<u64>> {
-        let mut bytes = vec![0; Counter::ALL.len() * size_of::<u64>()];
+        let mut bytes = vec![0; stats::WORDS * size_of::<u64>()];
         self.file.read_exact_at(&mut bytes, arena::STATS_AT as u64)?;
         Ok(bytes.chunks_exact(8).filter_map(|cell| Some(u64::from_ne_bytes(cell.try_into().ok()?))).collect())
     }

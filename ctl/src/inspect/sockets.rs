@@ -5,9 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use underpass_stack::arena::{Phase, SocketEntry};
+use underpass_stack::arena::{ChannelNote, Phase, SocketEntry};
 use underpass_stack::lane::{Reason, Tier};
 
+use super::channel;
 use super::kernel_tcp::{self, KernelSocket};
 use super::lane::{self, Figures};
 use super::process::Process;
@@ -88,8 +89,10 @@ fn row(process: &Process, fd: i32, entry: Option<&SocketEntry>, kernel: Option<&
         slot: None,
         generation: None,
     };
-    if tier == Tier::Xdp {
-        add_lane(process, &entry_or_new, &mut socket);
+    match tier {
+        Tier::Xdp => add_lane(process, &entry_or_new, &mut socket),
+        Tier::Shm => add_channel(process, &entry_or_new, &mut socket),
+        Tier::Kernel => {}
     }
     Some(socket)
 }
@@ -109,6 +112,25 @@ fn add_lane(process: &Process, entry: &SocketEntry, socket: &mut Socket) {
     socket.figures = Some(view.figures);
     socket.slot = Some(entry.slot);
     socket.generation = Some(record.generation);
+}
+
+/// On the shm lane bytes wait in rings, and some perhaps in the kernel.
+fn add_channel(process: &Process, entry: &SocketEntry, socket: &mut Socket) {
+    let note = ChannelNote::from_raw(entry.slot);
+    let Some(Ok(fill)) = note.map(|note| channel::fill(process.pid, entry.channel_at, note)) else { return };
+    socket.recv_q = Some(socket.recv_q.unwrap_or(0).saturating_add(fill.unread));
+    socket.send_q = Some(socket.send_q.unwrap_or(0).saturating_add(fill.untaken));
+    socket.figures = Some(Figures {
+        rtt_us: 0,
+        rttvar_us: 0,
+        cwnd: 0,
+        mss: 0,
+        bytes_in: fill.bytes_in,
+        bytes_out: fill.bytes_out,
+        retransmits: 0,
+        recv_ring: fill.capacity,
+        send_ring: fill.capacity,
+    });
 }
 
 /// Why a socket is in the kernel that the library has not met yet.

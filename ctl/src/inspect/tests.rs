@@ -75,7 +75,7 @@ fn promote(region: &mut Region, socket: &TcpStream, record: ConnRecord) {
         inode: inode(fd),
         promoted: 2,
         demoted: 1,
-        pad: [0; 2],
+        channel_at: 0,
     };
     write(region, arena::board_offset(fd).unwrap(), entry);
     write(region, arena::conn_offset(SLOT).unwrap(), ConnRecord { inode: inode(fd), ..record });
@@ -170,7 +170,7 @@ proptest! {
 
         let process = process(&region);
         prop_assert!(process.ports().len() <= arena::MAX_PORTS);
-        prop_assert_eq!(process.arena.counters().unwrap().len(), Counter::ALL.len());
+        prop_assert_eq!(process.arena.counters().unwrap().len(), underpass_stack::stats::WORDS);
         for socket in sockets::list(&process).unwrap() {
             prop_assert!(serde_json::to_string(&socket).is_ok());
         }

@@ -169,7 +169,8 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
 }
 
 fn sleeps_in_kernel(set: &EpollSet) -> bool {
-    set.sockets.load(SeqCst) == 0 || (set.lanes.load(SeqCst) == 0 && !may_change(set))
+    // A thread promotes in its own data calls, when it does not sleep; only others' promotions have to wait for it.
+    set.sockets.load(SeqCst) == 0 || (set.lanes.load(SeqCst) == 0 && !(set.contested.load(SeqCst) && may_change(set)))
 }
 
 /// A thread is about to make the real wait on a set. `Err`: not any more, a socket has come that may go to a lane.

@@ -15,7 +15,7 @@ use underpass_stack::lane::Reason;
 
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
-use crate::socket::{self, Blocking, Foreign, Kind, Lane, Socket, Where};
+use crate::socket::{self, Blocking, Foreign, Kind, Lane, Sleepers, Socket, Where};
 use crate::{engine, log, options, policy, session, shm, sys, tier};
 
 /// What a hook does after the shim has looked at the call.
@@ -24,6 +24,8 @@ pub enum Act<T> {
     Done(Result<T>),
     /// Makes the real call: nothing of ours, or given back to the kernel.
     Real,
+    /// Makes the real call, which may sleep, on sockets that stay in the kernel meanwhile.
+    Sleep(Sleepers),
     /// Does the call once more: thread cancellation gets its chance first.
     Again,
 }

@@ -15,7 +15,7 @@ use crate::errno::Errno;
 use crate::fd::{self, Entry, Ref};
 use crate::policy::{self, Seen};
 use crate::signals::Watch;
-use crate::socket::{Lane, Socket, Where};
+use crate::socket::{Lane, Sleepers, Socket, Where};
 use crate::wait::{self, Ended, Look, Sleep};
 use crate::{engine, shm, sys};
 
@@ -75,6 +75,26 @@ impl<'a> Poll<'a> {
             Err(Ended::Cancel) => Act::Again,
             Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
         }
+    }
+
+    /// Can none of the sockets leave the kernel for the time being? Then the real call may sleep on them.
+    fn put_off(&self) -> Option<Sleepers> {
+        let mut sleepers = Sleepers::default();
+        for (w, p) in self.watched.iter().zip(self.fds.iter()) {
+            let entered = match w {
+                Watched::Plain => true,
+                Watched::Set(_) => false,
+                Watched::Socket(socket) => {
+                    policy::observe(socket, p.fd, Seen::Call);
+                    policy::is_put_off(socket) && socket.record().fall_asleep().is_some_and(|one| sleepers.add(one))
+                }
+            };
+            if !entered {
+                sleepers.wake();
+                return None;
+            }
+        }
+        Some(sleepers)
     }
 
     fn sockets(&self) -> impl Iterator<Item = &Ref<Socket>> {
@@ -231,7 +251,10 @@ impl Lanes {
 /// poll(2): the real call unless one of the descriptors may be on a lane.
 pub fn poll(fds: Option<&mut [pollfd]>, deadline: Option<Instant>, mask: Option<&sigset_t>) -> Act<c_int> {
     match fds.and_then(Poll::new) {
-        Some(poll) => poll.run(deadline, mask),
+        Some(poll) => match poll.put_off() {
+            Some(sleepers) => Act::Sleep(sleepers),
+            None => poll.run(deadline, mask),
+        },
         None => Act::Real,
     }
 }

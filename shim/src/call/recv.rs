@@ -8,7 +8,7 @@ use underpass_stack::lane::Reason;
 
 use super::{Act, is_settled, needs_kernel};
 use crate::buffers::Scatter;
-use crate::carry::{self, Step};
+use crate::carry::{self, Ask, Step};
 use crate::errno::Errno;
 use crate::fd::Ref;
 use crate::policy::{self, Seen};
@@ -37,6 +37,13 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
     let watch = Watch::new(timeout == 0);
     policy::observe(socket, fd, Seen::Call);
     let blocking = flags & libc::MSG_DONTWAIT == 0 && !socket.nonblocking.load(Relaxed);
+    if blocking
+        && into.done == 0
+        && policy::is_put_off(socket)
+        && let Some(asleep) = socket.record().fall_asleep()
+    {
+        return Act::Sleep(asleep.into());
+    }
     let deadline = (timeout != 0).then(|| sys::now().after(timeout));
     let (mut flags, mut ended) = (flags, None);
     loop {
@@ -46,7 +53,13 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
                 Step::Moved
             }
             Where::Kernel => carry::kernel::receive(socket, fd, into, flags, wanted(socket, into, flags)),
-            Where::Lane(lane) => carry::receive(socket, fd, lane, into, flags, wanted(socket, into, flags)),
+            Where::Lane(lane) => carry::receive(
+                socket,
+                fd,
+                lane,
+                into,
+                Ask { flags, want: wanted(socket, into, flags), waits: blocking },
+            ),
         };
         match step {
             Step::Moved => continue,

@@ -36,6 +36,13 @@ pub fn send(socket: &Ref<Socket>, fd: RawFd, from: &mut Gather<'_>, flags: c_int
     let watch = Watch::new(timeout == 0);
     policy::observe(socket, fd, Seen::Call);
     let blocking = flags & libc::MSG_DONTWAIT == 0 && !socket.nonblocking.load(Relaxed);
+    if blocking
+        && from.done == 0
+        && policy::is_put_off(socket)
+        && let Some(asleep) = socket.record().fall_asleep()
+    {
+        return Act::Sleep(asleep.into());
+    }
     let deadline = (timeout != 0).then(|| sys::now().after(timeout));
     loop {
         let step = match socket.place() {

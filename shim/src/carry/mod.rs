@@ -26,18 +26,22 @@ pub enum Step {
     Moved,
 }
 
-/// Receives on a lane until `want` bytes have come.
-pub fn receive(
-    socket: &Ref<Socket>,
-    fd: RawFd,
-    lane: Lane,
-    into: &mut Scatter<'_, '_>,
-    flags: c_int,
-    want: usize,
-) -> Step {
+/// How a receiving call asks.
+#[derive(Clone, Copy)]
+pub struct Ask {
+    /// MSG_PEEK and the like.
+    pub flags: c_int,
+    /// Bytes after which it is over.
+    pub want: usize,
+    /// It is going to wait if there is nothing.
+    pub waits: bool,
+}
+
+/// Receives on a lane until the bytes asked for have come.
+pub fn receive(socket: &Ref<Socket>, fd: RawFd, lane: Lane, into: &mut Scatter<'_, '_>, ask: Ask) -> Step {
     match lane {
-        Lane::Xdp(slot) => xdp::receive(socket, slot, into, flags, want),
-        Lane::Shm(channel) => shm::receive(socket, fd, channel, into, flags, want),
+        Lane::Xdp(slot) => xdp::receive(socket, slot, into, ask.flags, ask.want),
+        Lane::Shm(channel) => shm::receive(socket, fd, channel, into, ask),
     }
 }
 

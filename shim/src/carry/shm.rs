@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::*;
 use libc::c_int;
 use underpass_stack::lane::shm::Corrupt;
 
-use super::{Step, kernel};
+use super::{Ask, Step, kernel};
 use crate::buffers::{Gather, Scatter};
 use crate::fd::Ref;
 use crate::shm::{Channel, Rx, channel, leave};
@@ -40,20 +40,13 @@ fn or_condemn(number: u32, step: Result<Step, Corrupt>) -> Step {
 }
 
 /// Receives.
-pub fn receive(
-    socket: &Ref<Socket>,
-    fd: RawFd,
-    number: u32,
-    into: &mut Scatter<'_, '_>,
-    flags: c_int,
-    want: usize,
-) -> Step {
+pub fn receive(socket: &Ref<Socket>, fd: RawFd, number: u32, into: &mut Scatter<'_, '_>, ask: Ask) -> Step {
     let Some(channel) = channel(number) else { return Step::Moved };
     let mut told = None;
     let step = {
         let mut guard = channel.rx();
         let Some(rx) = guard.as_mut().filter(|_| is_on(socket, number)) else { return Step::Moved };
-        receive_from(channel, rx, fd, into, flags, want, &mut told)
+        receive_from(channel, rx, fd, into, ask, &mut told)
     };
     channel.notify(told);
     if matches!(step, Ok(Step::Blocked)) && channel.peer_gone.load(Relaxed) {
@@ -67,10 +60,10 @@ fn receive_from(
     rx: &mut Rx,
     fd: RawFd,
     into: &mut Scatter<'_, '_>,
-    flags: c_int,
-    want: usize,
+    ask: Ask,
     told: &mut Option<usize>,
 ) -> Result<Step, Corrupt> {
+    let Ask { flags, want, waits } = ask;
     loop {
         let limit = rx.follow(fd)?;
         if !rx.is_in_ring() {
@@ -82,9 +75,12 @@ fn receive_from(
             }
             return Ok(step);
         }
-        let available = rx.available()?;
+        let mut available = rx.available()?;
+        if available == 0 && waits && rx.comes_soon() {
+            available = rx.available()?;
+        }
         if available == 0 {
-            if let Some(step) = kernel_instead(channel, rx, fd, into, flags, want)? {
+            if let Some(step) = kernel_instead(channel, rx, fd, into, ask)? {
                 return Ok(step);
             }
             continue;
@@ -117,10 +113,11 @@ fn kernel_instead(
     rx: &mut Rx,
     fd: RawFd,
     into: &mut Scatter<'_, '_>,
-    flags: c_int,
-    want: usize,
+    ask: Ask,
 ) -> Result<Option<Step>, Corrupt> {
-    if !rx.is_turning() && !channel.news.load(Acquire) && into.len > 0 && !rx.is_due() {
+    let Ask { flags, want, waits } = ask;
+    // One who waits looks at the kernel while waiting.
+    if !rx.is_turning() && !channel.news.load(Acquire) && into.len > 0 && (waits || !rx.is_due()) {
         return Ok(Some(Step::Blocked));
     }
     channel.news.store(channel.peer_gone.load(Acquire), Release);

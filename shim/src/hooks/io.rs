@@ -77,6 +77,7 @@ fn count(act: Act<usize>) -> Act<ssize_t> {
     match act {
         Act::Done(result) => Act::Done(result.map(|n| n as ssize_t)),
         Act::Real => Act::Real,
+        Act::Sleep(asleep) => Act::Sleep(asleep),
         Act::Again => Act::Again,
     }
 }
@@ -91,7 +92,7 @@ unsafe extern "C-unwind" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ss
     {
         return n;
     }
-    pass!(read(fd, buf, len))
+    sleep!(read(fd, buf, len))
 }
 
 /// read(2) of fortified programs.
@@ -103,7 +104,7 @@ unsafe extern "C-unwind" fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t,
     {
         return n;
     }
-    pass!(__read_chk(fd, buf, len, room))
+    sleep!(__read_chk(fd, buf, len, room))
 }
 
 /// readv(2).
@@ -116,7 +117,7 @@ unsafe extern "C-unwind" fn readv(fd: c_int, iov: *const iovec, count: c_int) ->
     {
         return n;
     }
-    pass!(readv(fd, iov, count))
+    sleep!(readv(fd, iov, count))
 }
 
 /// recv(2).
@@ -127,7 +128,7 @@ unsafe extern "C-unwind" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags
     {
         return n;
     }
-    pass!(recv(fd, buf, len, flags))
+    sleep!(recv(fd, buf, len, flags))
 }
 
 /// recv(2) of fortified programs.
@@ -145,7 +146,7 @@ unsafe extern "C-unwind" fn __recv_chk(
     {
         return n;
     }
-    pass!(__recv_chk(fd, buf, len, room, flags))
+    sleep!(__recv_chk(fd, buf, len, room, flags))
 }
 
 /// A TCP socket names no sender: the length of its address is zero (tcp(7)).
@@ -174,7 +175,7 @@ unsafe extern "C-unwind" fn recvfrom(
         }
         return n;
     }
-    pass!(recvfrom(fd, buf, len, flags, addr, alen))
+    sleep!(recvfrom(fd, buf, len, flags, addr, alen))
 }
 
 /// recvfrom(2) of fortified programs.
@@ -197,7 +198,7 @@ unsafe extern "C-unwind" fn __recvfrom_chk(
         }
         return n;
     }
-    pass!(__recvfrom_chk(fd, buf, len, room, flags, addr, alen))
+    sleep!(__recvfrom_chk(fd, buf, len, room, flags, addr, alen))
 }
 
 /// recvmsg(2).
@@ -217,7 +218,7 @@ unsafe extern "C-unwind" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -
         }
         return n;
     }
-    pass!(recvmsg(fd, msg, flags))
+    sleep!(recvmsg(fd, msg, flags))
 }
 
 /// recvmmsg(2): given back to the kernel first.
@@ -245,7 +246,7 @@ unsafe extern "C-unwind" fn write(fd: c_int, buf: *const c_void, len: size_t) ->
     {
         return n;
     }
-    pass!(write(fd, buf, len))
+    sleep!(write(fd, buf, len))
 }
 
 /// writev(2).
@@ -257,7 +258,7 @@ unsafe extern "C-unwind" fn writev(fd: c_int, iov: *const iovec, count: c_int) -
     {
         return n;
     }
-    pass!(writev(fd, iov, count))
+    sleep!(writev(fd, iov, count))
 }
 
 /// send(2).
@@ -268,7 +269,7 @@ unsafe extern "C-unwind" fn send(fd: c_int, buf: *const c_void, len: size_t, fla
     {
         return n;
     }
-    pass!(send(fd, buf, len, flags))
+    sleep!(send(fd, buf, len, flags))
 }
 
 /// sendto(2). A connected TCP socket takes no notice of the address, except with MSG_FASTOPEN, which is the kernel's.
@@ -286,7 +287,7 @@ unsafe extern "C-unwind" fn sendto(
     {
         return n;
     }
-    pass!(sendto(fd, buf, len, flags, addr, alen))
+    sleep!(sendto(fd, buf, len, flags, addr, alen))
 }
 
 /// sendmsg(2). Ancillary data on a TCP socket is the kernel's; descriptors that leave the process are given back first.
@@ -300,7 +301,7 @@ unsafe extern "C-unwind" fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int)
     {
         return n;
     }
-    pass!(sendmsg(fd, msg, flags))
+    sleep!(sendmsg(fd, msg, flags))
 }
 
 /// A message with ancillary data: the kernel sends it.

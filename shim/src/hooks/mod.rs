@@ -13,6 +13,18 @@ macro_rules! pass {
     }};
 }
 
+/// Makes a real call that may sleep: while it does, its socket stays in the kernel.
+macro_rules! sleep {
+    ($name:ident($($arg:expr),*)) => {{
+        let asleep = crate::hooks::take_asleep();
+        let result = pass!($name($($arg),*));
+        if let Some(asleep) = asleep {
+            asleep.wake();
+        }
+        result
+    }};
+}
+
 mod args;
 mod epoll;
 mod fds;
@@ -23,6 +35,7 @@ mod query;
 mod signal;
 mod socket;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use underpass_stack::stats::Counter;
@@ -30,11 +43,22 @@ use underpass_stack::stats::Counter;
 use crate::call::Act;
 use crate::errno::{self, Errno};
 use crate::guard::{self, Guard};
+use crate::socket::Sleepers;
 use crate::{engine, log, options, signals};
 
 unsafe extern "C-unwind" {
     /// pthread_testcancel(3).
     fn pthread_testcancel();
+}
+
+thread_local! {
+    /// Between a hook's own part and its real call.
+    static ASLEEP: Cell<Option<Sleepers>> = const { Cell::new(None) };
+}
+
+/// The sockets on which the real call to come may sleep.
+fn take_asleep() -> Option<Sleepers> {
+    ASLEEP.with(Cell::take)
 }
 
 /// A hook's return type.
@@ -80,6 +104,11 @@ fn run<T: Returned>(mut body: impl FnMut() -> Act<T>) -> Option<T> {
                 return Some(T::FAILED);
             }
             Ok(Act::Real) => {
+                errno::set(saved);
+                return None;
+            }
+            Ok(Act::Sleep(asleep)) => {
+                ASLEEP.with(|cell| cell.set(Some(asleep)));
                 errno::set(saved);
                 return None;
             }

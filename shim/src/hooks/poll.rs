@@ -48,7 +48,7 @@ fn poll_mask(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *c
 /// poll(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
-    poll_ms(fds, count, timeout).unwrap_or_else(|| pass!(poll(fds, count, timeout)))
+    poll_ms(fds, count, timeout).unwrap_or_else(|| sleep!(poll(fds, count, timeout)))
 }
 
 /// poll(2) of fortified programs.
@@ -56,7 +56,7 @@ unsafe extern "C-unwind" fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int
 unsafe extern "C-unwind" fn __poll_chk(fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int {
     let fits = count as usize <= room / size_of::<pollfd>();
     let own = if fits { poll_ms(fds, count, timeout) } else { None };
-    own.unwrap_or_else(|| pass!(__poll_chk(fds, count, timeout, room)))
+    own.unwrap_or_else(|| sleep!(__poll_chk(fds, count, timeout, room)))
 }
 
 /// ppoll(2).
@@ -67,7 +67,7 @@ unsafe extern "C-unwind" fn ppoll(
     timeout: *const timespec,
     mask: *const sigset_t,
 ) -> c_int {
-    poll_mask(fds, count, timeout, mask).unwrap_or_else(|| pass!(ppoll(fds, count, timeout, mask)))
+    poll_mask(fds, count, timeout, mask).unwrap_or_else(|| sleep!(ppoll(fds, count, timeout, mask)))
 }
 
 /// ppoll(2) of fortified programs.
@@ -81,7 +81,7 @@ unsafe extern "C-unwind" fn __ppoll_chk(
 ) -> c_int {
     let fits = count as usize <= room / size_of::<pollfd>();
     let own = if fits { poll_mask(fds, count, timeout, mask) } else { None };
-    own.unwrap_or_else(|| pass!(__ppoll_chk(fds, count, timeout, mask, room)))
+    own.unwrap_or_else(|| sleep!(__ppoll_chk(fds, count, timeout, mask, room)))
 }
 
 /// Words of an fd_set: programs with larger sets than FD_SETSIZE pass larger memory.
@@ -156,7 +156,7 @@ unsafe extern "C-unwind" fn select(
             }
         })
     };
-    let Some(result) = own else { return pass!(select(count, r, w, e, timeout)) };
+    let Some(result) = own else { return sleep!(select(count, r, w, e, timeout)) };
     if let Some(end) = end {
         let left = end.nanos_since(sys::now());
         // SAFETY: not null, since there is an end.
@@ -186,5 +186,5 @@ unsafe extern "C-unwind" fn pselect(
             deadline.map_or(Act::Real, |deadline| select_sets(count, [r, w, e], deadline, mask))
         })
     };
-    own.unwrap_or_else(|| pass!(pselect(count, r, w, e, timeout, mask)))
+    own.unwrap_or_else(|| sleep!(pselect(count, r, w, e, timeout, mask)))
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
+use underpass_stack::arena::ChannelNote;
 use underpass_stack::mem::Shared;
 use underpass_stack::tcp::Instant;
 
@@ -122,6 +123,15 @@ impl Channel {
             self.looked.store(now.0, Relaxed);
         }
         due
+    }
+
+    /// What the board says of it: how it is laid out, and where.
+    pub fn note(&self) -> (u32, u64) {
+        let rx = self.rx.lock();
+        rx.as_ref().map_or((u32::MAX, 0), |rx| {
+            let (side, capacity) = (rx.view().side(), rx.view().capacity());
+            (ChannelNote { side, capacity }.to_raw(), rx.view().address())
+        })
     }
 
     /// Whose it is.

@@ -11,6 +11,7 @@ use underpass_stack::lane::shm::{Corrupt, Inbound, Receiver, Turn, notice};
 use super::history;
 use super::view::View;
 use crate::buffers::Scatter;
+use crate::{sys, wait};
 
 /// The reading end.
 pub struct Rx {
@@ -115,6 +116,16 @@ impl Rx {
             into.advance(n);
         }
         offset
+    }
+
+    /// Looks for a moment, under the direction's lock. Has something come?
+    #[inline]
+    pub fn comes_soon(&self) -> bool {
+        let looks = wait::brief_looks();
+        (0..looks).any(|_| {
+            sys::relax();
+            self.available().map_or(true, |n| n > 0) || self.is_turning()
+        })
     }
 
     /// Is it time to look at the kernel, although the bytes are in the ring?

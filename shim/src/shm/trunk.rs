@@ -89,11 +89,6 @@ impl Trunk {
         self.table.lock().channels.iter().flatten().copied().collect()
     }
 
-    /// Has it no channel at all?
-    pub fn is_idle(&self) -> bool {
-        self.table.lock().channels.iter().all(Option::is_none)
-    }
-
     fn marks(&self, side: usize) -> &[Word] {
         self.shared.words(marks_at(side), MARK_WORDS)
     }

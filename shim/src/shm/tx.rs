@@ -11,7 +11,7 @@ use underpass_stack::lane::shm::{Corrupt, Outbound, Sender, notice};
 use super::history;
 use super::view::View;
 use crate::errno::{Errno, Result};
-use crate::sys;
+use crate::{carry, sys};
 
 /// The writing end.
 pub struct Tx {
@@ -62,11 +62,6 @@ impl Tx {
     /// Has the kernel everything that was taken back from the ring?
     pub fn is_flushed(&self) -> bool {
         self.backlog.is_empty()
-    }
-
-    /// Has everything followed that there was to follow, so that nothing of ours is left in the ring?
-    pub fn is_home(&self) -> bool {
-        !self.is_in_ring() && self.is_flushed() && self.outbound.is_followed(self.view.theirs())
     }
 
     /// From now on the kernel carries this direction.
@@ -161,6 +156,10 @@ impl Tx {
     /// lost its send queue.
     pub fn flush(&mut self, fd: RawFd) -> Result<bool> {
         while self.flushed < self.backlog.len() {
+            // An error is the program's to be told, by its next call: sending would use it up.
+            if carry::kernel::ready(fd, libc::POLLOUT) & (libc::POLLERR | libc::POLLHUP) != 0 {
+                break;
+            }
             match sys::send(fd, &self.backlog[self.flushed..], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
                 Ok(n) => self.flushed += n,
                 Err(Errno(libc::EAGAIN)) => return Ok(false),

@@ -34,7 +34,7 @@ impl View {
     }
 
     fn line(&self, side: usize) -> &[Word] {
-        self.shared.words(line_at(side), LINE_WORDS)
+        self.shared.words(line_at(side, self.capacity), LINE_WORDS)
     }
 
     /// The line that we store to.
@@ -51,13 +51,13 @@ impl View {
 
     /// What we want to be told.
     pub fn my_wants(&self) -> &[Word] {
-        self.shared.words(wants_at(self.side), LINE_WORDS)
+        self.shared.words(wants_at(self.side, self.capacity), LINE_WORDS)
     }
 
     /// What the other side wants to be told.
     #[inline]
     pub fn their_wants(&self) -> &[Word] {
-        self.shared.words(wants_at(1 - self.side), LINE_WORDS)
+        self.shared.words(wants_at(1 - self.side, self.capacity), LINE_WORDS)
     }
 
     /// The ring that our bytes go into.

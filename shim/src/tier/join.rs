@@ -6,7 +6,7 @@ use underpass_stack::lane::Reason;
 use underpass_stack::lane::shm::layout::flag;
 use underpass_stack::stats::Counter;
 
-use super::promote::forbids;
+use super::promote::{forbids, is_slept_on};
 use super::{Change, follow};
 use crate::fd::{Record, Ref};
 use crate::shm::{channel, places};
@@ -25,6 +25,9 @@ pub fn join(socket: &Ref<Socket>, number: u32) -> Option<Result<(), Reason>> {
 
 fn try_join(socket: &Ref<Socket>, number: u32) -> Option<Result<(), Reason>> {
     let _change = socket.change.try_lock()?;
+    if socket.lane() == Some(Lane::Shm(number)) {
+        return Some(Ok(()));
+    }
     if Record::fds(&**socket).load(Acquire) == 0 || socket.lane().is_some() {
         return Some(Err(Reason::NotConnected));
     }
@@ -33,6 +36,9 @@ fn try_join(socket: &Ref<Socket>, number: u32) -> Option<Result<(), Reason>> {
     }
     if socket.sets.lock().iter().any(|(set, fd)| forbids(set, *fd)) {
         return Some(Err(Reason::CallNotCarried));
+    }
+    if is_slept_on(socket) {
+        return None;
     }
     if !socket.leave_kernel() {
         return None;

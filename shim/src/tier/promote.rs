@@ -7,7 +7,6 @@ use underpass_stack::control::{Demote, Done, NeedPort, Promote, Promoted};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
 use underpass_stack::stack::ImportRequest;
-use underpass_stack::stats::Counter;
 
 use super::attach::attach;
 use super::inject::collect_stragglers;
@@ -40,7 +39,6 @@ fn promote_undisturbed(socket: &Ref<Socket>, fd: RawFd) {
             log::info(format_args!("fd {fd}: promoted"));
         }
         Err(reason) => {
-            engine::count(Counter::PromotionsRefused, 1);
             policy::refused(socket, reason);
             drop(change);
             // The flow may have been redirected for a moment.
@@ -58,6 +56,9 @@ fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
     }
     if socket.sets.lock().iter().any(|(set, fd)| forbids(set, *fd)) {
         return Err(Reason::CallNotCarried);
+    }
+    if is_slept_on(socket) {
+        return Err(Reason::Unsettled);
     }
     let (slot, generation) = engine::get().and_then(|mut e| e.stack.reserve()).ok_or(Reason::StackFull)?;
     let _reserved = Reserved { slot };
@@ -79,11 +80,20 @@ impl Drop for Reserved {
     }
 }
 
-/// Does an epoll set hold a socket in the kernel? One inside another set, one that a thread sleeps on where no doorbell reaches
-/// it, and exclusive wake-ups, which cannot be silenced.
+/// Does an epoll set hold a socket in the kernel? One inside another set does, and exclusive wake-ups, which cannot be silenced.
 pub(super) fn forbids(set: &EpollSet, fd: RawFd) -> bool {
     let exclusive = || set.members.lock().get_mut(fd).is_some_and(|m| m.events & libc::EPOLLEXCLUSIVE as u32 != 0);
-    set.nested.load(Relaxed) || set.asleep.load(SeqCst) > 0 || exclusive()
+    set.nested.load(Relaxed) || exclusive()
+}
+
+/// Does a thread sleep on one of the socket's epoll sets inside the kernel, where no doorbell reaches it? It will not do so again.
+pub(super) fn is_slept_on(socket: &Socket) -> bool {
+    let mut slept_on = false;
+    for (set, _) in socket.sets.lock().iter().filter(|(set, _)| set.asleep.load(SeqCst) > 0) {
+        set.contested.store(true, SeqCst);
+        slept_on = true;
+    }
+    slept_on
 }
 
 fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32) -> Result<(), Reason> {

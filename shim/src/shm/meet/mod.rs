@@ -30,7 +30,7 @@ const PATIENT: usize = 1024;
 /// Time that an answer may take, ns.
 const PATIENCE: u64 = 2_000_000_000;
 /// Time between attempts to switch a connection over while a thread is inside a real call on it, ns.
-const AGAIN: u64 = 1_000_000;
+const AGAIN: u64 = 20_000_000;
 
 /// What an event of the helper's epoll set is about.
 const MEETING: u64 = 1 << 56;
@@ -201,20 +201,33 @@ impl Work {
     }
 }
 
+/// A data call begins on a socket whose channel waits for it.
+pub fn arrive(socket: &Socket) {
+    if let Some(number) = socket.arrived.load(Acquire).checked_sub(1) {
+        switch(number);
+    }
+}
+
 /// A socket with a channel goes over to it. False: not now.
 fn switch(number: u32) -> bool {
     let Some(end) = super::channel(number).and_then(Channel::end) else { return true };
-    match tier::join(&end.socket, number) {
+    let socket = &end.socket;
+    match tier::join(socket, number) {
         Some(Ok(())) => {
-            end.socket.seeking.store(false, Release);
+            socket.arrived.store(0, Release);
+            socket.seeking.store(false, Release);
             true
         }
         Some(Err(reason)) => {
+            socket.arrived.store(0, Release);
             leave::abandon(number);
-            refuse(&end.socket, reason);
+            refuse(socket, reason);
             true
         }
-        None => false,
+        None => {
+            socket.arrived.store(number + 1, Release);
+            false
+        }
     }
 }
 

@@ -177,7 +177,7 @@ fn open(
         Ok(channel) => Ok(channel.number()),
         Err(channel) => {
             // The other side has to know that nobody comes.
-            channel.words(line_at(side), LINE_WORDS)[line::FLAGS].store(flag::ENDED, Release);
+            channel.words(line_at(side, ring), LINE_WORDS)[line::FLAGS].store(flag::ENDED, Release);
             trunk.leave(number);
             trunk.post(places::GENERAL, number);
             Err(Reason::StackFull)

@@ -1,11 +1,13 @@
 //! Where things lie in the shared pages.
 //!
 //! ```text
-//! channel:  line of side 0 | wants of side 0 | line of side 1 | wants of side 1 | … | ring 0→1 | ring 1→0
+//! channel:  wants of side 0 | line of side 0 | ring 0→1 | … | wants of side 1 | line of side 1 | ring 1→0
 //! trunk:    marks of side 0 | marks of side 1 | inboxes of side 0 | inboxes of side 1
 //! ```
 //!
-//! Each side stores to its own line only, so that a message and its answer cost one cache line each way.
+//! Each side stores to its own line only, so that a message and its answer cost one cache line each way. The start of a ring, where small
+//! messages lie, is the other half of a pair of cache lines, which processors like to fetch together; and all that an idle
+//! connection has touched is one page a side.
 
 /// Raised whenever this layout or a message of the meeting changes.
 pub const VERSION: u32 = 1;
@@ -16,7 +18,10 @@ pub const TRUNK_NAME: &std::ffi::CStr = c"underpass-trunk";
 
 /// Words of a cache line.
 pub const LINE_WORDS: usize = 8;
-const LINE: usize = 128;
+/// A cache line, bytes.
+const LINE: usize = 64;
+/// Two, which are fetched together.
+const PAIR: usize = 128;
 const PAGE: usize = 4096;
 
 /// Places in a side's line, in words.
@@ -43,7 +48,9 @@ pub mod line {
 pub mod flag {
     /// The side looks at the other's ring: the other may turn to it.
     pub const READY: u64 = 1;
-    /// The side reads no more from the ring: the other is to take back what lies there and send it through the kernel.
+    /// The side reads no more from the ring: the other is to take back what lies there and send it through the kernel. For good,
+    /// since what was taken back stays between `HEAD` and `TAIL`. A sender that has left before it saw this does not take back:
+    /// then the side still reads up to its `LEAVE_AT`.
     pub const RECALL: u64 = 2;
     /// The side is done with the channel.
     pub const ENDED: u64 = 4;
@@ -57,24 +64,24 @@ pub mod want {
     pub const SPACE: usize = 1;
 }
 
-/// Offset of a side's line in a channel.
-pub const fn line_at(side: usize) -> usize {
-    side * 2 * LINE
+/// Offset of a side's wants in a channel.
+pub const fn wants_at(side: usize, capacity: usize) -> usize {
+    side * (PAGE + capacity)
 }
 
-/// Offset of a side's wants in a channel.
-pub const fn wants_at(side: usize) -> usize {
-    side * 2 * LINE + LINE
+/// Offset of a side's line in a channel.
+pub const fn line_at(side: usize, capacity: usize) -> usize {
+    wants_at(side, capacity) + PAIR
 }
 
 /// Offset of a side's ring in a channel.
 pub const fn ring_at(side: usize, capacity: usize) -> usize {
-    PAGE + side * capacity
+    line_at(side, capacity) + LINE
 }
 
 /// Bytes of a channel.
 pub const fn channel_len(capacity: usize) -> usize {
-    PAGE + 2 * capacity
+    2 * (PAGE + capacity)
 }
 
 /// Smallest ring, bytes.
@@ -101,7 +108,7 @@ pub const fn marks_at(side: usize) -> usize {
 }
 
 /// Words of an inbox: a line with the sleeper's word, a line of summary, the bits.
-pub const INBOX_WORDS: usize = 2 * LINE / 8 + CHANNELS / 64;
+pub const INBOX_WORDS: usize = 2 * PAIR / 8 + CHANNELS / 64;
 
 /// Offset of a side's inbox in a trunk.
 pub const fn inbox_at(side: usize, place: usize) -> usize {
@@ -111,4 +118,4 @@ pub const fn inbox_at(side: usize, place: usize) -> usize {
 /// Bytes of a trunk.
 pub const TRUNK_LEN: usize = PAGE + 2 * PLACES * PAGE;
 
-const _: () = assert!(2 * MARK_WORDS * 8 <= PAGE && INBOX_WORDS * 8 <= PAGE && wants_at(1) + LINE <= PAGE);
+const _: () = assert!(2 * MARK_WORDS * 8 <= PAGE && INBOX_WORDS * 8 <= PAGE && PAIR + LINE <= PAGE);

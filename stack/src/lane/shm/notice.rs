@@ -20,12 +20,16 @@ const _: () = assert!(BITS + CHANNELS / 64 == INBOX_WORDS && SUMMARY + SUMMARY_W
 
 /// Wants a notice in inbox `place`. An older want of another place becomes one of `general`, whose owner tells everybody. What
 /// is waited for has to be looked at once more afterwards.
+///
+/// Several threads may do this at once. Who finds that the want has changed under its hands does not know for whom, and wants
+/// the notice that everybody is told of.
 pub fn arm(want: &Word, place: usize, general: usize) {
     let mine = place as u64 + 1;
     let before = want.load(Relaxed);
-    let next = if before == 0 || before == mine { mine } else { general as u64 + 1 };
-    if before != next {
-        want.store(next, Relaxed);
+    let general = general as u64 + 1;
+    let next = if before == 0 || before == mine { mine } else { general };
+    if before != next && want.compare_exchange(before, next, AcqRel, Relaxed).is_err() {
+        want.swap(general, AcqRel);
     }
     full_fence();
 }
@@ -45,7 +49,9 @@ pub fn claim(want: &Word) -> Option<usize> {
 /// Sets a channel's bit. Returns whether the bell has to be rung.
 pub fn post(inbox: &[Word], channel: usize) -> bool {
     let word = channel % CHANNELS / 64;
-    inbox[BITS + word].fetch_or(1 << (channel % 64), Relaxed);
+    // Also a release: another channel's summary may lead the taker here before ours is stored. What it then stores to the
+    // channel's want has to come after the claim.
+    inbox[BITS + word].fetch_or(1 << (channel % 64), Release);
     inbox[SUMMARY + word / 64].fetch_or(1 << (word % 64), Release);
     full_fence();
     inbox[ASLEEP].load(Relaxed) != 0 && inbox[ASLEEP].swap(0, AcqRel) != 0
@@ -74,7 +80,8 @@ pub fn take(inbox: &[Word], mut each: impl FnMut(usize)) {
 
 /// From now on a notice rings the bell. The inbox has to be looked at once more before sleeping.
 pub fn doze(inbox: &[Word]) {
-    inbox[ASLEEP].store(1, Relaxed);
+    // A swap puts it after every swap that woke us before; loom does not see that order in a plain store.
+    inbox[ASLEEP].swap(1, AcqRel);
     full_fence();
 }
 

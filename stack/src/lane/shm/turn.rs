@@ -4,6 +4,10 @@
 //! "after Y bytes in the ring mine are in the kernel" in `LEAVE_AT`; `TURN` counts the statements. The reader takes X bytes from
 //! the kernel before it turns to the ring, and the ring's first Y bytes before it turns back. A sender turns to the ring only
 //! when the reader has said that it looks there, and has followed every turn before.
+//!
+//! A sender may go to the ring and back while the reader is in a call to the kernel, which then returns bytes of before and of after.
+//! So the reader looks at `TURN` once more when the kernel has answered ([`Inbound::in_order`]), and keeps for later what came
+//! too early. An end of the kernel's stream is one only if nothing has been stated by then.
 
 use super::Corrupt;
 use super::layout::flag;
@@ -89,6 +93,14 @@ impl Inbound {
         }
     }
 
+    /// How many of `received` bytes, which the kernel has given just now after `read` others, are to be read before the ring's. The
+    /// rest comes after them: the sender has been in the ring since the reader last looked.
+    pub fn in_order(&self, theirs: &[Word], read: u64, received: usize) -> Result<usize, Corrupt> {
+        let Turn::ToRing(at) = self.next(theirs)? else { return Ok(received) };
+        let left = at.checked_sub(read).ok_or(Corrupt)?;
+        Ok(left.min(received as u64) as usize)
+    }
+
     /// The reader has turned.
     pub fn follow(&mut self, mine: &[Word]) {
         self.seen += 1;
@@ -126,6 +138,21 @@ mod tests {
         assert!(out.may_enter(&reader));
         reader[FLAGS].store(flag::READY | flag::RECALL, Relaxed);
         assert!(!out.may_enter(&reader));
+    }
+
+    #[test]
+    fn kernel_bytes_of_after_the_ring_are_told_apart() {
+        let (sender, reader) = (line(), line());
+        let (mut out, mut inbound) = (Outbound::default(), Inbound::default());
+        assert_eq!(inbound.in_order(&sender, 0, 50), Ok(50));
+        out.enter(&sender, 100);
+        out.leave(&sender, 7);
+        assert_eq!(inbound.in_order(&sender, 40, 50), Ok(50));
+        assert_eq!(inbound.in_order(&sender, 40, 80), Ok(60));
+        assert_eq!(inbound.in_order(&sender, 101, 1), Err(Corrupt));
+        inbound.follow(&reader);
+        inbound.follow(&reader);
+        assert_eq!(inbound.in_order(&sender, 100, 20), Ok(20));
     }
 
     #[test]
