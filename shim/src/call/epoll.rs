@@ -13,7 +13,7 @@ use crate::epoll_set::{EpollSet, entry_on_lane, told_by_kernel};
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
 use crate::signals::Watch;
-use crate::socket::Socket;
+use crate::socket::{Lane, Socket};
 use crate::wait::{self, Ended, Look, Sleep};
 use crate::{engine, shm, sys, tier};
 
@@ -51,7 +51,12 @@ pub fn ctl(
             other => other,
         };
     }
-    if laned && let Some(result) = ctl_on_lane(&set, op, fd, event) {
+    // What the kernel's entry on the shm lane says must not outlive the member: a thread may sleep on the set in the kernel.
+    let takes_out = op == libc::EPOLL_CTL_DEL && matches!(lane, Some(Lane::Shm(_)));
+    if laned
+        && !takes_out
+        && let Some(result) = ctl_on_lane(&set, op, fd, event)
+    {
         return Act::Done(result);
     }
     let sent = match (lane, event) {
@@ -156,15 +161,24 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
         return Act::Real;
     }
     let kernel = [pollfd { fd: ep, events: libc::POLLIN, revents: 0 }];
-    let lanes = set.lanes.load(Relaxed) > 0;
     let watch = Watch::new(false);
-    let bells: &[usize] = if set.has_shm_place() { &[set.shm_place()] } else { &[] };
-    let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes, bells, watch };
-    match wait::until(&sleep, |at| look(&set, ep, room, at)) {
-        Ok(found) => Act::Done(found.map(|n| n as c_int)),
-        Err(Ended::Timeout) => Act::Done(Ok(0)),
-        Err(Ended::Cancel) => Act::Again,
-        Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
+    loop {
+        let lanes = set.lanes.load(Relaxed) > 0;
+        let place = set.has_shm_place().then(|| set.shm_place());
+        let bells = place.as_slice();
+        let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes, bells, watch };
+        let found = wait::until(&sleep, |at| match look(&set, ep, room, at) {
+            // The first channel has come into the set: from now on other processes tell where we do not listen yet.
+            None if place.is_none() && set.has_shm_place() => Some(None),
+            found => found.map(Some),
+        });
+        match found {
+            Ok(None) => {}
+            Ok(Some(found)) => return Act::Done(found.map(|n| n as c_int)),
+            Err(Ended::Timeout) => return Act::Done(Ok(0)),
+            Err(Ended::Cancel) => return Act::Again,
+            Err(Ended::Signal) => return Act::Done(Err(Errno(libc::EINTR))),
+        }
     }
 }
 

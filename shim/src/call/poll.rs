@@ -64,17 +64,31 @@ impl<'a> Poll<'a> {
         let places: Vec<Ref<Socket>> = self.sockets().cloned().collect();
         let sets: Vec<Ref<EpollSet>> = self.sets().cloned().collect();
         let waiters: Vec<&Waiters> = places.iter().map(|s| &s.waiters).chain(sets.iter().map(|s| &s.waiters)).collect();
-        self.split();
-        let kernel = self.kernel.clone();
-        let lanes = self.has_lanes();
-        let bells = self.bells();
-        let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes, bells: &bells, watch };
-        match wait::until(&sleep, |look| self.look(look)) {
-            Ok(n) => Act::Done(Ok(n)),
-            Err(Ended::Timeout) => Act::Done(Ok(self.clear())),
-            Err(Ended::Cancel) => Act::Again,
-            Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
+        loop {
+            self.split();
+            let kernel = self.kernel.clone();
+            let lanes = self.has_lanes();
+            let bells = self.bells();
+            let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes, bells: &bells, watch };
+            let found = wait::until(&sleep, |look| match self.look(look) {
+                // A socket has changed its tier, and news of it come elsewhere.
+                None if look.sure && self.is_elsewhere(&kernel, &bells) => Some(None),
+                found => found.map(Some),
+            });
+            match found {
+                Ok(None) => {}
+                Ok(Some(n)) => return Act::Done(Ok(n)),
+                Err(Ended::Timeout) => return Act::Done(Ok(self.clear())),
+                Err(Ended::Cancel) => return Act::Again,
+                Err(Ended::Signal) => return Act::Done(Err(Errno(libc::EINTR))),
+            }
         }
+    }
+
+    /// Would a sleep on these miss something?
+    fn is_elsewhere(&self, kernel: &[pollfd], bells: &[usize]) -> bool {
+        let watches = |p: &pollfd| (p.fd, p.events);
+        self.bells() != bells || !self.kernel.iter().map(watches).eq(kernel.iter().map(watches))
     }
 
     /// Can none of the sockets leave the kernel for the time being? Then the real call may sleep on them.

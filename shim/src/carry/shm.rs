@@ -312,6 +312,9 @@ fn outgoing(socket: &Ref<Socket>, channel: &Channel, number: u32, kernel: c_int,
             return 0;
         }
         let asked = if kernel != 0 { kernel } else { c_int::from(kernel::ready(fd, ALL)) };
+        if asked & OUT == 0 && arm.is_some_and(|arm| arm.space) {
+            shm::meet::await_room(number, fd);
+        }
         return asked & OUT;
     }
     let writable = || !tx.is_heard() || tx.space().map_or(true, |space| space >= tx.capacity() / WRITABLE);
@@ -358,8 +361,12 @@ pub fn carried(number: u32) -> Option<[u64; 3]> {
 pub fn arm_space(socket: &Ref<Socket>, number: u32) {
     let place = socket.sets.lock().first().map(|(set, _)| set.shm_place());
     if let (Some(place), Some(channel)) = (place, channel(number))
-        && let Some(tx) = channel.tx().as_ref().filter(|tx| tx.is_in_ring())
+        && let Some(tx) = channel.tx().as_ref()
     {
+        if !tx.is_in_ring() {
+            shm::meet::await_room(number, socket.fd.load(Relaxed));
+            return;
+        }
         tx.arm(place);
         if tx.space().map_or(true, |space| space >= tx.capacity() / WRITABLE) {
             shm::places::tell(number);
