@@ -263,6 +263,20 @@ pub fn kernel_only<T>(fd: RawFd, reason: Reason) -> Act<T> {
     }
 }
 
+/// A call in which the kernel receives, and may sleep over it (splice, recvmmsg): the socket stays there meanwhile.
+pub fn kernel_receives<T>(fd: RawFd, reason: Reason) -> Act<T> {
+    let Some(socket) = socket_of(fd) else { return Act::Real };
+    loop {
+        match needs_kernel(&socket, reason) {
+            Act::Real => {}
+            other => return other,
+        }
+        if let Some(asleep) = socket.record().fall_asleep() {
+            return Act::Sleep(asleep.into());
+        }
+    }
+}
+
 /// The socket stays in the kernel from now on.
 pub fn pin(fd: RawFd, reason: Reason) {
     let Some(socket) = socket_of(fd) else { return };
