@@ -99,12 +99,16 @@ pub fn give_back(socket: &Ref<Socket>, number: u32) -> Result<(), Reason> {
         tx.pin();
     }
     let deadline = sys::now().after(PATIENCE);
+    let unread = channel.rx().as_ref().is_some_and(|rx| rx.available().is_ok_and(|n| n > 0));
     let recalled = recall(channel, fd, deadline);
     if recalled.is_err() {
         if let Some(rx) = channel.rx().as_ref() {
             rx.set_flags(flag::READY);
         }
         return recalled;
+    }
+    if unread {
+        await_arrival(fd, deadline);
     }
     // What is in our ring stays there for the reader, what follows goes through the kernel.
     let told = channel.tx().as_mut().and_then(|tx| tx.leave());
@@ -142,6 +146,17 @@ fn recall(channel: &Channel, fd: RawFd, deadline: underpass_stack::tcp::Instant)
         places::collect(places::GENERAL);
         let _ = sys::ppoll(&mut [], Some(libc::timespec { tv_sec: 0, tv_nsec: LOOK }), None);
     }
+}
+
+/// The sender is about to put into the kernel what it has taken back: a call that does not wait is to find it there.
+fn await_arrival(fd: RawFd, deadline: underpass_stack::tcp::Instant) {
+    let mut bytes = [libc::pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 }];
+    let left = deadline.nanos_since(sys::now()) as i64;
+    let _ = sys::ppoll(
+        &mut bytes,
+        Some(libc::timespec { tv_sec: left / 1_000_000_000, tv_nsec: left % 1_000_000_000 }),
+        None,
+    );
 }
 
 /// Gives the kernel what was taken back from the ring.
