@@ -176,7 +176,11 @@ fn flush(channel: &Channel, fd: RawFd, deadline: u64) -> Result<(), Reason> {
 
 /// The last of this side: the other one is told, the memory goes.
 fn end(channel: &Channel) {
-    let told = channel.rx().as_ref().map(|rx| rx.set_flags(flag::ENDED));
+    end_saying(channel, flag::ENDED);
+}
+
+fn end_saying(channel: &Channel, flags: u64) {
+    let told = channel.rx().as_ref().map(|rx| rx.set_flags(flags));
     if told.is_some() {
         let place = channel.tx().as_ref().and_then(|tx| tx.tell());
         channel.notify(place);
@@ -215,7 +219,7 @@ pub fn close(socket: &Ref<Socket>, number: u32) {
     if unread {
         let _ = sys::set_linger(fd, true, 0);
     }
-    end(channel);
+    end_saying(channel, if unread { flag::ENDED | flag::DISCARDED } else { flag::ENDED });
 }
 
 /// Bytes go through the kernel from now on, so that a call of the kernel's own can follow them. An error: the kernel has no room.

@@ -140,7 +140,9 @@ impl Tx {
         if unread > self.capacity() as u64 {
             return Err(Corrupt);
         }
-        self.backlog = vec![0; unread as usize];
+        // Sent after all, bytes that nobody reads would take the reset's place: a failing send uses the socket's error up.
+        let wanted = self.their_flags() & flag::DISCARDED == 0;
+        self.backlog = vec![0; if wanted { unread as usize } else { 0 }];
         self.flushed = 0;
         self.sender.take_back(&self.view.my_ring(), head, &mut self.backlog);
         self.outbound.leave(self.view.mine(), head);
