@@ -20,12 +20,13 @@ PATH="$PATH:/usr/sbin:/sbin"
 packages=()
 missing=()
 
-# need KIND THING PACKAGE: a command on the path, or a file, and the Debian package that brings it.
+# need KIND THING PACKAGE: a command on the path, a file, or a pattern of files, and the Debian package that brings it.
 need() {
     local kind="$1" thing="$2" package="$3"
     case "$kind" in
         command) command -v "$thing" >/dev/null 2>&1 && return 0 ;;
         file) [ -e "$thing" ] && return 0 ;;
+        pattern) compgen -G "$thing" >/dev/null && return 0 ;;
     esac
     missing+=("$thing (Debian package $package)")
     packages+=("$package")
@@ -52,16 +53,31 @@ look() {
     need command nft nftables
     need command ethtool ethtool
     need command python3 python3
+    need command memcached memcached
+    need command memcslap libmemcached-tools
+    need command haproxy haproxy
+    need pattern '/usr/lib/postgresql/*/bin/pgbench' postgresql
+    need command node nodejs
+    need command javac default-jdk-headless
 }
 
-# Packages start their services when they are installed; a redis or nginx that listens is not what was asked for.
+undo=()
+
+# Packages start their services when they are installed; a redis or nginx that listens is not what was asked for. Nor is a database
+# cluster, which PostgreSQL's would make. Both are told so while the installation lasts.
+hold_back() {
+    local path="$1" mode="$2" text="$3"
+    [ ! -e "$path" ] || return 0
+    mkdir -p "$(dirname "$path")"
+    printf '%b' "$text" >"$path"
+    chmod "$mode" "$path"
+    undo+=("$path")
+    trap 'rm -f "${undo[@]}"' EXIT
+}
+
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    fi
+    hold_back /usr/sbin/policy-rc.d 755 '#!/bin/sh\nexit 101\n'
+    hold_back /etc/postgresql-common/createcluster.d/underpass.conf 644 'create_main_cluster = false\n'
     echo "installing: ${packages[*]}"
     export DEBIAN_FRONTEND=noninteractive
     apt-get install -y --no-install-recommends "${packages[@]}" >/dev/null 2>&1 && return 0

@@ -20,6 +20,16 @@ impl<'a, 'b> Scatter<'a, 'b> {
         Self { bufs, index: 0, at: 0, done: 0, len }
     }
 
+    /// No places: bytes are thrown away (recv(2), MSG_TRUNC without a buffer).
+    pub fn discarding(len: usize) -> Self {
+        Self { bufs: &mut [], index: 0, at: 0, done: 0, len }
+    }
+
+    /// Is there nowhere to put bytes?
+    pub fn has_no_places(&self) -> bool {
+        self.bufs.is_empty() && self.len > 0
+    }
+
     /// Bytes that there is still room for.
     pub fn left(&self) -> usize {
         self.len - self.done.min(self.len)
@@ -32,6 +42,26 @@ impl<'a, 'b> Scatter<'a, 'b> {
             self.at = 0;
         }
         self.bufs.get_mut(self.index).map(|buf| &mut buf[self.at..])
+    }
+
+    /// Takes back the last `n` bytes received, as if they had not been.
+    pub fn retract(&mut self, n: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(n);
+        while bytes.len() < n {
+            if self.at == 0 {
+                let Some(index) = self.index.checked_sub(1) else { break };
+                (self.index, self.at) = (index, self.bufs[index].len());
+                continue;
+            }
+            let Some(buf) = self.bufs.get(self.index) else { break };
+            let take = self.at.min(n - bytes.len());
+            // From the back to the front, turned round at the end.
+            bytes.extend(buf[self.at - take..self.at].iter().rev());
+            self.at -= take;
+        }
+        self.done -= bytes.len();
+        bytes.reverse();
+        bytes
     }
 
     /// The next place was filled with so many bytes.
@@ -73,5 +103,25 @@ impl<'a> Gather<'a> {
             skip -= buf.len();
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_received_too_early_is_taken_back_across_places() {
+        let (mut a, mut b, mut c) = ([0u8; 3], [0u8; 0], [0u8; 4]);
+        let mut bufs = [IoSliceMut::new(&mut a), IoSliceMut::new(&mut b), IoSliceMut::new(&mut c)];
+        let mut into = Scatter::new(&mut bufs);
+        for bytes in [&b"abc"[..], b"de"] {
+            into.next().unwrap()[..bytes.len()].copy_from_slice(bytes);
+            into.advance(bytes.len());
+        }
+        assert_eq!(into.retract(4), b"bcde");
+        assert_eq!((into.done, into.left()), (1, 6));
+        assert_eq!(into.next().unwrap().len(), 2);
+        assert_eq!(into.retract(0), b"");
     }
 }

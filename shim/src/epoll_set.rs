@@ -173,6 +173,13 @@ impl EpollSet {
         self.place.load(Acquire) as usize - 1
     }
 
+    /// A member has come to a lane: whoever sleeps on the set from now on has to be found there.
+    pub fn take_shm_place(&self, socket: &Socket) {
+        if let Some(Lane::Shm(_)) = socket.lane() {
+            self.shm_place();
+        }
+    }
+
     /// Has it ever had a channel in it?
     pub fn has_shm_place(&self) -> bool {
         self.place.load(Acquire) != 0

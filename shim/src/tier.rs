@@ -71,6 +71,7 @@ fn follow(socket: &Socket, laned: bool) {
         }
         members.mark(*fd);
         set.recount(&members);
+        set.take_shm_place(socket);
         drop(members);
         set.waiters.ring();
         true

@@ -120,8 +120,8 @@ pub struct Sleep<'a> {
     pub mask: Option<&'a sigset_t>,
     /// Spinning makes sense: something on a lane may end the wait.
     pub lanes: bool,
-    /// The places where other processes find us.
-    pub bells: &'a [usize],
+    /// The places where other processes find us, asked for before each sleep: a socket may come to a lane in the middle of the wait.
+    pub bells: &'a dyn Fn() -> Vec<usize>,
     /// Tells what ends the wait before its time.
     pub watch: Watch,
 }
@@ -129,7 +129,7 @@ pub struct Sleep<'a> {
 impl Sleep<'_> {
     /// For ever, for nothing.
     pub fn new(watch: Watch) -> Self {
-        Self { places: &[], kernel: &[], deadline: None, mask: None, lanes: false, bells: &[], watch }
+        Self { places: &[], kernel: &[], deadline: None, mask: None, lanes: false, bells: &Vec::new, watch }
     }
 }
 
@@ -237,7 +237,7 @@ struct Entered<'a> {
 }
 
 impl<'a> Entered<'a> {
-    fn new(places: &'a [&'a Waiters], bells: &[usize]) -> Result<Self> {
+    fn new(places: &'a [&'a Waiters], bells: &dyn Fn() -> Vec<usize>) -> Result<Self> {
         let bell = doorbell::mine()?;
         bell.arm();
         places.iter().chain([&&ALL]).for_each(|place| place.enter(&bell));
@@ -246,7 +246,7 @@ impl<'a> Entered<'a> {
         if !attends {
             OTHERS.enter(&bell);
         }
-        Ok(Self { bell, places, attends, dozing: bells.iter().copied().map(Dozing::new).collect() })
+        Ok(Self { bell, places, attends, dozing: bells().into_iter().map(Dozing::new).collect() })
     }
 }
 

@@ -1,19 +1,15 @@
 //! Two hosts and the wire between them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::artifact::{Artifacts, Profile};
-use crate::child::is_root;
 use crate::daemon::Daemon;
-use crate::error::{Doing, LabError};
-use crate::failure;
-use crate::namespace::{Namespace, ip, sweep};
+use crate::error::LabError;
+use crate::ground::Ground;
+use crate::namespace::{Namespace, ip};
 use crate::process::Process;
-use crate::turn::Turn;
 use crate::view::{self, Counters, SocketView};
 
 /// One of the two hosts. The names only help to talk about them: the hosts are alike.
@@ -64,12 +60,9 @@ pub struct Lab {
     server: Host,
     client: Host,
     options: LabOptions,
-    dir: PathBuf,
     // Last: the next lab may begin when all else is gone.
-    _turn: Arc<Turn>,
+    ground: Ground,
 }
-
-static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 impl Lab {
     /// One queue, MTU 1500, no daemon.
@@ -79,18 +72,10 @@ impl Lab {
 
     /// As asked, without a daemon.
     pub fn with(options: LabOptions) -> Result<Self, LabError> {
-        check_machine()?;
-        let turn = Turn::take()?;
-        failure::show_state_at_panic(options.profile);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        if number == 0 {
-            sweep();
-        }
-        let dir = std::env::temp_dir().join(format!("underpass-lab-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&dir).doing(format_args!("create {}", dir.display()))?;
-        let server = Host::new(number, Side::Server)?;
-        let client = Host::new(number, Side::Client)?;
-        let lab = Self { daemon: None, server, client, options, dir, _turn: turn };
+        let ground = Ground::take(options.profile)?;
+        let server = Host::new(ground.number(), Side::Server)?;
+        let client = Host::new(ground.number(), Side::Client)?;
+        let lab = Self { daemon: None, server, client, options, ground };
         lab.wire()?;
         Ok(lab)
     }
@@ -107,7 +92,7 @@ impl Lab {
         self.stop_daemon();
         let artifacts = Artifacts::find(self.options.profile)?;
         let launcher = self.server.namespace.command(&artifacts.command)?;
-        self.daemon = Some(Daemon::start(launcher, &artifacts, &self.dir)?);
+        self.daemon = Some(Daemon::start(launcher, &artifacts, self.dir())?);
         Ok(())
     }
 
@@ -131,7 +116,7 @@ impl Lab {
 
     /// A directory for the files of this lab.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.ground.dir()
     }
 
     /// A plain command on a host.
@@ -143,14 +128,14 @@ impl Lab {
     pub fn preloaded(&self, side: Side, program: impl AsRef<std::ffi::OsStr>) -> Result<Command, LabError> {
         let mut command = self.command(side, program)?;
         let artifacts = Artifacts::find(self.options.profile)?;
-        let nowhere = self.dir.join("control.sock");
+        let nowhere = self.dir().join("control.sock");
         artifacts.preload(&mut command, self.daemon.as_ref().map_or(&nowhere, |daemon| daemon.socket()));
         Ok(command)
     }
 
     /// Starts a command; its output goes to files of this lab.
     pub fn spawn(&self, name: &str, command: &mut Command) -> Result<Process, LabError> {
-        Process::spawn(name, command, &self.dir)
+        Process::spawn(name, command, self.dir())
     }
 
     /// The sockets of a preloaded process (`underpass ss`).
@@ -170,7 +155,7 @@ impl Lab {
 
     /// Runs the `underpass` command as this lab's daemon is to be asked; its stdout.
     pub fn underpass(&self, args: &[&str]) -> Result<String, LabError> {
-        let socket = self.dir.join("control.sock");
+        let socket = self.dir().join("control.sock");
         view::said(Command::new(&self.artifacts()?.command).args(args).env("UNDERPASS_SOCKET", socket))
     }
 
@@ -202,8 +187,6 @@ impl Drop for Lab {
             eprintln!("{}", self.report());
         }
         self.stop_daemon();
-        // Nothing but logs in it.
-        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -230,11 +213,4 @@ impl Host {
         self.namespace.ip(&["link", "set", &self.interface, "up"])?;
         Ok(())
     }
-}
-
-fn check_machine() -> Result<(), LabError> {
-    if !is_root() {
-        return Err(LabError::new("the lab makes network namespaces: run as root"));
-    }
-    ip(&["-V"]).map(|_| ()).doing("the lab needs ip(8), package iproute2")
 }

@@ -1,4 +1,5 @@
-//! The lab: two hosts in network namespaces, joined by a veth pair, for tests and benchmarks.
+//! The lab: two hosts in network namespaces, joined by a veth pair, for tests and benchmarks. A [`Neighbourhood`] is one host
+//! by itself, for what goes on over its loopback interface.
 //!
 //! ```no_run
 //! use underpass_lab::{Lab, Side};
@@ -17,8 +18,10 @@ mod child;
 mod daemon;
 mod error;
 mod failure;
+mod ground;
 mod lab;
 mod namespace;
+mod neighbourhood;
 mod process;
 mod talk;
 mod tally;
@@ -32,8 +35,9 @@ pub use daemon::Daemon;
 pub use error::LabError;
 pub use lab::{Host, Lab, LabOptions, Side};
 pub use namespace::Namespace;
+pub use neighbourhood::Neighbourhood;
 pub use process::Process;
 pub use talk::{Kind, Preload, Talk};
 pub use tally::Tally;
-pub use view::{Counters, SocketView};
+pub use view::{Connection, Counters, SocketView};
 pub use wait::wait_for;

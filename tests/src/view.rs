@@ -1,6 +1,7 @@
 //! What the `underpass` command says of a process, and what the kernel counts in a namespace.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -30,22 +31,47 @@ pub struct SocketView {
     pub demoted: u64,
 }
 
+/// One line of `underpass ss`, with whose it is and between which addresses.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The process.
+    pub pid: u32,
+    /// Its own address.
+    pub local: Option<SocketAddr>,
+    /// The other end's; none of a listening socket.
+    pub peer: Option<SocketAddr>,
+    /// The rest.
+    pub socket: SocketView,
+}
+
 /// The sockets of a preloaded process.
 pub(crate) fn sockets(command: &Path, pid: u32) -> Result<Vec<SocketView>, LabError> {
     let rows = json(command, &["ss", "--json", "-p", &pid.to_string()])?;
+    Ok(rows.as_array().into_iter().flatten().map(socket).collect())
+}
+
+/// The sockets of all preloaded processes.
+pub(crate) fn connections(command: &Path) -> Result<Vec<Connection>, LabError> {
+    let rows = json(command, &["ss", "--json"])?;
     let row = |row: &Value| {
-        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        let number = |key: &str| row[key].as_u64().unwrap_or_default();
-        SocketView {
-            fd: row["fd"].as_i64().unwrap_or(-1),
-            tier: text("tier"),
-            reason: text("reason"),
-            state: text("state"),
-            promoted: number("promoted"),
-            demoted: number("demoted"),
-        }
+        let address = |key: &str| row[key].as_str().and_then(|text| text.parse().ok());
+        let pid = row["pid"].as_u64().and_then(|pid| pid.try_into().ok()).unwrap_or_default();
+        Connection { pid, local: address("local"), peer: address("peer"), socket: socket(row) }
     };
     Ok(rows.as_array().into_iter().flatten().map(row).collect())
+}
+
+fn socket(row: &Value) -> SocketView {
+    let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    let number = |key: &str| row[key].as_u64().unwrap_or_default();
+    SocketView {
+        fd: row["fd"].as_i64().unwrap_or(-1),
+        tier: text("tier"),
+        reason: text("reason"),
+        state: text("state"),
+        promoted: number("promoted"),
+        demoted: number("demoted"),
+    }
 }
 
 /// A counter of a preloaded process.

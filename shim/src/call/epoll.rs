@@ -132,6 +132,7 @@ fn note(set: &Ref<EpollSet>, socket: &Ref<Socket>, op: c_int, fd: RawFd, event: 
     drop(members);
     drop(sets);
     if laned {
+        set.take_shm_place(socket);
         set.waiters.ring();
     }
 }
@@ -162,23 +163,14 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
     }
     let kernel = [pollfd { fd: ep, events: libc::POLLIN, revents: 0 }];
     let watch = Watch::new(false);
-    loop {
-        let lanes = set.lanes.load(Relaxed) > 0;
-        let place = set.has_shm_place().then(|| set.shm_place());
-        let bells = place.as_slice();
-        let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes, bells, watch };
-        let found = wait::until(&sleep, |at| match look(&set, ep, room, at) {
-            // The first channel has come into the set: from now on other processes tell where we do not listen yet.
-            None if place.is_none() && set.has_shm_place() => Some(None),
-            found => found.map(Some),
-        });
-        match found {
-            Ok(None) => {}
-            Ok(Some(found)) => return Act::Done(found.map(|n| n as c_int)),
-            Err(Ended::Timeout) => return Act::Done(Ok(0)),
-            Err(Ended::Cancel) => return Act::Again,
-            Err(Ended::Signal) => return Act::Done(Err(Errno(libc::EINTR))),
-        }
+    let lanes = set.lanes.load(Relaxed) > 0;
+    let bells = || if set.has_shm_place() { vec![set.shm_place()] } else { Vec::new() };
+    let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes, bells: &bells, watch };
+    match wait::until(&sleep, |at| look(&set, ep, room, at)) {
+        Ok(found) => Act::Done(found.map(|n| n as c_int)),
+        Err(Ended::Timeout) => Act::Done(Ok(0)),
+        Err(Ended::Cancel) => Act::Again,
+        Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
     }
 }
 

@@ -68,11 +68,16 @@ impl<'a> Poll<'a> {
             self.split();
             let kernel = self.kernel.clone();
             let lanes = self.has_lanes();
-            let bells = self.bells();
+            // The thread's own place, and those of sets.
+            let bells = || {
+                let sets = sets.iter().filter(|set| set.has_shm_place()).map(|set| set.shm_place());
+                let mine = places.iter().any(|s| matches!(s.lane(), Some(Lane::Shm(_)))).then(shm::places::mine);
+                mine.into_iter().chain(sets).collect()
+            };
             let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes, bells: &bells, watch };
             let found = wait::until(&sleep, |look| match self.look(look) {
-                // A socket has changed its tier, and news of it come elsewhere.
-                None if look.sure && self.is_elsewhere(&kernel, &bells) => Some(None),
+                // A socket has changed its tier: the kernel is asked for something else.
+                None if look.sure && self.is_other(&kernel) => Some(None),
                 found => found.map(Some),
             });
             match found {
@@ -85,10 +90,10 @@ impl<'a> Poll<'a> {
         }
     }
 
-    /// Would a sleep on these miss something?
-    fn is_elsewhere(&self, kernel: &[pollfd], bells: &[usize]) -> bool {
-        let watches = |p: &pollfd| (p.fd, p.events);
-        self.bells() != bells || !self.kernel.iter().map(watches).eq(kernel.iter().map(watches))
+    /// Is the kernel's view another by now?
+    fn is_other(&self, kernel: &[pollfd]) -> bool {
+        let watched = |p: &pollfd| (p.fd, p.events);
+        !self.kernel.iter().map(watched).eq(kernel.iter().map(watched))
     }
 
     /// Can none of the sockets leave the kernel for the time being? Then the real call may sleep on them.
@@ -121,13 +126,6 @@ impl<'a> Poll<'a> {
 
     fn has_lanes(&self) -> bool {
         self.sockets().any(|s| s.lane().is_some()) || self.sets().any(|s| s.lanes.load(Relaxed) > 0)
-    }
-
-    /// Where other processes tell of what is waited for: the thread's own place, and those of sets.
-    fn bells(&self) -> Vec<usize> {
-        let sets = self.sets().filter(|set| set.has_shm_place()).map(|set| set.shm_place());
-        let mine = self.sockets().any(|s| matches!(s.lane(), Some(Lane::Shm(_)))).then(shm::places::mine);
-        mine.into_iter().chain(sets).collect()
     }
 
     /// The kernel's view. Descriptors of the xdp lane are left out (poll ignores negative numbers); of the shm lane's, the kernel tells

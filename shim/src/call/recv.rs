@@ -30,7 +30,7 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
     if flags & !CARRIED != 0 {
         return out_of_band(socket, flags);
     }
-    if into.done == 0 && is_settled(socket) {
+    if into.done == 0 && (is_settled(socket) || (into.has_no_places() && socket.place() == Where::Kernel)) {
         return Act::Real;
     }
     let timeout = socket.recv_timeout.load(Relaxed);
@@ -148,7 +148,7 @@ fn await_bytes(
                 kernel: &kernel,
                 deadline,
                 lanes: true,
-                bells: &[place],
+                bells: &|| vec![place],
                 ..Sleep::new(watch)
             };
             wait::until(&sleep, |look| carry::shm::has_bytes(socket, fd, channel, missing, look, place))

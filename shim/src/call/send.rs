@@ -129,7 +129,7 @@ fn await_space(
                 kernel: &kernel,
                 deadline,
                 lanes: true,
-                bells: &[place],
+                bells: &|| vec![place],
                 ..Sleep::new(watch)
             };
             wait::until(&sleep, |look| carry::shm::has_space(socket, fd, channel, left, look, place))

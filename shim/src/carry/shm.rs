@@ -1,5 +1,6 @@
 //! The `shm` lane: bytes in a channel's rings, or in the kernel where a direction has not turned to its ring.
 
+use std::io::IoSliceMut;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::*;
 
@@ -18,6 +19,9 @@ use crate::{shm, sys};
 const ENOUGH: usize = 4;
 /// Part of the ring that has to be free for a socket to count as writable.
 const WRITABLE: usize = 3;
+
+/// Turns that one call follows at most: the sender must not keep it for ever.
+const ROUNDS: usize = 64;
 
 /// The kernel is looked at while a thread spins no less often than this, ns.
 const KERNEL_LOOK: u64 = 32_000;
@@ -64,16 +68,13 @@ fn receive_from(
     told: &mut Option<usize>,
 ) -> Result<Step, Corrupt> {
     let Ask { flags, want, waits } = ask;
-    loop {
+    for _ in 0..ROUNDS {
         let limit = rx.follow(fd)?;
         if !rx.is_in_ring() {
-            let before = into.done;
-            let step = kernel::receive_up_to(fd, into, flags, want, limit.unwrap_or(u64::MAX));
-            // The bytes before a turn have been read: perhaps the ring has more.
-            if limit.is_some() && matches!(step, Step::Blocked) && into.done > before && flags & libc::MSG_PEEK == 0 {
-                continue;
+            if let Some(step) = receive_from_kernel(rx, fd, into, ask, limit)? {
+                return Ok(step);
             }
-            return Ok(step);
+            continue;
         }
         let mut available = rx.available()?;
         if available == 0 && waits && rx.comes_soon() {
@@ -105,6 +106,60 @@ fn receive_from(
             return Ok(Step::Blocked);
         }
     }
+    Ok(Step::Blocked)
+}
+
+/// The sender's bytes come through the kernel, `limit` of them before it turns to the ring. `None`: the sender has turned meanwhile.
+fn receive_from_kernel(
+    rx: &mut Rx,
+    fd: RawFd,
+    into: &mut Scatter<'_, '_>,
+    ask: Ask,
+    limit: Option<u64>,
+) -> Result<Option<Step>, Corrupt> {
+    let Ask { flags, want, .. } = ask;
+    if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_PEEK == 0 {
+        return discard_from_kernel(rx, fd, into, ask, limit);
+    }
+    rx.take_early(into, flags);
+    if into.done >= want && into.len > 0 {
+        return Ok(Some(Step::Over));
+    }
+    let before = into.done;
+    let step = kernel::receive_up_to(fd, into, flags & !libc::MSG_TRUNC, want, limit.unwrap_or(u64::MAX));
+    let received = into.done - before;
+    let peeked = flags & libc::MSG_PEEK != 0;
+    if limit.is_none() {
+        // The sender may have been in the ring while the kernel answered.
+        rx.put_in_order(fd, into, received, peeked)?;
+    }
+    if rx.is_turning() && !matches!(step, Step::Failed(_)) && into.done < want.max(1) && into.len > 0 && !peeked {
+        // The bytes before the turn have been read, or the stream's end is not the end: the ring comes first.
+        let left = rx.follow(fd)?;
+        return Ok(if left.is_none() || received > 0 { None } else { Some(Step::Blocked) });
+    }
+    Ok(Some(step))
+}
+
+/// The same for MSG_TRUNC: the bytes are thrown away, but not those that came before their turn.
+fn discard_from_kernel(
+    rx: &mut Rx,
+    fd: RawFd,
+    into: &mut Scatter<'_, '_>,
+    ask: Ask,
+    limit: Option<u64>,
+) -> Result<Option<Step>, Corrupt> {
+    let mut scratch = [0; 4096];
+    let room = into.left().min(scratch.len());
+    let mut bufs = [IoSliceMut::new(&mut scratch[..room])];
+    let mut thrown = Scatter::new(&mut bufs);
+    let flags = ask.flags & !libc::MSG_TRUNC;
+    let step = receive_from_kernel(rx, fd, &mut thrown, Ask { flags, want: 1, waits: false }, limit)?;
+    into.done += thrown.done;
+    match step {
+        Some(Step::Over) if thrown.done > 0 && into.done < ask.want => Ok(None),
+        step => Ok(step),
+    }
 }
 
 /// The ring is empty: perhaps the kernel has something to say, an end or an error. `None`: the ring has to be looked at again.
@@ -132,7 +187,7 @@ fn kernel_instead(
     if ready & (libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP) != 0 {
         channel.news.store(true, Release);
     }
-    Ok(Some(kernel::receive_up_to(fd, into, flags, want, u64::MAX)))
+    Ok(Some(kernel::receive_up_to(fd, into, flags & !libc::MSG_TRUNC, want, u64::MAX)))
 }
 
 /// Sends.
@@ -200,7 +255,7 @@ pub fn has_bytes(socket: &Socket, fd: RawFd, number: u32, missing: usize, look: 
         } else if !channel.is_kernel_due(look.now, KERNEL_LOOK) {
             return None;
         }
-    } else if rx.follow(fd).is_err() || rx.is_in_ring() {
+    } else if rx.follow(fd).is_err() || rx.is_in_ring() || rx.has_early() {
         return Some(());
     } else {
         rx.arm(place);
@@ -277,7 +332,7 @@ fn incoming(
     let mut look = |armed: bool| -> Result<(c_int, c_int), Corrupt> {
         rx.follow(fd)?;
         let mut events = 0;
-        if rx.is_in_ring() && rx.available()? >= low {
+        if rx.is_in_ring() && rx.available()? >= low || rx.has_early() {
             events |= IN;
         }
         let ask = !rx.is_in_ring() || rx.is_turning() || channel.news.load(Acquire);
@@ -360,17 +415,17 @@ pub fn carried(number: u32) -> Option<[u64; 3]> {
 /// A full socket's want of room for an edge-triggered member.
 pub fn arm_space(socket: &Ref<Socket>, number: u32) {
     let place = socket.sets.lock().first().map(|(set, _)| set.shm_place());
-    if let (Some(place), Some(channel)) = (place, channel(number))
-        && let Some(tx) = channel.tx().as_ref()
-    {
-        if !tx.is_in_ring() {
-            shm::meet::await_room(number, socket.fd.load(Relaxed));
-            return;
-        }
+    let (Some(place), Some(channel)) = (place, channel(number)) else { return };
+    if channel.tx().as_ref().is_some_and(|tx| !tx.is_in_ring()) {
+        shm::meet::await_room(number, socket.fd.load(Relaxed));
+        return;
+    }
+    let came = channel.tx().as_ref().filter(|tx| tx.is_in_ring()).is_some_and(|tx| {
         tx.arm(place);
-        if tx.space().map_or(true, |space| space >= tx.capacity() / WRITABLE) {
-            shm::places::tell(number);
-        }
+        tx.space().map_or(true, |space| space >= tx.capacity() / WRITABLE)
+    });
+    if came {
+        shm::places::tell(number);
     }
 }
 

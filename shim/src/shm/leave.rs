@@ -101,12 +101,7 @@ pub fn give_back(socket: &Ref<Socket>, number: u32) -> Result<(), Reason> {
     let deadline = sys::now().after(PATIENCE);
     let unread = channel.rx().as_ref().is_some_and(|rx| rx.available().is_ok_and(|n| n > 0));
     let recalled = recall(channel, fd, deadline);
-    if recalled.is_err() {
-        if let Some(rx) = channel.rx().as_ref() {
-            rx.set_flags(flag::READY);
-        }
-        return recalled;
-    }
+    recalled?;
     if unread {
         await_arrival(fd, deadline);
     }
@@ -120,8 +115,8 @@ pub fn give_back(socket: &Ref<Socket>, number: u32) -> Result<(), Reason> {
 
 /// Has the sender take back what we have not read.
 fn recall(channel: &Channel, fd: RawFd, deadline: underpass_stack::tcp::Instant) -> Result<(), Reason> {
-    if let Some(rx) = channel.rx().as_ref() {
-        rx.set_flags(flag::RECALL);
+    if let Some(rx) = channel.rx().as_mut() {
+        rx.recall();
     }
     channel.notify_general();
     loop {

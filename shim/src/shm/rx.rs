@@ -1,5 +1,6 @@
 //! A channel's incoming direction: from the kernel, then from the ring, as the sender has stated.
 
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -18,10 +19,16 @@ pub struct Rx {
     view: Arc<View>,
     inbound: Inbound,
     receiver: Receiver,
+    /// Bytes that the kernel gave before their turn: the ring's come first.
+    early: VecDeque<u8>,
+    /// The sender was asked to take back what is in the ring.
+    recalled: bool,
     /// Empty looks since the kernel was last looked at.
     empty: u32,
 }
 
+/// Turns that are followed at once, at most.
+const TURNS: usize = 4;
 /// The kernel is looked at once in so many reads that find the ring empty, whoever may have written there.
 const LOOK_EVERY: u32 = 16;
 
@@ -29,7 +36,7 @@ impl Rx {
     /// Nothing read yet.
     pub fn new(view: Arc<View>) -> Self {
         let receiver = Receiver::new(view.capacity());
-        Self { view, inbound: Inbound::default(), receiver, empty: 0 }
+        Self { view, inbound: Inbound::default(), receiver, early: VecDeque::new(), recalled: false, empty: 0 }
     }
 
     /// Are bytes read from the ring now?
@@ -52,7 +59,7 @@ impl Rx {
     /// if there is one.
     #[inline]
     pub fn follow(&mut self, fd: RawFd) -> Result<Option<u64>, Corrupt> {
-        loop {
+        for _ in 0..TURNS {
             match self.inbound.next(self.view.theirs())? {
                 Turn::Stay => return Ok(None),
                 Turn::ToRing(at) => match history::bytes_read(fd) {
@@ -74,6 +81,8 @@ impl Rx {
                 }
             }
         }
+        // A sender that goes to and fro while it is followed waits for the next call.
+        Ok(None)
     }
 
     /// Has the sender stated that its bytes go elsewhere after those at hand?
@@ -82,10 +91,71 @@ impl Rx {
         self.inbound.next(self.view.theirs()) != Ok(Turn::Stay)
     }
 
-    /// Bytes at hand in the ring.
+    /// Bytes at hand in the ring. None once they have been recalled, unless the sender had left before.
     #[inline]
     pub fn available(&self) -> Result<usize, Corrupt> {
+        if self.recalled && self.view.theirs()[line::TURN].load(Acquire) % 2 == 1 {
+            return Ok(0);
+        }
         self.receiver.available(self.view.theirs())
+    }
+
+    /// The kernel has given the last `received` bytes of `into`. Keeps those for later that came before their turn; returns how many
+    /// remain.
+    pub fn put_in_order(
+        &mut self,
+        fd: RawFd,
+        into: &mut Scatter<'_, '_>,
+        received: usize,
+        peeked: bool,
+    ) -> Result<usize, Corrupt> {
+        if !self.is_turning() {
+            return Ok(received);
+        }
+        let Some(read) = history::bytes_read(fd) else { return Err(Corrupt) };
+        let taken = if peeked { 0 } else { received as u64 };
+        let kept = self.inbound.in_order(self.view.theirs(), read.wrapping_sub(taken), received)?;
+        let early = into.retract(received - kept);
+        if !peeked {
+            self.early.extend(early);
+        }
+        Ok(kept)
+    }
+
+    /// Bytes that the kernel gave too early, now that it is their turn.
+    pub fn take_early(&mut self, into: &mut Scatter<'_, '_>, flags: c_int) {
+        if self.early.is_empty() {
+            return;
+        }
+        let mut n = 0;
+        if flags & libc::MSG_TRUNC != 0 {
+            n = self.early.len().min(into.left());
+            into.done += n;
+        } else {
+            let bytes = self.early.make_contiguous();
+            while n < bytes.len()
+                && let Some(room) = into.next()
+            {
+                let some = room.len().min(bytes.len() - n);
+                room[..some].copy_from_slice(&bytes[n..n + some]);
+                n += some;
+                into.advance(some);
+            }
+        }
+        if flags & libc::MSG_PEEK == 0 {
+            self.early.drain(..n);
+        }
+    }
+
+    /// Are there any?
+    pub fn has_early(&self) -> bool {
+        !self.early.is_empty() && !self.is_in_ring()
+    }
+
+    /// Asks the sender to take back what is in the ring. For good: what it has taken back must not be read there.
+    pub fn recall(&mut self) {
+        self.recalled = true;
+        self.set_flags(flag::RECALL);
     }
 
     /// Takes up to `available` bytes out of the ring. Returns the inbox to tell of the room made.
@@ -139,7 +209,7 @@ impl Rx {
         notice::arm(&self.view.my_wants()[want::DATA], place, super::places::GENERAL);
     }
 
-    /// Says that this side looks at the ring, or that it does so no more.
+    /// Says that this side looks at the ring, or that it does so no more ([`flag`]).
     pub fn set_flags(&self, flags: u64) {
         self.view.mine()[line::FLAGS].store(flags, Release);
     }
@@ -156,7 +226,7 @@ impl Rx {
             }
             self.inbound.follow(self.view.mine());
         }
-        Ok(!self.inbound.is_in_ring())
+        Ok(!self.inbound.is_in_ring() && self.early.is_empty())
     }
 
     /// Has the other side ended the channel?
@@ -167,7 +237,7 @@ impl Rx {
     /// SIOCINQ: bytes that a read would find, kernel's and ring's.
     pub fn queued(&self, kernel: c_int) -> usize {
         let ring = if self.is_in_ring() || self.is_turning() { self.available().unwrap_or(0) } else { 0 };
-        ring + kernel.max(0) as usize
+        ring + self.early.len() + kernel.max(0) as usize
     }
 
     /// The view, for people.
