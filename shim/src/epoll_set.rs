@@ -24,12 +24,13 @@ pub const MODE_BITS: u32 = (libc::EPOLLET | libc::EPOLLONESHOT | libc::EPOLLWAKE
 /// What the kernel is asked for while a socket is on a lane.
 ///
 /// On the xdp lane it is silent. On the shm lane it goes on speaking of ends and errors, and of bytes that come through it: each once,
-/// under a number that no program uses, so that [`told_by_kernel`] knows it again.
+/// under a number that no program uses, so that [`told_by_kernel`] knows it again. Not of room, which it always has while the ring is
+/// used: that would be an edge of nothing.
 pub fn entry_on_lane(lane: Lane, fd: RawFd, events: u32, data: u64) -> epoll_event {
     match lane {
         Lane::Xdp(_) => epoll_event { events: events & MODE_BITS, u64: data },
         Lane::Shm(_) => {
-            let all = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
+            let all = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
             epoll_event { events: all as u32, u64: cookie() | fd as u32 as u64 }
         }
     }
@@ -258,7 +259,12 @@ impl Members {
 
     /// Takes a member out.
     pub fn remove(&mut self, fd: RawFd) -> Option<Member> {
-        self.by_fd.remove(&fd)
+        let member = self.by_fd.remove(&fd)?;
+        if member.queued {
+            // Its number may soon be put in again, and stand in the queue again.
+            self.ready.retain(|&other| other != fd);
+        }
+        Some(member)
     }
 
     /// The members with their descriptors.

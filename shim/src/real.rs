@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use libc::{epoll_event, fd_set, iovec, msghdr, nfds_t, off_t, pollfd, sigset_t, size_t, sockaddr};
 use libc::{mmsghdr, pthread_t, sigaction as Action, sighandler_t, socklen_t, ssize_t, timespec, timeval};
+use libc::{pid_t, posix_spawn_file_actions_t as Actions, posix_spawnattr_t as Attributes};
 
 /// Returns a raw system call's result as libc would: -1 with errno.
 macro_rules! raw {
@@ -126,6 +127,9 @@ real_functions! {
     fexecve(fd: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int = raw!(libc::SYS_execveat, fd, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH);
     execvp(file: *const c_char, argv: *const *const c_char) -> c_int = { let _ = (file, argv); unavailable() };
     execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int = { let _ = (file, argv, envp); unavailable() };
+    posix_spawn(pid: *mut pid_t, path: *const c_char, actions: *const Actions, attributes: *const Attributes, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = { let _ = (pid, path, actions, attributes, argv, envp); libc::ENOSYS };
+    posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const Actions, attributes: *const Attributes, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int = { let _ = (pid, file, actions, attributes, argv, envp); libc::ENOSYS };
+    posix_spawn_file_actions_adddup2(actions: *mut Actions, from: c_int, to: c_int) -> c_int = { let _ = (actions, from, to); libc::ENOSYS };
     sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int = ours!(__sigaction(signal, new, old));
     signal(signal: c_int, handler: sighandler_t) -> sighandler_t = { let _ = (signal, handler); crate::errno::set(libc::ENOSYS); libc::SIG_ERR };
     __sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t = { let _ = (signal, handler); crate::errno::set(libc::ENOSYS); libc::SIG_ERR };

@@ -187,6 +187,11 @@ pub fn status_flags(fd: RawFd) -> Result<c_int> {
     call!(libc::SYS_fcntl, fd, libc::F_GETFL).map(|flags| flags as c_int)
 }
 
+/// Does a descriptor outlive exec(3)? (F_GETFD)
+pub fn survives_exec(fd: RawFd) -> bool {
+    call!(libc::SYS_fcntl, fd, libc::F_GETFD).is_ok_and(|flags| flags as c_int & libc::FD_CLOEXEC == 0)
+}
+
 /// Type bits and inode of what a descriptor names.
 pub fn file_id(fd: RawFd) -> Result<(libc::mode_t, u64)> {
     // SAFETY: plain data.

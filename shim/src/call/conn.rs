@@ -263,6 +263,20 @@ pub fn kernel_only<T>(fd: RawFd, reason: Reason) -> Act<T> {
     }
 }
 
+/// A call in which the kernel receives, and may sleep over it (splice, recvmmsg): the socket stays there meanwhile.
+pub fn kernel_receives<T>(fd: RawFd, reason: Reason) -> Act<T> {
+    let Some(socket) = socket_of(fd) else { return Act::Real };
+    loop {
+        match needs_kernel(&socket, reason) {
+            Act::Real => {}
+            other => return other,
+        }
+        if let Some(asleep) = socket.record().fall_asleep() {
+            return Act::Sleep(asleep.into());
+        }
+    }
+}
+
 /// The socket stays in the kernel from now on.
 pub fn pin(fd: RawFd, reason: Reason) {
     let Some(socket) = socket_of(fd) else { return };
@@ -287,11 +301,43 @@ pub fn passed_on(fds: &[RawFd]) {
 
 /// exec(3): nothing of the lanes outlives the process image.
 pub fn before_exec() {
-    if options::is_off() || engine::live() == 0 || sys::getpid() != crate::init::pid() {
+    if options::is_off() || sys::getpid() != crate::init::pid() {
+        return;
+    }
+    for (fd, socket) in inheritable() {
+        // A parent's, or ours: the new image knows nothing of either.
+        if let (Some(_), Some(Lane::Shm(_))) = (socket_of(fd), socket.lane()) {
+            let _ = tier::demote(&socket, Reason::Exec);
+        }
+    }
+    if engine::live() == 0 {
         return;
     }
     let owners = engine::get().map(|engine| engine.owners()).unwrap_or_default();
     for socket in owners {
         let _ = tier::demote(&socket, Reason::Exec);
     }
+}
+
+/// posix_spawn(3): the child has no moment in which it could ask for a socket of ours.
+pub fn before_spawn() {
+    if options::is_off() {
+        return;
+    }
+    let mut sockets = inheritable();
+    sockets.retain(|(_, socket)| socket.reason() != Reason::Listening);
+    let fds: Vec<RawFd> = sockets.into_iter().map(|(fd, _)| fd).collect();
+    passed_on(&fds);
+}
+
+/// The TCP sockets that outlive an exec(3).
+fn inheritable() -> Vec<(RawFd, Ref<Socket>)> {
+    let mut found = Vec::new();
+    fd::for_each(|fd, entry| {
+        if let Entry::Socket(socket) = entry {
+            found.push((fd, socket));
+        }
+    });
+    found.retain(|(fd, _)| sys::survives_exec(*fd));
+    found
 }

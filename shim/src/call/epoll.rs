@@ -13,7 +13,7 @@ use crate::epoll_set::{EpollSet, entry_on_lane, told_by_kernel};
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
 use crate::signals::Watch;
-use crate::socket::Socket;
+use crate::socket::{Lane, Socket};
 use crate::wait::{self, Ended, Look, Sleep};
 use crate::{engine, shm, sys, tier};
 
@@ -51,7 +51,12 @@ pub fn ctl(
             other => other,
         };
     }
-    if laned && let Some(result) = ctl_on_lane(&set, op, fd, event) {
+    // What the kernel's entry on the shm lane says must not outlive the member: a thread may sleep on the set in the kernel.
+    let takes_out = op == libc::EPOLL_CTL_DEL && matches!(lane, Some(Lane::Shm(_)));
+    if laned
+        && !takes_out
+        && let Some(result) = ctl_on_lane(&set, op, fd, event)
+    {
         return Act::Done(result);
     }
     let sent = match (lane, event) {
@@ -158,8 +163,8 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
         return Act::Real;
     }
     let kernel = [pollfd { fd: ep, events: libc::POLLIN, revents: 0 }];
-    let lanes = set.lanes.load(Relaxed) > 0;
     let watch = Watch::new(false);
+    let lanes = set.lanes.load(Relaxed) > 0;
     let bells = || if set.has_shm_place() { vec![set.shm_place()] } else { Vec::new() };
     let sleep = Sleep { places: &[&set.waiters], kernel: &kernel, deadline, mask, lanes, bells: &bells, watch };
     match wait::until(&sleep, |at| look(&set, ep, room, at)) {

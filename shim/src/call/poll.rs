@@ -64,22 +64,36 @@ impl<'a> Poll<'a> {
         let places: Vec<Ref<Socket>> = self.sockets().cloned().collect();
         let sets: Vec<Ref<EpollSet>> = self.sets().cloned().collect();
         let waiters: Vec<&Waiters> = places.iter().map(|s| &s.waiters).chain(sets.iter().map(|s| &s.waiters)).collect();
-        self.split();
-        let kernel = self.kernel.clone();
-        let lanes = self.has_lanes();
-        // The thread's own place, and those of sets.
-        let bells = || {
-            let sets = sets.iter().filter(|set| set.has_shm_place()).map(|set| set.shm_place());
-            let mine = places.iter().any(|s| matches!(s.lane(), Some(Lane::Shm(_)))).then(shm::places::mine);
-            mine.into_iter().chain(sets).collect()
-        };
-        let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes, bells: &bells, watch };
-        match wait::until(&sleep, |look| self.look(look)) {
-            Ok(n) => Act::Done(Ok(n)),
-            Err(Ended::Timeout) => Act::Done(Ok(self.clear())),
-            Err(Ended::Cancel) => Act::Again,
-            Err(Ended::Signal) => Act::Done(Err(Errno(libc::EINTR))),
+        loop {
+            self.split();
+            let kernel = self.kernel.clone();
+            let lanes = self.has_lanes();
+            // The thread's own place, and those of sets.
+            let bells = || {
+                let sets = sets.iter().filter(|set| set.has_shm_place()).map(|set| set.shm_place());
+                let mine = places.iter().any(|s| matches!(s.lane(), Some(Lane::Shm(_)))).then(shm::places::mine);
+                mine.into_iter().chain(sets).collect()
+            };
+            let sleep = Sleep { places: &waiters, kernel: &kernel, deadline, mask, lanes, bells: &bells, watch };
+            let found = wait::until(&sleep, |look| match self.look(look) {
+                // A socket has changed its tier: the kernel is asked for something else.
+                None if look.sure && self.is_other(&kernel) => Some(None),
+                found => found.map(Some),
+            });
+            match found {
+                Ok(None) => {}
+                Ok(Some(n)) => return Act::Done(Ok(n)),
+                Err(Ended::Timeout) => return Act::Done(Ok(self.clear())),
+                Err(Ended::Cancel) => return Act::Again,
+                Err(Ended::Signal) => return Act::Done(Err(Errno(libc::EINTR))),
+            }
         }
+    }
+
+    /// Is the kernel's view another by now?
+    fn is_other(&self, kernel: &[pollfd]) -> bool {
+        let watched = |p: &pollfd| (p.fd, p.events);
+        !self.kernel.iter().map(watched).eq(kernel.iter().map(watched))
     }
 
     /// Can none of the sockets leave the kernel for the time being? Then the real call may sleep on them.

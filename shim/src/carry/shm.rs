@@ -367,6 +367,9 @@ fn outgoing(socket: &Ref<Socket>, channel: &Channel, number: u32, kernel: c_int,
             return 0;
         }
         let asked = if kernel != 0 { kernel } else { c_int::from(kernel::ready(fd, ALL)) };
+        if asked & OUT == 0 && arm.is_some_and(|arm| arm.space) {
+            shm::meet::await_room(number, fd);
+        }
         return asked & OUT;
     }
     let writable = || !tx.is_heard() || tx.space().map_or(true, |space| space >= tx.capacity() / WRITABLE);
@@ -413,6 +416,10 @@ pub fn carried(number: u32) -> Option<[u64; 3]> {
 pub fn arm_space(socket: &Ref<Socket>, number: u32) {
     let place = socket.sets.lock().first().map(|(set, _)| set.shm_place());
     let (Some(place), Some(channel)) = (place, channel(number)) else { return };
+    if channel.tx().as_ref().is_some_and(|tx| !tx.is_in_ring()) {
+        shm::meet::await_room(number, socket.fd.load(Relaxed));
+        return;
+    }
     let came = channel.tx().as_ref().filter(|tx| tx.is_in_ring()).is_some_and(|tx| {
         tx.arm(place);
         tx.space().map_or(true, |space| space >= tx.capacity() / WRITABLE)

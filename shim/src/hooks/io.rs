@@ -234,11 +234,11 @@ unsafe extern "C-unwind" fn recvmmsg(
     timeout: *mut timespec,
 ) -> c_int {
     if !table::is_plain(fd)
-        && let Some(n) = run(|| conn::kernel_only(fd, Reason::CallNotCarried))
+        && let Some(n) = run(|| conn::kernel_receives(fd, Reason::CallNotCarried))
     {
         return n;
     }
-    pass!(recvmmsg(fd, msgs, count, flags, timeout))
+    sleep!(recvmmsg(fd, msgs, count, flags, timeout))
 }
 
 /// write(2).
@@ -366,7 +366,7 @@ unsafe extern "C-unwind" fn splice(
     flags: c_uint,
 ) -> ssize_t {
     if !table::is_plain(input)
-        && let Some(n) = run(|| conn::kernel_only(input, Reason::CallNotCarried))
+        && let Some(n) = run(|| conn::kernel_receives(input, Reason::CallNotCarried))
     {
         return n;
     }
@@ -375,5 +375,5 @@ unsafe extern "C-unwind" fn splice(
     {
         return n;
     }
-    pass!(splice(input, in_off, out, out_off, len, flags))
+    sleep!(splice(input, in_off, out, out_off, len, flags))
 }

@@ -1,6 +1,8 @@
-//! exec. (fork(2) is followed by pthread_atfork(3) handlers, see `fork`; a process that ends is given back by the daemon.)
+//! exec and spawn. (fork(2) is followed by pthread_atfork(3) handlers, see `fork`; a process that ends is given back by the daemon.)
 
 use std::ffi::{c_char, c_int};
+
+use libc::{pid_t, posix_spawn_file_actions_t as Actions, posix_spawnattr_t as Attributes};
 
 use super::after;
 use crate::call::conn;
@@ -61,6 +63,41 @@ unsafe extern "C-unwind" fn execveat(
 ) -> c_int {
     after(conn::before_exec);
     pass!(execveat(dir, path, argv, envp, flags))
+}
+
+/// posix_spawn(3).
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn posix_spawn(
+    pid: *mut pid_t,
+    path: *const c_char,
+    actions: *const Actions,
+    attributes: *const Attributes,
+    argv: *const *mut c_char,
+    envp: *const *mut c_char,
+) -> c_int {
+    after(conn::before_spawn);
+    pass!(posix_spawn(pid, path, actions, attributes, argv, envp))
+}
+
+/// posix_spawnp(3).
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn posix_spawnp(
+    pid: *mut pid_t,
+    file: *const c_char,
+    actions: *const Actions,
+    attributes: *const Attributes,
+    argv: *const *mut c_char,
+    envp: *const *mut c_char,
+) -> c_int {
+    after(conn::before_spawn);
+    pass!(posix_spawnp(pid, file, actions, attributes, argv, envp))
+}
+
+/// posix_spawn_file_actions_adddup2(3): the descriptor is going to be the child's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn posix_spawn_file_actions_adddup2(actions: *mut Actions, from: c_int, to: c_int) -> c_int {
+    after(|| conn::passed_on(&[from]));
+    pass!(posix_spawn_file_actions_adddup2(actions, from, to))
 }
 
 unsafe extern "C" {

@@ -102,8 +102,12 @@ pub fn give_back(socket: &Ref<Socket>, number: u32) -> Result<(), Reason> {
         tx.pin();
     }
     let deadline = sys::now().after(PATIENCE);
+    let unread = channel.rx().as_ref().is_some_and(|rx| rx.available().is_ok_and(|n| n > 0));
     let recalled = recall(channel, fd, deadline);
     recalled?;
+    if unread {
+        await_arrival(fd, deadline);
+    }
     // What is in our ring stays there for the reader, what follows goes through the kernel.
     let told = channel.tx().as_mut().and_then(|tx| tx.leave());
     channel.notify(told);
@@ -142,6 +146,17 @@ fn recall(channel: &Channel, fd: RawFd, deadline: underpass_stack::tcp::Instant)
     }
 }
 
+/// The sender is about to put into the kernel what it has taken back: a call that does not wait is to find it there.
+fn await_arrival(fd: RawFd, deadline: underpass_stack::tcp::Instant) {
+    let mut bytes = [libc::pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 }];
+    let left = deadline.nanos_since(sys::now()) as i64;
+    let _ = sys::ppoll(
+        &mut bytes,
+        Some(libc::timespec { tv_sec: left / 1_000_000_000, tv_nsec: left % 1_000_000_000 }),
+        None,
+    );
+}
+
 /// Gives the kernel what was taken back from the ring.
 fn flush(channel: &Channel, fd: RawFd, deadline: u64) -> Result<(), Reason> {
     loop {
@@ -159,7 +174,11 @@ fn flush(channel: &Channel, fd: RawFd, deadline: u64) -> Result<(), Reason> {
 
 /// The last of this side: the other one is told, the memory goes.
 fn end(channel: &Channel) {
-    let told = channel.rx().as_ref().map(|rx| rx.set_flags(flag::ENDED));
+    end_saying(channel, flag::ENDED);
+}
+
+fn end_saying(channel: &Channel, flags: u64) {
+    let told = channel.rx().as_ref().map(|rx| rx.set_flags(flags));
     if told.is_some() {
         let place = channel.tx().as_ref().and_then(|tx| tx.tell());
         channel.notify(place);
@@ -198,7 +217,7 @@ pub fn close(socket: &Ref<Socket>, number: u32) {
     if unread {
         let _ = sys::set_linger(fd, true, 0);
     }
-    end(channel);
+    end_saying(channel, if unread { flag::ENDED | flag::DISCARDED } else { flag::ENDED });
 }
 
 /// Bytes go through the kernel from now on, so that a call of the kernel's own can follow them. An error: the kernel has no room.

@@ -140,7 +140,9 @@ impl Tx {
         if unread > self.capacity() as u64 {
             return Err(Corrupt);
         }
-        self.backlog = vec![0; unread as usize];
+        // Sent after all, bytes that nobody reads would take the reset's place: a failing send uses the socket's error up.
+        let wanted = self.their_flags() & flag::DISCARDED == 0;
+        self.backlog = vec![0; if wanted { unread as usize } else { 0 }];
         self.flushed = 0;
         self.sender.take_back(&self.view.my_ring(), head, &mut self.backlog);
         self.outbound.leave(self.view.mine(), head);
@@ -173,11 +175,13 @@ impl Tx {
         Ok(true)
     }
 
-    /// SIOCOUTQ: bytes that the peer has not taken, kernel's and ring's.
+    /// SIOCOUTQ: bytes that have not reached the peer's side. Half of the ring stands for the peer's receive queue, what is in there
+    /// has; the rest waits as in a send queue.
     pub fn queued(&self, kernel: c_int) -> usize {
-        let ring = self.sender.unread(self.view.theirs()).unwrap_or(0);
-        let ring = if self.is_in_ring() || !self.outbound.is_followed(self.view.theirs()) { ring } else { 0 };
-        ring + (self.backlog.len() - self.flushed) + kernel.max(0) as usize
+        let unread = self.sender.unread(self.view.theirs()).unwrap_or(0);
+        let in_ring = self.is_in_ring() || !self.outbound.is_followed(self.view.theirs());
+        let waiting = if in_ring { unread.saturating_sub(self.capacity() / 2) } else { 0 };
+        waiting + (self.backlog.len() - self.flushed) + kernel.max(0) as usize
     }
 
     /// Does the peer still look at the ring?

@@ -54,6 +54,8 @@ pub mod flag {
     pub const RECALL: u64 = 2;
     /// The side is done with the channel.
     pub const ENDED: u64 = 4;
+    /// The side has closed its socket over unread bytes, which are of no use to anybody: the kernel's reset follows.
+    pub const DISCARDED: u64 = 8;
 }
 
 /// Places in a side's wants, in words: 0, or one more than the inbox that a notice is to go to.

@@ -2,7 +2,7 @@
 //! returned. Nothing here says what is right: the kernel does, when the same case runs without the library.
 //!
 //! ```text
-//! parity list                                         the cases: group and name
+//! parity list                                         the cases: group, name, and "warm" if traffic comes first
 //! parity run CASE accept|connect ADDRESS CONTROL      the end under test
 //! parity peer connect|accept ADDRESS CONTROL          the other end, which does what it is told
 //! parity inherited FD                                 what a case executes with a socket
@@ -24,7 +24,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["list"] => {
-            cases::all().for_each(|case| println!("{} {}", case.group, case.name));
+            cases::all().for_each(|case| {
+                println!("{} {}{}", case.group, case.name, if case.warm { " warm" } else { "" });
+            });
             ExitCode::SUCCESS
         }
         ["run", name, role, address, control] => run(name, role == "accept", address, control),

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::session::{digest, named, pattern};
-use crate::sys::{fds, io as calls, ready, shown, sock};
+use crate::sys::{fds, io as calls, ready, shown, sock, tier};
 
 /// Serves until told to end, or until the control line is hung up.
 pub fn serve(fd: RawFd, control: UnixStream) -> io::Result<()> {
@@ -54,6 +54,7 @@ fn obey(fd: RawFd, command: &str) -> String {
         }
         "error" => shown(sock::get_int(fd, libc::SOL_SOCKET, libc::SO_ERROR)),
         "state" => shown(sock::tcp_state(fd)),
+        "tier" => tier::of(fd).to_string(),
         unknown => format!("no such command: {unknown}"),
     }
 }

@@ -6,6 +6,7 @@ pub mod io;
 pub mod process;
 pub mod ready;
 pub mod sock;
+pub mod tier;
 
 /// What a call returned; errno, negated, if it failed.
 pub fn outcome(value: impl Into<i64>) -> i64 {
