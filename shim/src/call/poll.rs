@@ -169,10 +169,11 @@ impl<'a> Poll<'a> {
         let mut ready = 0;
         for (p, w) in self.fds.iter_mut().zip(&self.watched) {
             let events = match w {
-                Watched::Socket(socket) => lanes.events(socket, || {
+                Watched::Socket(socket) => {
                     let space = p.events & (libc::POLLOUT | libc::POLLWRNORM) != 0;
-                    look.sure.then(|| Arm { place: shm::places::mine(), edge: false, space })
-                }),
+                    let arm = || look.sure.then(|| Arm { place: shm::places::mine(), edge: false, space });
+                    lanes.events(socket, space, arm)
+                }
                 Watched::Set(set) if set.lanes.load(Relaxed) > 0 => set_events(&mut lanes, set),
                 _ => 0,
             };
@@ -224,14 +225,20 @@ fn watched(fd: RawFd) -> Watched {
 }
 
 fn set_events(lanes: &mut Lanes, set: &EpollSet) -> c_int {
-    let mut mask = |socket: &Ref<Socket>, asked| lanes.events(socket, || Some(arm_for(set, asked))) as u32;
+    let mut mask =
+        |socket: &Ref<Socket>, asked| lanes.events(socket, asks_to_write(asked), || Some(arm_for(set, asked))) as u32;
     if set.members.lock().any_ready(&mut mask) { c_int::from(libc::POLLIN | libc::POLLRDNORM) } else { 0 }
 }
 
 /// What an epoll set's member wants to be told that is not ready.
 pub fn arm_for(set: &EpollSet, asked: u32) -> Arm {
     let edge = asked & libc::EPOLLET as u32 != 0;
-    Arm { place: set.shm_place(), edge, space: asked & libc::EPOLLOUT as u32 != 0 }
+    Arm { place: set.shm_place(), edge, space: asks_to_write(asked) }
+}
+
+/// Does an epoll set's member ask for EPOLLOUT?
+pub fn asks_to_write(asked: u32) -> bool {
+    asked & (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32 != 0
 }
 
 /// The lanes while they are looked at: the stack, if connections are on it.
@@ -251,10 +258,10 @@ impl Lanes {
     }
 
     /// What a socket on a lane is ready for, as poll(2) bits.
-    pub fn events(&mut self, socket: &Ref<Socket>, arm: impl FnOnce() -> Option<Arm>) -> c_int {
+    pub fn events(&mut self, socket: &Ref<Socket>, for_writing: bool, arm: impl FnOnce() -> Option<Arm>) -> c_int {
         match socket.lane() {
             Some(Lane::Xdp(slot)) => self.engine.as_mut().map_or(0, |engine| xdp::events(engine, socket, slot)),
-            Some(Lane::Shm(channel)) => carry::shm::events(socket, channel, arm()),
+            Some(Lane::Shm(channel)) => carry::shm::events(socket, channel, for_writing, arm()),
             None => 0,
         }
     }

@@ -300,13 +300,13 @@ pub struct Arm {
     pub space: bool,
 }
 
-/// What a socket is ready for, as poll(2) bits. What it is not ready for is told later, with `arm`.
-pub fn events(socket: &Ref<Socket>, number: u32, arm: Option<Arm>) -> c_int {
+/// What a socket is ready for, as poll(2) bits; for writing, only if it was asked for. What it is not ready for is told later, with `arm`.
+pub fn events(socket: &Ref<Socket>, number: u32, for_writing: bool, arm: Option<Arm>) -> c_int {
     let Some(channel) = channel(number) else { return 0 };
     let fd = socket.fd.load(Relaxed);
     match incoming(socket, channel, fd, number, arm) {
         Some(Ok((events, kernel))) => {
-            let out = outgoing(socket, channel, number, kernel, arm);
+            let out = if for_writing { outgoing(socket, channel, number, kernel, arm) } else { 0 };
             let kernel = kernel & c_int::from(libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP | libc::POLLPRI);
             events | kernel | out
         }

@@ -91,9 +91,17 @@ pub fn collect_if_any(place: usize) {
 
 /// Takes the notices of a place and tells whom they concern in this process.
 pub fn collect(place: usize) {
-    let mut found = Vec::new();
-    with_trunks(|trunks| trunks.iter().for_each(|trunk| trunk.collect(place, &mut found)));
-    for number in found {
+    // Most of the time it is one.
+    let (mut first, mut others) = (None, Vec::new());
+    with_trunks(|trunks| {
+        for trunk in trunks {
+            trunk.collect(place, |number| match first {
+                None => first = Some(number),
+                Some(_) => others.push(number),
+            });
+        }
+    });
+    for number in first.into_iter().chain(others) {
         if place == GENERAL {
             leave::serve(number);
         }

@@ -200,12 +200,16 @@ impl Trunk {
     }
 
     /// Takes the notices of an inbox: the numbers of our channels.
-    pub fn collect(&self, place: usize, found: &mut Vec<u32>) {
+    pub fn collect(&self, place: usize, mut found: impl FnMut(u32)) {
         let inbox = self.inbox(place);
         if notice::is_empty(inbox) {
             return;
         }
         let table = self.table.lock();
-        notice::take(inbox, |number| found.extend(table.channels.get(number).copied().flatten()));
+        notice::take(inbox, |number| {
+            if let Some(channel) = table.channels.get(number).copied().flatten() {
+                found(channel);
+            }
+        });
     }
 }
