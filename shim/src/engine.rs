@@ -38,6 +38,8 @@ static LIVE: AtomicU64 = AtomicU64::new(0);
 /// What the shim counts itself, added to the arena's counters from time to time.
 static COUNTS: [AtomicU64; Counter::ALL.len()] = [const { AtomicU64::new(0) }; Counter::ALL.len()];
 
+/// The arena was made for the first socket.
+static PREPARED: AtomicBool = AtomicBool::new(false);
 /// Refusals by reason, likewise.
 static REFUSALS: [AtomicU64; stats::REFUSALS] = [const { AtomicU64::new(0) }; stats::REFUSALS];
 
@@ -69,6 +71,7 @@ pub fn mutex() -> &'static Mutex<Option<Engine>> {
 pub fn leave_to_parent() {
     std::mem::forget(ENGINE.lock().take());
     LIVE.store(0, Relaxed);
+    PREPARED.store(false, Relaxed);
     DEADLINE.store(0, Relaxed);
     WORK.store(false, Relaxed);
 }
@@ -262,7 +265,8 @@ impl Engine {
             None => (u32::MAX, 0),
         };
         (entry.slot, entry.channel_at) = (slot, channel_at);
-        entry.inode = socket.inode.load(Relaxed);
+        entry.inode = socket.inode(fd);
+        socket.shown.store(true, Relaxed);
         entry.promoted = socket.moves[0].load(Relaxed);
         entry.demoted = socket.moves[1].load(Relaxed);
     }
@@ -298,6 +302,13 @@ pub fn settle() {
         }
     }
     tier::inject(leftovers);
+}
+
+/// Makes the arena, once, so that commands find the process.
+pub fn prepare() {
+    if !PREPARED.swap(true, Relaxed) {
+        drop(ensure());
+    }
 }
 
 /// Shows a socket on the board, under `fd` and every duplicate of it.

@@ -189,11 +189,14 @@ fn path_changed(change: &control::PathChanged) {
 fn demote_asked() {
     let asked = std::mem::take(&mut *ASKED.lock());
     for ask in asked {
-        let sockets = match engine::get() {
+        let mut sockets = match engine::get() {
             Some(engine) if ask.slot == u32::MAX => engine.owners(),
             Some(engine) => engine.owner(ask.slot).into_iter().collect(),
             None => Vec::new(),
         };
+        if ask.slot == u32::MAX {
+            sockets.extend(shm::channels().into_iter().filter_map(|channel| Some(channel.end()?.socket)));
+        }
         for socket in sockets {
             if let Err(reason) = tier::demote(&socket, Reason::from_raw(ask.reason)) {
                 log::warn(format_args!("asked to demote: {}", reason.text()));

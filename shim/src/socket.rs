@@ -71,8 +71,10 @@ pub struct Socket {
     pub send_timeout: AtomicU64,
     /// SO_RCVLOWAT.
     pub recv_low: AtomicU32,
-    /// Inode.
-    pub inode: AtomicU64,
+    /// Inode; 0 until it is asked for.
+    inode: AtomicU64,
+    /// It is on the board.
+    pub shown: AtomicBool,
     /// The first descriptor.
     pub fd: AtomicI32,
     /// Why it is where it is.
@@ -248,6 +250,7 @@ impl Socket {
             send_timeout: AtomicU64::new(0),
             recv_low: AtomicU32::new(1),
             inode: AtomicU64::new(0),
+            shown: AtomicBool::new(false),
             fd: AtomicI32::new(-1),
             reason: AtomicU16::new(Reason::NotConnected as u16),
             score: AtomicU32::new(0),
@@ -271,12 +274,24 @@ impl Socket {
         }
     }
 
-    /// A record for the socket behind `fd`, in the kernel tier.
+    /// The inode of the socket, of which `fd` is a descriptor.
+    pub fn inode(&self, fd: RawFd) -> u64 {
+        let known = self.inode.load(Relaxed);
+        if known != 0 {
+            return known;
+        }
+        let found = sys::file_id(fd).map_or(0, |(_, inode)| inode);
+        self.inode.store(found, Relaxed);
+        found
+    }
+
+    /// A record for the socket behind `fd`, in the kernel tier; its inode, or 0 if that is not known yet.
     pub fn open(fd: RawFd, inode: u64, blocking: Blocking) -> Ref<Self> {
         let socket = POOL.take(Self::blank);
         socket.word.store(KERNEL, Release);
         socket.fds.store(0, Release);
         socket.inode.store(inode, Relaxed);
+        socket.shown.store(false, Relaxed);
         socket.fd.store(fd, Relaxed);
         socket.reason.store(Reason::NotConnected as u16, Relaxed);
         for counter in

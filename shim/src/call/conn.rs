@@ -37,11 +37,9 @@ fn note_new(fd: RawFd, blocking: Option<Blocking>, reason: Reason) {
         fd::set_plain(fd);
         return;
     };
-    if let Ok((_, inode)) = sys::file_id(fd) {
-        let socket = Socket::open(fd, inode, blocking);
-        socket.reason.store(reason as u16, Relaxed);
-        enter(fd, &socket);
-    }
+    let socket = Socket::open(fd, 0, blocking);
+    socket.reason.store(reason as u16, Relaxed);
+    enter(fd, &socket);
 }
 
 /// Is this what socket(2) makes TCP sockets from?
@@ -97,7 +95,9 @@ pub fn forget(fd: RawFd) {
 }
 
 fn forget_socket(fd: RawFd, socket: &Ref<Socket>) {
-    engine::hide(fd);
+    if socket.shown.load(Relaxed) {
+        engine::hide(fd);
+    }
     if fd::Record::fds(&**socket).load(Acquire) > 1 {
         if socket.fd.load(Relaxed) == fd {
             let others = |other| matches!(fd::lookup(other), Entry::Socket(s) if s.is(socket));
@@ -181,7 +181,9 @@ pub fn duplicated(fd: RawFd, copy: RawFd) {
     match fd::lookup(fd) {
         Entry::Socket(socket) => {
             fd::set(copy, &socket);
-            engine::show(copy, &socket);
+            if socket.shown.load(Relaxed) {
+                engine::show(copy, &socket);
+            }
         }
         Entry::Epoll(set) => fd::set(copy, &set),
         Entry::Plain => fd::set_plain(copy),

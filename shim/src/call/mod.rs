@@ -99,9 +99,9 @@ pub fn introduce(fd: RawFd) -> Option<Ref<Socket>> {
 /// The socket with this inode, if one of our descriptors names it.
 fn known(inode: u64) -> Option<Ref<Socket>> {
     let mut found = None;
-    fd::for_each(|_, entry| {
+    fd::for_each(|fd, entry| {
         if let Entry::Socket(socket) = entry
-            && socket.inode.load(Relaxed) == inode
+            && socket.inode(fd) == inode
         {
             found = Some(socket);
         }
@@ -109,10 +109,10 @@ fn known(inode: u64) -> Option<Ref<Socket>> {
     found
 }
 
-/// Enters a socket under a descriptor and shows it.
+/// Enters a socket under a descriptor. The board shows it when there is something to tell that the kernel does not know.
 pub fn enter(fd: RawFd, socket: &Ref<Socket>) {
     fd::set(fd, socket);
-    engine::show(fd, socket);
+    engine::prepare();
 }
 
 /// Has another process's stack give the socket back.

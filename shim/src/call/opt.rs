@@ -360,6 +360,5 @@ pub fn connects(fd: RawFd) {
         && socket.reason() == Reason::NotConnected
     {
         socket.reason.store(Reason::NotYetBusy as u16, Relaxed);
-        engine::show(fd, &socket);
     }
 }

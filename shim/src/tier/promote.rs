@@ -149,7 +149,7 @@ fn import(
         port: promoted.port,
         path: promoted.path,
         fd,
-        inode: socket.inode.load(Relaxed),
+        inode: socket.inode(fd),
         rings: (options::get().rcvbuf, options::get().sndbuf),
         congestion: options::get().congestion,
     };

@@ -424,7 +424,7 @@ impl Meetings {
 /// May the socket go to a lane as far as this side can tell?
 fn is_fit(socket: &Ref<Socket>, raw: RawFd) -> Outcome<()> {
     if Record::fds(&**socket).load(Acquire) == 0
-        || !sys::file_id(raw).is_ok_and(|(_, inode)| inode == socket.inode.load(Relaxed))
+        || !sys::file_id(raw).is_ok_and(|(_, inode)| inode == socket.inode(raw))
     {
         return Err(Reason::NotConnected);
     }
