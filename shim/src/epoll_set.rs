@@ -101,6 +101,8 @@ pub struct EpollSet {
     pub gate: RwLock<()>,
     /// Threads that sleep on the set inside the kernel, where no doorbell reaches them: its sockets stay there meanwhile.
     pub asleep: AtomicU32,
+    /// A member may be ready: read without the members' lock.
+    pub pending: AtomicBool,
     /// A promotion had to wait for a thread that slept on the set inside the kernel: from then on they sleep in the shim.
     pub contested: AtomicBool,
     /// When the kernel part was last looked at (CLOCK_MONOTONIC, ns).
@@ -142,6 +144,7 @@ impl EpollSet {
             nested: AtomicBool::new(false),
             gate: RwLock::new(()),
             asleep: AtomicU32::new(0),
+            pending: AtomicBool::new(false),
             contested: AtomicBool::new(false),
             looked: AtomicU64::new(0),
             place: AtomicU32::new(0),
@@ -187,12 +190,23 @@ impl EpollSet {
 
     /// A member's socket has something to tell, or changed its tier: it may be ready.
     pub fn mark(&self, fd: RawFd) {
-        self.members.lock().mark(fd);
+        {
+            let mut members = self.members.lock();
+            members.mark(fd);
+            self.note_pending(&members);
+        }
         self.waiters.ring();
+    }
+
+    /// After members were marked or collected.
+    #[inline]
+    pub fn note_pending(&self, members: &Members) {
+        self.pending.store(!members.ready.is_empty(), Release);
     }
 
     /// Recounts what the fast path looks at.
     pub fn recount(&self, members: &Members) {
+        self.note_pending(members);
         let there = || members.by_fd.values().filter(|m| !m.ghost);
         self.sockets.store(there().count() as u32, SeqCst);
         self.lanes.store(there().filter(|m| m.laned).count() as u32, SeqCst);

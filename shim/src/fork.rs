@@ -82,6 +82,7 @@ extern "C" fn child() {
     helper::forget();
     shm::inherited::remember_parent(shm::places::forget());
     shm::meet::leave_to_parent();
+    shm::leave::renew();
     shm::leave_all_to_parent();
     shm::forget_trunks();
     session::leave_to_parent();

@@ -83,6 +83,9 @@ pub fn is_put_off(socket: &Socket) -> bool {
     if socket.place() != Where::Kernel {
         return false;
     }
+    if options::get().promote == Promote::Auto && socket.score.load(Relaxed) < PROVEN * SENDS {
+        return true;
+    }
     let due = socket.retry_at.load(Relaxed);
     socket.seeking.load(Relaxed) || (due != 0 && sys::now().0 < due)
 }

@@ -28,6 +28,8 @@ const YIELD_EVERY: u32 = 64;
 const TAKEN: u64 = 1_500;
 /// It notices signals and cancellations every so many looks.
 const NOTICE_EVERY: u32 = 8;
+/// A spinning thread looks at the clock every so many looks.
+const CLOCK_EVERY: u32 = 8;
 /// A brief wait, in looks.
 const BRIEF: u32 = 40;
 /// Threads that sleep on the AF_XDP sockets at most; others are woken by them.
@@ -204,13 +206,16 @@ fn spin<T>(sleep: &Sleep<'_>, start: Instant, budget: u64, look: &mut impl FnMut
         if found.is_some() {
             return found;
         }
-        now = if looks % every == 0 {
+        if looks % every == 0 {
             every = offer_processor();
-            sys::now()
+            now = sys::now();
         } else {
             sys::relax();
-            sys::now()
-        };
+            // The stack of the xdp lane wants to know the time at every look; rings do not.
+            if engine::live() > 0 || looks % CLOCK_EVERY == 0 {
+                now = sys::now();
+            }
+        }
         let disturbed = looks % NOTICE_EVERY == 0 && sleep.watch.disturbance().is_some();
         if disturbed || now.nanos_since(start) >= budget || sleep.deadline.is_some_and(|at| now >= at) {
             break;

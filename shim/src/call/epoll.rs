@@ -102,6 +102,7 @@ fn ctl_on_lane(set: &EpollSet, op: c_int, fd: RawFd, event: Option<epoll_event>)
             let _ = counter.fetch_update(SeqCst, SeqCst, |n| Some(n.wrapping_add(change)));
         }
     }
+    set.note_pending(&members);
     drop(members);
     set.waiters.ring();
     Some(Ok(0))
@@ -234,6 +235,7 @@ fn sort_out(set: &Ref<EpollSet>, events: &mut [epoll_event]) -> (usize, usize) {
                 shm::leave::note_kernel_news(&member.socket);
             }
             members.mark(fd);
+            set.note_pending(&members);
         } else {
             events[kept] = event;
             kept += 1;
@@ -250,6 +252,9 @@ fn look_lanes(set: &Ref<EpollSet>, room: &mut Room<'_>, look: Look) -> usize {
         shm::places::collect_if_any(set.shm_place());
     }
     let Some(mut lanes) = Lanes::look(look) else { return 0 };
+    if !set.pending.load(Acquire) {
+        return 0;
+    }
     let mut at = 0;
     let max = room.events.len();
     let mut mask = |socket: &Ref<Socket>, asked| lanes.events(socket, || Some(arm_for(set, asked))) as u32;
@@ -259,5 +264,8 @@ fn look_lanes(set: &Ref<EpollSet>, room: &mut Room<'_>, look: Look) -> usize {
             at += 1;
         }
     };
-    set.members.lock().collect(max, &mut mask, &mut emit)
+    let mut members = set.members.lock();
+    let found = members.collect(max, &mut mask, &mut emit);
+    set.note_pending(&members);
+    found
 }

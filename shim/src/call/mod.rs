@@ -15,8 +15,9 @@ use underpass_stack::lane::Reason;
 
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
+use crate::policy::{self, Seen};
 use crate::socket::{self, Blocking, Foreign, Kind, Lane, Sleepers, Socket, Where};
-use crate::{engine, log, options, policy, session, shm, sys, tier};
+use crate::{engine, log, options, session, shm, sys, tier};
 
 /// What a hook does after the shim has looked at the call.
 pub enum Act<T> {
@@ -25,9 +26,29 @@ pub enum Act<T> {
     /// Makes the real call: nothing of ours, or given back to the kernel.
     Real,
     /// Makes the real call, which may sleep, on sockets that stay in the kernel meanwhile.
-    Sleep(Sleepers),
+    Sleep(Sleepers, Option<Flow>),
     /// Does the call once more: thread cancellation gets its chance first.
     Again,
+}
+
+/// The direction of a data call.
+#[derive(Clone, Copy, Debug)]
+pub enum Flow {
+    /// Receiving.
+    In,
+    /// Sending.
+    Out,
+}
+
+/// A real data call on `fd` is over that was made for [`Act::Sleep`]: what it showed of the connection.
+pub fn slept(fd: RawFd, flow: Flow, moved: usize) {
+    if let Entry::Socket(socket) = fd::lookup(fd) {
+        let seen = match flow {
+            Flow::In => Seen::Received(moved),
+            Flow::Out => Seen::Sent(moved),
+        };
+        policy::observe(&socket, fd, seen);
+    }
 }
 
 /// The TCP socket behind a descriptor, an unknown descriptor being looked up first.

@@ -264,7 +264,7 @@ impl Lanes {
 pub fn poll(fds: Option<&mut [pollfd]>, deadline: Option<Instant>, mask: Option<&sigset_t>) -> Act<c_int> {
     match fds.and_then(Poll::new) {
         Some(poll) => match poll.put_off() {
-            Some(sleepers) => Act::Sleep(sleepers),
+            Some(sleepers) => Act::Sleep(sleepers, None),
             None => poll.run(deadline, mask),
         },
         None => Act::Real,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::*;
 use libc::{c_int, pollfd};
 use underpass_stack::lane::Reason;
 
-use super::{Act, is_settled, needs_kernel};
+use super::{Act, Flow, is_settled, needs_kernel};
 use crate::buffers::Scatter;
 use crate::carry::{self, Ask, Step};
 use crate::errno::Errno;
@@ -42,7 +42,7 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
         && policy::is_put_off(socket)
         && let Some(asleep) = socket.record().fall_asleep()
     {
-        return Act::Sleep(asleep.into());
+        return Act::Sleep(asleep.into(), Some(Flow::In));
     }
     let deadline = (timeout != 0).then(|| sys::now().after(timeout));
     let (mut flags, mut ended) = (flags, None);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::*;
 use libc::{c_int, pollfd};
 use underpass_stack::lane::Reason;
 
-use super::{Act, is_settled, needs_kernel_to_send};
+use super::{Act, Flow, is_settled, needs_kernel_to_send};
 use crate::buffers::Gather;
 use crate::carry::{self, Step};
 use crate::errno::{Errno, Result};
@@ -41,7 +41,7 @@ pub fn send(socket: &Ref<Socket>, fd: RawFd, from: &mut Gather<'_>, flags: c_int
         && policy::is_put_off(socket)
         && let Some(asleep) = socket.record().fall_asleep()
     {
-        return Act::Sleep(asleep.into());
+        return Act::Sleep(asleep.into(), Some(Flow::Out));
     }
     let deadline = (timeout != 0).then(|| sys::now().after(timeout));
     loop {

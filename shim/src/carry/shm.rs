@@ -311,7 +311,7 @@ pub fn events(socket: &Ref<Socket>, number: u32, arm: Option<Arm>) -> c_int {
             events | kernel | out
         }
         Some(Err(Corrupt)) => {
-            leave::condemn(number);
+            leave::condemn_soon(number);
             0
         }
         None => 0,

@@ -80,7 +80,7 @@ fn count(act: Act<usize>) -> Act<ssize_t> {
     match act {
         Act::Done(result) => Act::Done(result.map(|n| n as ssize_t)),
         Act::Real => Act::Real,
-        Act::Sleep(asleep) => Act::Sleep(asleep),
+        Act::Sleep(sleepers, flow) => Act::Sleep(sleepers, flow),
         Act::Again => Act::Again,
     }
 }

@@ -15,11 +15,11 @@ macro_rules! pass {
 
 /// Makes a real call that may sleep: while it does, its socket stays in the kernel.
 macro_rules! sleep {
-    ($name:ident($($arg:expr),*)) => {{
+    ($name:ident($fd:expr $(, $arg:expr)*)) => {{
         let asleep = crate::hooks::take_asleep();
-        let result = pass!($name($($arg),*));
-        if let Some(asleep) = asleep {
-            asleep.wake();
+        let result = pass!($name($fd $(, $arg)*));
+        if let Some((sleepers, flow)) = asleep {
+            crate::hooks::woken(sleepers, flow.map(|flow| ($fd as usize as _, flow)), result as isize);
         }
         result
     }};
@@ -36,11 +36,12 @@ mod signal;
 mod socket;
 
 use std::cell::Cell;
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use underpass_stack::stats::Counter;
 
-use crate::call::Act;
+use crate::call::{Act, Flow, slept};
 use crate::errno::{self, Errno};
 use crate::guard::{self, Guard};
 use crate::socket::Sleepers;
@@ -53,12 +54,20 @@ unsafe extern "C-unwind" {
 
 thread_local! {
     /// Between a hook's own part and its real call.
-    static ASLEEP: Cell<Option<Sleepers>> = const { Cell::new(None) };
+    static ASLEEP: Cell<Option<(Sleepers, Option<Flow>)>> = const { Cell::new(None) };
 }
 
 /// The sockets on which the real call to come may sleep.
-fn take_asleep() -> Option<Sleepers> {
+fn take_asleep() -> Option<(Sleepers, Option<Flow>)> {
     ASLEEP.with(Cell::take)
+}
+
+/// The real call is over.
+fn woken(sleepers: Sleepers, call: Option<(RawFd, Flow)>, result: isize) {
+    sleepers.wake();
+    if let (Some((fd, flow)), Ok(moved @ 1..)) = (call, usize::try_from(result)) {
+        after(|| slept(fd, flow, moved));
+    }
 }
 
 /// A hook's return type.
@@ -107,8 +116,8 @@ fn run<T: Returned>(mut body: impl FnMut() -> Act<T>) -> Option<T> {
                 errno::set(saved);
                 return None;
             }
-            Ok(Act::Sleep(asleep)) => {
-                ASLEEP.with(|cell| cell.set(Some(asleep)));
+            Ok(Act::Sleep(sleepers, flow)) => {
+                ASLEEP.with(|cell| cell.set(Some((sleepers, flow))));
                 errno::set(saved);
                 return None;
             }

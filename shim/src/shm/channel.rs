@@ -139,6 +139,14 @@ impl Channel {
         self.end.lock().clone()
     }
 
+    /// Does something with whose it is, without a reference of one's own.
+    #[inline]
+    pub fn with_end(&self, look: impl FnOnce(&End)) {
+        if let Some(end) = &*self.end.lock() {
+            look(end);
+        }
+    }
+
     /// Tells the other process, in its inbox `place`.
     pub fn notify(&self, place: Option<usize>) {
         let Some(place) = place else { return };

@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::*;
 
+use parking_lot::Mutex;
 use underpass_stack::lane::Reason;
 use underpass_stack::lane::shm::Corrupt;
 use underpass_stack::lane::shm::layout::flag;
@@ -12,20 +13,22 @@ use super::{meet, places};
 use crate::errno::Errno;
 use crate::fd::Ref;
 use crate::socket::{Lane, Socket};
-use crate::{carry, holders, log, policy, sys, tier};
+use crate::{carry, helper, holders, log, policy, sys, tier};
 
 /// Time that the other side may take to give the ring's bytes back, ns.
 const PATIENCE: u64 = 1_000_000_000;
 /// Longest pause between looks whether it has, ns.
 const LOOK: i64 = 50_000;
 
-/// Does what the other side asks for: takes back what it does not read any more, ends what it has ended.
+/// Does what the other side asks for: turns to the ring once it looks there, takes back what it does not read any more, ends what it
+/// has ended.
 pub fn serve(number: u32) {
     let Some((channel, fd)) = channel(number).and_then(|channel| Some((channel, fd_of(channel)?))) else { return };
     let asked = {
         let mut tx = channel.tx();
         let Some(tx) = tx.as_mut() else { return };
         if tx.is_heard() && tx.is_flushed() && !channel.peer_gone.load(Acquire) {
+            let _ = tx.way(fd);
             return;
         }
         let was_in_ring = tx.is_in_ring();
@@ -245,6 +248,27 @@ pub fn condemn(number: u32) {
         log::error(format_args!("fd {fd}: connection ended: {}", Reason::Corrupt.text()));
     }
     policy::refused(socket, Reason::Corrupt);
+}
+
+/// Channels to be condemned.
+static CONDEMNED: Mutex<Vec<u32>> = parking_lot::const_mutex(Vec::new());
+
+/// The same for a caller who holds other locks: the helper does it.
+pub fn condemn_soon(number: u32) {
+    CONDEMNED.lock().push(number);
+    helper::wake();
+}
+
+/// The helper's part of it.
+pub fn condemn_waiting() {
+    let waiting = std::mem::take(&mut *CONDEMNED.lock());
+    waiting.into_iter().for_each(condemn);
+}
+
+/// After fork(2), in the child.
+pub fn renew() {
+    crate::fork::renew(&CONDEMNED);
+    CONDEMNED.lock().clear();
 }
 
 /// Has a lane's socket something to say in the kernel? Then the next look finds out what.

@@ -12,7 +12,7 @@ use underpass_stack::lane::shm::notice;
 
 use super::channel::channel;
 use super::leave;
-use super::trunk::trunks;
+use super::trunk::{trunks, with_trunks};
 use crate::errno::Result;
 use crate::socket::Lane;
 use crate::{fd, sys};
@@ -78,7 +78,7 @@ pub fn mine() -> usize {
 /// Is there a notice at this place?
 #[inline]
 pub fn has_notice(place: usize) -> bool {
-    super::live() > 0 && trunks().iter().any(|trunk| !notice::is_empty(trunk.inbox(place)))
+    super::live() > 0 && with_trunks(|trunks| trunks.iter().any(|trunk| !notice::is_empty(trunk.inbox(place))))
 }
 
 /// The same as [`collect`] for one who looks often.
@@ -92,23 +92,26 @@ pub fn collect_if_any(place: usize) {
 /// Takes the notices of a place and tells whom they concern in this process.
 pub fn collect(place: usize) {
     let mut found = Vec::new();
-    for trunk in trunks().iter() {
-        trunk.collect(place, &mut found);
+    with_trunks(|trunks| trunks.iter().for_each(|trunk| trunk.collect(place, &mut found)));
+    for number in found {
+        if place == GENERAL {
+            leave::serve(number);
+        }
+        tell(number);
     }
-    found.into_iter().for_each(tell);
 }
 
 /// Tells those who wait for a channel that something has come.
 pub fn tell(number: u32) {
-    let Some(end) = channel(number).and_then(|channel| channel.end()) else { return };
-    if end.socket.lane() != Some(Lane::Shm(number)) {
-        return;
-    }
-    leave::serve(number);
-    for (set, fd) in end.socket.sets.lock().iter() {
-        set.mark(*fd);
-    }
-    end.socket.waiters.ring();
+    let Some(channel) = channel(number) else { return };
+    channel.with_end(|end| {
+        if end.socket.lane() == Some(Lane::Shm(number)) {
+            for (set, fd) in end.socket.sets.lock().iter() {
+                set.mark(*fd);
+            }
+            end.socket.waiters.ring();
+        }
+    });
 }
 
 /// Somebody sleeps at a place: other processes ring from now on.

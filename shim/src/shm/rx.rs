@@ -23,6 +23,8 @@ pub struct Rx {
     early: VecDeque<u8>,
     /// The sender was asked to take back what is in the ring.
     recalled: bool,
+    /// Bytes read when the sender's want of room was last looked after.
+    looked_after: u64,
     /// Empty looks since the kernel was last looked at.
     empty: u32,
 }
@@ -36,7 +38,15 @@ impl Rx {
     /// Nothing read yet.
     pub fn new(view: Arc<View>) -> Self {
         let receiver = Receiver::new(view.capacity());
-        Self { view, inbound: Inbound::default(), receiver, early: VecDeque::new(), recalled: false, empty: 0 }
+        Self {
+            view,
+            inbound: Inbound::default(),
+            receiver,
+            early: VecDeque::new(),
+            recalled: false,
+            looked_after: 0,
+            empty: 0,
+        }
     }
 
     /// Are bytes read from the ring now?
@@ -167,10 +177,15 @@ impl Rx {
         } else {
             taken += self.copy(into, available);
         }
-        let was_crowded = available > self.capacity() / 2;
         self.receiver.consume(view.mine(), taken);
-        // The other side sleeps only over a ring that is crowded.
-        if was_crowded { notice::claim(&view.their_wants()[want::SPACE]) } else { None }
+        // The other side sleeps only when, as it sees it, two thirds of the ring are unread. So it cannot sleep unnoticed before so
+        // many bytes have been read since it was last looked after.
+        let head = self.receiver.head();
+        if head.wrapping_sub(self.looked_after) < self.capacity() as u64 / 3 {
+            return None;
+        }
+        self.looked_after = head;
+        notice::claim(&view.their_wants()[want::SPACE])
     }
 
     /// Copies up to `available` bytes, which stay in the ring.

@@ -1,8 +1,9 @@
 //! What this process shares with one other that has connections to it: inboxes, bells, and a socket that hangs up when either dies.
 
+use std::cell::RefCell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use underpass_stack::lane::shm::layout::{CHANNELS, INBOX_WORDS, MARK_WORDS, PLACES, inbox_at, marks_at};
@@ -46,10 +47,40 @@ pub fn trunks() -> RwLockReadGuard<'static, Vec<Arc<Trunk>>> {
     TRUNKS.read()
 }
 
+/// How often [`TRUNKS`] has changed.
+static CHANGES: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// The trunks as this thread last saw them, after so many changes: looking at them often must not cost a lock.
+    static SEEN: RefCell<(u64, Vec<Arc<Trunk>>)> = const { RefCell::new((0, Vec::new())) };
+}
+
+/// The trunks there are, for one who looks often.
+#[inline]
+pub fn with_trunks<R>(look: impl FnOnce(&[Arc<Trunk>]) -> R) -> R {
+    let mut look = Some(look);
+    let seen = SEEN.try_with(|cell| {
+        let mut seen = cell.borrow_mut();
+        let changes = CHANGES.load(Acquire);
+        if seen.0 != changes {
+            *seen = (changes, TRUNKS.read().clone());
+        }
+        look.take().map(|look| look(&seen.1))
+    });
+    match (seen, look) {
+        (Ok(Some(result)), _) => result,
+        // The thread is about to end.
+        (_, Some(look)) => look(&TRUNKS.read()),
+        (_, None) => unreachable!("a look that was taken has a result"),
+    }
+}
+
 /// After fork(2), in the child: they are the parent's, and their pages are not here.
 pub fn forget_trunks() {
     crate::fork::renew_rw(&TRUNKS);
     std::mem::take(&mut *TRUNKS.write()).into_iter().for_each(std::mem::forget);
+    SEEN.with(|cell| std::mem::take(&mut cell.borrow_mut().1).into_iter().for_each(std::mem::forget));
+    CHANGES.fetch_add(1, AcqRel);
 }
 
 impl Trunk {
@@ -69,6 +100,7 @@ impl Trunk {
         let (alive, table) = (AtomicBool::new(true), Mutex::default());
         let trunk = Arc::new(Self { id, process, shared, side, bells, socket, alive, table });
         trunks.push(trunk.clone());
+        CHANGES.fetch_add(1, AcqRel);
         Some(trunk)
     }
 
@@ -86,6 +118,7 @@ impl Trunk {
     pub fn hang_up(&self) -> Vec<u32> {
         self.alive.store(false, Release);
         TRUNKS.write().retain(|trunk| !std::ptr::eq(&**trunk, self));
+        CHANGES.fetch_add(1, AcqRel);
         self.table.lock().channels.iter().flatten().copied().collect()
     }
 

@@ -9,7 +9,7 @@ use underpass_stack::stats::Counter;
 use super::promote::{forbids, is_slept_on};
 use super::{Change, follow};
 use crate::fd::{Record, Ref};
-use crate::shm::{channel, places};
+use crate::shm::{channel, leave, places};
 use crate::socket::{Lane, Socket, Where};
 use crate::{engine, holders, log, policy, signals};
 
@@ -17,8 +17,12 @@ use crate::{engine, holders, log, policy, signals};
 pub fn join(socket: &Ref<Socket>, number: u32) -> Option<Result<(), Reason>> {
     let joined = signals::held_back(|| try_join(socket, number));
     if joined == Some(Ok(())) {
-        // What the other side may have said in the meantime.
+        // What the other side may have said in the meantime; and it may turn to its ring.
+        leave::serve(number);
         places::tell(number);
+        if let Some(channel) = channel(number) {
+            channel.notify_general();
+        }
     }
     joined
 }

@@ -45,11 +45,11 @@ impl Pages {
     }
 
     pub fn line(&self, side: usize) -> &[Word] {
-        self.0.words(CHANNEL_AT + line_at(side), LINE_WORDS)
+        self.0.words(CHANNEL_AT + line_at(side, RING), LINE_WORDS)
     }
 
     pub fn wants(&self, side: usize) -> &[Word] {
-        self.0.words(CHANNEL_AT + wants_at(side), LINE_WORDS)
+        self.0.words(CHANNEL_AT + wants_at(side, RING), LINE_WORDS)
     }
 
     pub fn ring(&self, side: usize) -> SharedBytes<'_> {

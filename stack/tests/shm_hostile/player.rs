@@ -224,11 +224,11 @@ fn words_at(start: usize, word: usize) -> Range<usize> {
 }
 
 fn our_word(word: usize) -> Range<usize> {
-    words_at(CHANNEL_AT + line_at(OURS), word)
+    words_at(CHANNEL_AT + line_at(OURS, RING), word)
 }
 
 fn want_range(side: usize, want: usize) -> Range<usize> {
-    words_at(CHANNEL_AT + wants_at(side), want)
+    words_at(CHANNEL_AT + wants_at(side, RING), want)
 }
 
 fn ring_range(side: usize) -> Range<usize> {
