@@ -272,7 +272,7 @@ pub fn kernel_receives<T>(fd: RawFd, reason: Reason) -> Act<T> {
             other => return other,
         }
         if let Some(asleep) = socket.record().fall_asleep() {
-            return Act::Sleep(asleep.into());
+            return Act::Sleep(asleep.into(), None);
         }
     }
 }

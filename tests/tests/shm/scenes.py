@@ -631,7 +631,8 @@ def many(serves, s, lines):
     laned, count = cycle(int(os.environ.get("UNDERPASS_TEST_CONNECTIONS", 2000)))
     after = descriptors(), memory()
     say("all", count, "of them laned", laned == count or tier(s) == -1)
-    say("descriptors", before[0] == after[0])
+    # A few are made when they are first needed.
+    say("descriptors", after[0] - before[0] < 8)
     # Tables grow once; what every connection had would be a hundred times that.
     say("memory", after[1] - before[1] < 12_000)
     print("descriptors, KiB", before, after, laned, file=sys.stderr, flush=True)
