@@ -1,15 +1,14 @@
 //! The shm lane at its edges: programs that die, stop, fork, hand connections on, or lie. Both ends are on one host; the scenes are in
 //! `scenes.py`, and what they print is compared with a plain run wherever the kernel can say what is right.
 
-mod strangers;
-
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use underpass_lab::{LabError, Neighbourhood, Process, Profile, wait_for};
+use underpass_lab::{Neighbourhood, Process, Profile, wait_for};
+use underpass_stack::lane::Reason;
 
 const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
 const SCENES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shm/scenes.py");
@@ -34,16 +33,20 @@ fn command(host: &Neighbourhood, preloaded: bool, program: &str) -> Command {
 fn play(host: &Neighbourhood, scene: &str, preloaded: bool, env: &[(&str, &str)], limit: Duration) -> String {
     let dir = fresh_dir(host, scene);
     let start = |role: &str| {
-        let mut command = command(host, preloaded, "python3");
+        // Somebody who calls at the meeting place finds one end there if the other one does not come.
+        let alone = env.iter().any(|(_, value)| value.starts_with("calls"));
+        let mut command = command(host, preloaded && !(alone && role == "ask"), "python3");
         command.arg(SCENES).args([scene, role]).arg(&dir).envs(env.iter().copied());
         Process::spawn(&format!("{scene}-{role}"), &mut command, host.dir()).unwrap()
     };
     let (mut serve, mut ask) = (start("serve"), start("ask"));
     let ended = ask.wait(limit).and_then(|_| serve.wait(limit));
     let text = format!("serve:\n{}ask:\n{}", serve.stdout(), ask.stdout());
-    let right = ended.is_ok() && text.matches("over and out").count() == 2 || scene.starts_with("exits") || scene == "hostile";
+    let status = ended
+        .as_ref()
+        .is_ok_and(|_| [&mut ask, &mut serve].into_iter().all(|one| one.exited().is_some_and(|s| s.success())));
     assert!(
-        right && ended.is_ok(),
+        status,
         "{scene}, preloaded: {preloaded}: {ended:?}\n{text}serve: {}\nask: {}",
         tail(&serve.stderr()),
         tail(&ask.stderr())
@@ -86,7 +89,8 @@ struct Flood {
 
 impl Flood {
     fn start(host: &Neighbourhood) -> Self {
-        let mut drain = Process::spawn("drain", command(host, true, TRAFFIC).args(["drain", "127.0.0.1:0"]), host.dir()).unwrap();
+        let mut drain =
+            Process::spawn("drain", command(host, true, TRAFFIC).args(["drain", "127.0.0.1:0"]), host.dir()).unwrap();
         let port = drain.expect_line("port:", LIMIT).unwrap();
         let path = host.dir().join("progress");
         std::fs::write(&path, [0; 16]).unwrap();
@@ -187,8 +191,41 @@ fn a_peer_that_scribbles_over_shared_memory_harms_only_its_own_connection() {
     let first: u64 = asked.map_or(1, |text| text.parse().expect("UNDERPASS_TEST_SEED is a number"));
     for seed in first..first + 12 {
         println!("seed {seed}");
-        let text = play(&host, "hostile", true, &[("UNDERPASS_TEST_SEED", &seed.to_string())], LIMIT);
+        let text = play(&host, "hostile", true, &[("SCENE_SEED", &seed.to_string())], LIMIT);
         assert!(text.contains("still here True True True"), "seed {seed}: {text}");
+    }
+}
+
+/// Somebody else at the meeting place: the connection stays in the kernel, says why, and goes on. Where it may pass, it passes.
+#[test]
+fn a_stranger_at_the_meeting_place_only_keeps_a_connection_in_the_kernel() {
+    let host = host();
+    let cases = [
+        ("deaf", Reason::PeerSilent),
+        ("crowded", Reason::PeerSilent),
+        ("mute", Reason::PeerSilent),
+        ("hangup", Reason::PeerSilent),
+        ("garbage", Reason::ProtocolError),
+        ("wrong", Reason::NotThePeer),
+        ("many", Reason::NotThePeer),
+        ("user", Reason::AnotherUser),
+        ("calls-nothing", Reason::PeerSilent),
+        ("calls-garbage", Reason::ProtocolError),
+        ("calls-short", Reason::ProtocolError),
+        ("calls-wrong", Reason::NotThePeer),
+        ("calls-other", Reason::NotThePeer),
+        ("calls-many", Reason::ProtocolError),
+        ("calls-none", Reason::ProtocolError),
+    ];
+    for (mode, reason) in cases {
+        let text = play(&host, "strangers", true, &[("SCENE_MODE", mode)], LIMIT * 2);
+        assert!(text.contains("in the kernel True\nthe stranger 0 []\n"), "{mode}: {text}");
+        let log = std::fs::read_to_string(host.dir().join("strangers-serve.err")).unwrap();
+        assert!(log.contains(&format!("not joined: {}", reason.text())), "{mode}: {}", tail(&log));
+        if !mode.starts_with("calls") {
+            let later = if reason.is_passing() { "then laned True" } else { "then laned False" };
+            assert!(text.contains(later), "{mode}: {text}");
+        }
     }
 }
 

@@ -127,8 +127,8 @@ def listen():
     return listener
 
 
-def meet(serves, lines):
-    """The connection, on the lane if both programs are preloaded."""
+def meet(serves, lines, cold=False):
+    """The connection, on the lane if both programs are preloaded. Cold: nothing has been said on it yet."""
     if serves:
         with listen() as listener:
             lines.tell(listener.getsockname()[1])
@@ -139,7 +139,8 @@ def meet(serves, lines):
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", LIMIT, 0))
     s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", LIMIT, 0))
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    warm(serves, s)
+    if not cold:
+        warm(serves, s)
     return s
 
 
@@ -224,7 +225,7 @@ def stopped(serves, s, lines):
 
 
 def leaving(serves, s, lines):
-    total = int(os.environ.get("UNDERPASS_TEST_BYTES", 200 << 20))
+    total = int(os.environ.get("SCENE_BYTES", 200 << 20))
     block = pattern(int(serves), 1 << 20)
     theirs = pattern(int(not serves), 1 << 20)
     out, into = os.pipe()
@@ -516,7 +517,7 @@ def hostile(serves, s, lines):
             start, end = (int(part, 16) for part in line.split()[0].split("-"))
             areas.append((start, end, "trunk" in line))
     lines.step()
-    seed = int(os.environ.get("UNDERPASS_TEST_SEED", time.time_ns() % 1_000_000))
+    seed = int(os.environ.get("SCENE_SEED", time.time_ns() % 1_000_000))
     print(f"seed {seed}", file=sys.stderr, flush=True)
     rng = random.Random(seed)
     # Some days it is everything at once, on others one word again and again.
@@ -545,6 +546,129 @@ def echo_to_end(s):
     while part := s.recv(65536):
         s.sendall(part)
     s.close()
+
+
+# Strangers at the place where the two ends meet.
+
+
+def place(s):
+    """The name of the meeting place: both addresses, the lower one first."""
+    low, high = sorted([s.getsockname(), s.getpeername()])
+    return f"\0underpass/1/{low[0]}:{low[1]}/{high[0]}:{high[1]}"
+
+
+def stranger(mode, name):
+    """Takes the name, or calls at it."""
+    name = "\0" + name
+    if mode == "user":
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    offer = struct.pack("=IHHQQQQQII", MAGIC, 1, 2, 4096, 1, 2, 3, 4, 1, 0)
+    call = struct.pack("=IHHQQQ", MAGIC, 1, 1, 5, 6, 4096)
+    null = [os.open("/dev/null", os.O_RDWR)]
+    tcp = [socket.socket().detach()]
+    if mode.startswith("calls"):
+        until("the place", lambda: s.connect_ex(name) == 0)
+        says = {
+            "calls-nothing": [(b"", [])],
+            "calls-garbage": [(os.urandom(64), [])],
+            "calls-short": [(call[:9], tcp)],
+            "calls-wrong": [(call, null)],
+            "calls-other": [(call, tcp)],
+            "calls-many": [(call, null * 100)],
+            "calls-none": [(call, [])],
+        }[mode]
+        for data, fds in says:
+            outcome(socket.send_fds, s, [data], fds)
+        say("ready")
+        sys.stdin.read()
+        return
+    s.bind(name)
+    s.listen(0 if mode == "crowded" else 16)
+    if mode == "crowded":
+        crowd = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(4)]
+        for one in crowd:
+            one.setblocking(False)
+            one.connect_ex(name)
+    say("ready")
+    if mode in ("deaf", "crowded"):
+        sys.stdin.read()
+        return
+    threading.Thread(target=welcome, args=(s, mode, offer, null), daemon=True).start()
+    sys.stdin.read()
+
+
+def welcome(s, mode, offer, null):
+    kept = []
+    while True:
+        one = s.accept()[0]
+        one.settimeout(1)
+        try:
+            data, fds, _, _ = socket.recv_fds(one, 200, 8)
+        except OSError:
+            data, fds = b"", []
+        # Another user's program must not get anybody's connection.
+        if mode == "user" and fds:
+            say("got a descriptor")
+        for fd in fds:
+            os.close(fd)
+        if mode == "garbage":
+            outcome(one.send, os.urandom(64))
+        elif mode == "wrong":
+            outcome(socket.send_fds, one, [offer], null * 3)
+        elif mode == "many":
+            outcome(socket.send_fds, one, [offer], null * 200)
+        if mode in ("mute", "garbage", "wrong", "many"):
+            kept.append(one)
+        else:
+            one.close()
+
+
+MAGIC = int.from_bytes(b"UPSM", "big")
+
+
+def strangers(serves, s, lines):
+    mode = os.environ["SCENE_MODE"]
+    if not serves:
+        lines.step()
+        while question := s.recv(65536):
+            s.sendall(question)
+        return
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    words = [sys.executable, __file__, "stranger", mode, place(s)[1:]]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    calls = mode.startswith("calls")
+    other = subprocess.Popen(words, **pipes)
+    if not calls:
+        assert other.stdout.readline() == "ready\n"
+    lines.step()
+    deadline, there = time.monotonic() + (3 if mode in ("mute", "deaf", "crowded") else 1), threading.Event()
+    if calls:
+        threading.Thread(target=lambda: other.stdout.readline() == "ready\n" and there.set()).start()
+    rounds = 0
+    while time.monotonic() < deadline or calls and not there.is_set():
+        ask(s, rounds)
+        rounds += 1
+    say("in the kernel", tier(s) in (0, -1))
+    print(f"{rounds} rounds", file=sys.stderr, flush=True)
+    rest = other.communicate("", timeout=LIMIT)[0]
+    say("the stranger", other.returncode, rest.splitlines())
+    if not calls:
+        # Some reasons do not pass.
+        end = time.monotonic() + LIMIT
+        while tier(s) == 0 and time.monotonic() < end and mode not in ("garbage", "user"):
+            ask(s, rounds)
+            rounds += 1
+        say("then laned", tier(s) in (SHM, -1))
+    s.close()
+
+
+def ask(s, number):
+    question = struct.pack("Q", number) * 8
+    s.sendall(question)
+    assert exactly(s, 64) == question
 
 
 # Many connections.
@@ -628,7 +752,7 @@ def many(serves, s, lines):
     # What is set up once is set up now.
     cycle(100)
     before = descriptors(), memory()
-    laned, count = cycle(int(os.environ.get("UNDERPASS_TEST_CONNECTIONS", 2000)))
+    laned, count = cycle(int(os.environ.get("SCENE_CONNECTIONS", 2000)))
     after = descriptors(), memory()
     say("all", count, "of them laned", laned == count or tier(s) == -1)
     # A few are made when they are first needed.
@@ -696,12 +820,15 @@ def both_ends(directory):
 def main():
     name, role, directory = sys.argv[1:4]
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    if name == "stranger":
+        stranger(role, directory)
+        return
     if role == "both":
         globals()[name](directory)
     else:
         serves = role == "serve"
         lines = Lines(serves, directory)
-        s = meet(serves, lines)
+        s = meet(serves, lines, cold=name == "strangers")
         globals()[name](serves, s, lines)
     say("over and out")
 

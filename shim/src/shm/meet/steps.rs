@@ -105,7 +105,8 @@ impl Meetings {
         let agreed = Agreed { channel: offer.channel, pad: 0 }.encode();
         let trunk = if offer.is_new == 1 {
             // The maker gives even numbers.
-            let memory = fds.next().filter(|_| number < CHANNELS && number % 2 == MAKER).ok_or(Reason::ProtocolError)?;
+            let memory =
+                fds.next().filter(|_| number < CHANNELS && number % 2 == MAKER).ok_or(Reason::ProtocolError)?;
             let theirs: Vec<OwnedFd> = fds.map(sys::out_of_the_way).collect();
             let shared = Shared::open(memory, TRUNK_LEN).map_err(|_| Reason::ProtocolError)?;
             let ours = self.bells()?;
