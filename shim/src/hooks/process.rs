@@ -1,4 +1,4 @@
-//! exec and spawn. (fork(2) is followed by pthread_atfork(3) handlers, see `fork`; a process that ends is given back by the daemon.)
+//! exec, spawn and vfork. (fork(2) is followed by pthread_atfork(3) handlers, see `fork`; a process that ends is given back by the daemon.)
 
 use std::ffi::{c_char, c_int};
 
@@ -98,6 +98,13 @@ unsafe extern "C-unwind" fn posix_spawnp(
 unsafe extern "C-unwind" fn posix_spawn_file_actions_adddup2(actions: *mut Actions, from: c_int, to: c_int) -> c_int {
     after(|| conn::passed_on(&[from]));
     pass!(posix_spawn_file_actions_adddup2(actions, from, to))
+}
+
+/// vfork(2), as fork(2): a child that shares our memory would close and replace descriptors in our table while ours are open.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn vfork() -> pid_t {
+    // SAFETY: the program expects a child, and does in it what it may do after vfork(2).
+    unsafe { libc::fork() }
 }
 
 unsafe extern "C" {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::*;
 
 use underpass_stack::lane::Reason;
 use underpass_stack::lane::shm::layout::{
-    CHANNEL_NAME, LINE_WORDS, PLACES, TRUNK_LEN, TRUNK_NAME, channel_len, flag, is_ring_size, line, line_at,
+    CHANNEL_NAME, CHANNELS, LINE_WORDS, PLACES, TRUNK_LEN, TRUNK_NAME, channel_len, flag, is_ring_size, line, line_at,
 };
 use underpass_stack::lane::shm::meeting::{Agreed, Call, Offer, Step};
 use underpass_stack::mem::Shared;
@@ -104,21 +104,21 @@ impl Meetings {
         let number = offer.channel as usize;
         let agreed = Agreed { channel: offer.channel, pad: 0 }.encode();
         let trunk = if offer.is_new == 1 {
-            let memory = fds.next().ok_or(Reason::ProtocolError)?;
+            // The maker gives even numbers.
+            let memory =
+                fds.next().filter(|_| number < CHANNELS && number % 2 == MAKER).ok_or(Reason::ProtocolError)?;
             let theirs: Vec<OwnedFd> = fds.map(sys::out_of_the_way).collect();
             let shared = Shared::open(memory, TRUNK_LEN).map_err(|_| Reason::ProtocolError)?;
             let ours = self.bells()?;
             sys::send_with_fds(place.as_fd(), &agreed, &ours).map_err(|_| Reason::PeerSilent)?;
             self.join_trunk(offer.trunk, offer.process, shared, TAKER, theirs, place)?
         } else {
-            let known = trunks().iter().find(|trunk| trunk.id == offer.trunk).cloned();
-            let known = known.filter(|trunk| trunk.is_alive()).ok_or(Reason::PeerSilent)?;
+            // A process that holds both ends has both sides of one trunk: ours is the one that the number is new to.
+            let known = |trunk: &&Arc<Trunk>| trunk.id == offer.trunk && trunk.is_alive() && trunk.accepts(number);
+            let known = trunks().iter().find(known).cloned().ok_or(Reason::ProtocolError)?;
             sys::send_with_fds(place.as_fd(), &agreed, &[]).map_err(|_| Reason::PeerSilent)?;
             known
         };
-        if !trunk.accepts(number) {
-            return Err(Reason::ProtocolError);
-        }
         open(socket, channel, TAKER, ring, number, trunk)
     }
 
