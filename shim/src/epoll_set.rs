@@ -101,8 +101,6 @@ pub struct EpollSet {
     pub gate: RwLock<()>,
     /// Threads that sleep on the set inside the kernel, where no doorbell reaches them: its sockets stay there meanwhile.
     pub asleep: AtomicU32,
-    /// Waits that began with a glance.
-    pub glances: AtomicU32,
     /// A member may be ready: read without the members' lock.
     pub pending: AtomicBool,
     /// A promotion had to wait for a thread that slept on the set inside the kernel: from then on they sleep in the shim.
@@ -146,7 +144,6 @@ impl EpollSet {
             nested: AtomicBool::new(false),
             gate: RwLock::new(()),
             asleep: AtomicU32::new(0),
-            glances: AtomicU32::new(0),
             pending: AtomicBool::new(false),
             contested: AtomicBool::new(false),
             looked: AtomicU64::new(0),

@@ -12,6 +12,7 @@ use underpass_stack::lane::Reason;
 
 use crate::fd::{self, Entry};
 use crate::guard::Guard;
+use crate::shm::Locality;
 use crate::socket::{Foreign, Lane, Socket, Where};
 use crate::{
     doorbell, engine, epoll_set, helper, holders, init, log, options, session, shm, signals, socket, sys, wait,
@@ -32,8 +33,9 @@ extern "C" fn prepare() {
     let _ = std::panic::catch_unwind(holders::add_holders);
     // Held over the fork, released in `parent`; made new in `child`.
     std::mem::forget(session::hold());
-    std::mem::forget(engine::lock());
+    // In the order in which the helper takes them.
     std::mem::forget(shm::meet::hold());
+    std::mem::forget(engine::lock());
     std::mem::forget(socket::pool_lock());
     std::mem::forget(epoll_set::pool_lock());
 }
@@ -48,8 +50,8 @@ extern "C" fn parent() {
     unsafe {
         epoll_set::pool().force_unlock();
         socket::pool().force_unlock();
-        shm::meet::release();
         engine::mutex().force_unlock();
+        shm::meet::release();
         session::mutex().force_unlock();
     }
 }
@@ -101,9 +103,11 @@ fn make_foreign(socket: &'static Socket) {
             socket.settle(Where::Kernel);
             return;
         }
-        // A change under way, which only the xdp lane makes outside the lock that `prepare` holds.
-        Where::Changing | Where::Lane(Lane::Xdp(_)) => Foreign::Xdp,
+        Where::Lane(Lane::Xdp(_)) => Foreign::Xdp,
         Where::Lane(Lane::Shm(_)) => Foreign::Shm,
+        // In the middle of a change: only one lane comes into question for it.
+        Where::Changing if Locality::from_raw(socket.locality.load(Relaxed)) == Locality::Local => Foreign::Shm,
+        Where::Changing => Foreign::Xdp,
     };
     socket.settle(Where::Kernel);
     socket.foreign.store(foreign as u8, Relaxed);

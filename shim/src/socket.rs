@@ -93,6 +93,8 @@ pub struct Socket {
     pub locality: AtomicU8,
     /// The helper looks for the process at the other end.
     pub seeking: AtomicBool,
+    /// Its last descriptor is being closed: it changes its tier no more.
+    pub closing: AtomicBool,
     /// The channel that waits for the socket to come over, plus one; 0 for none.
     pub arrived: AtomicU32,
     /// Threads that sleep in real calls on it, and how often the record was used anew: see [`Asleep`].
@@ -213,6 +215,14 @@ impl Sleepers {
         true
     }
 
+    /// Those of both; who finds no place wakes at once.
+    pub fn and(mut self, others: Self) -> Self {
+        for one in others.each.into_iter().flatten() {
+            self.add(one);
+        }
+        self
+    }
+
     /// The call is over.
     pub fn wake(self) {
         self.each.into_iter().flatten().for_each(Asleep::wake);
@@ -260,6 +270,7 @@ impl Socket {
             foreign: AtomicU8::new(0),
             locality: AtomicU8::new(Locality::Unknown as u8),
             seeking: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             arrived: AtomicU32::new(0),
             asleep: AtomicU64::new(0),
             holder: AtomicU32::new(0),
@@ -303,6 +314,7 @@ impl Socket {
         socket.foreign.store(0, Relaxed);
         socket.locality.store(Locality::Unknown as u8, Relaxed);
         socket.seeking.store(false, Relaxed);
+        socket.closing.store(false, Relaxed);
         socket.arrived.store(0, Relaxed);
         let _ = socket.asleep.fetch_update(AcqRel, Acquire, |word| Some((word | ASLEEP).wrapping_add(1)));
         socket.set_blocking(blocking);

@@ -112,13 +112,15 @@ fn forget_socket(fd: RawFd, socket: &Ref<Socket>) {
         return;
     }
     shm::meet::forget(socket);
+    let change = socket.change.lock();
+    socket.closing.store(true, Release);
     if let Some(Lane::Shm(channel)) = socket.lane() {
-        let _change = socket.change.lock();
         let _ = tier::part(socket, channel, Reason::Closing, || {
             shm::leave::close(socket, channel);
             Ok(())
         });
     }
+    drop(change);
     if let Some(slot) = socket.slot()
         && let Err(reason) = tier::demote(socket, Reason::Closing)
     {

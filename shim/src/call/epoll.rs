@@ -20,9 +20,6 @@ use crate::{engine, shm, sys, tier};
 /// The kernel part of a set is looked at while lanes are busy no less often than this, ns.
 const KERNEL_LOOK: u64 = 32_000;
 
-/// Of so many waits, one looks at the kernel even if channels have something.
-const IN_EARNEST: u32 = 16;
-
 /// The set behind a descriptor.
 pub fn set_of(ep: RawFd) -> Option<Ref<EpollSet>> {
     match fd::lookup(ep) {
@@ -47,7 +44,7 @@ pub fn ctl(
     let change = socket.change.lock();
     let lane = socket.lane();
     let laned = lane.is_some();
-    if laned && (is_exclusive(&set, fd, event) || set.asleep.load(SeqCst) > 0) {
+    if laned && (is_exclusive(&set, fd, event) || set.nested.load(Relaxed) || set.asleep.load(SeqCst) > 0) {
         drop(change);
         return match needs_kernel(&socket, Reason::CallNotCarried) {
             Act::Real => ctl(ep, op, fd, event, real),
@@ -178,14 +175,14 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
     }
 }
 
-/// A few looks at channels alone, without a look at the clock: what a busy peer sends is there by then. `None`: wait in earnest.
+/// A few looks at channels alone, with one look at the clock: what a busy peer sends is there by then. `None`: wait in earnest.
 pub fn glance(ep: RawFd, room: &mut Room<'_>) -> Option<usize> {
     let set = set_of(ep).filter(|set| set.has_shm_place() && set.lanes.load(Relaxed) > 0)?;
+    let look = Look { now: sys::now(), sure: false };
     // The kernel's part of the set has to have its turn, too.
-    if engine::live() > 0 || set.glances.fetch_add(1, Relaxed) % IN_EARNEST == 0 {
+    if engine::live() > 0 || is_kernel_due(&set, look.now) {
         return None;
     }
-    let look = Look { now: Instant(0), sure: false };
     for _ in 0..wait::brief_looks() {
         let found = look_lanes(&set, room, look);
         if found > 0 {
@@ -223,7 +220,7 @@ fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, at: Look) -> Option
     }
     let max = room.events.len();
     let mut total = look_lanes(set, room, at);
-    let due = at.now.nanos_since(Instant(set.looked.load(Relaxed))) >= KERNEL_LOOK;
+    let due = is_kernel_due(set, at.now);
     if total < max
         && (due || (at.sure && total == 0))
         && let Some(_open) = set.gate.try_read()
@@ -263,6 +260,10 @@ fn sort_out(set: &Ref<EpollSet>, events: &mut [epoll_event]) -> (usize, usize) {
         }
     }
     (kept, events.len() - kept)
+}
+
+fn is_kernel_due(set: &EpollSet, now: Instant) -> bool {
+    now.nanos_since(Instant(set.looked.load(Relaxed))) >= KERNEL_LOOK
 }
 
 fn look_lanes(set: &Ref<EpollSet>, room: &mut Room<'_>, look: Look) -> usize {

@@ -151,14 +151,24 @@ pub fn needs_kernel<T>(socket: &Ref<Socket>, reason: Reason) -> Act<T> {
     }
 }
 
-/// A call by which the kernel sends something itself: what we have sent before goes in front.
+/// A call by which the kernel sends something itself: what we have sent before goes in front, and nothing of ours comes in between.
 pub fn needs_kernel_to_send<T>(socket: &Ref<Socket>, reason: Reason) -> Act<T> {
-    match socket.lane() {
-        Some(Lane::Shm(channel)) => match shm::leave::send_through_kernel(socket, channel) {
-            Ok(()) => Act::Real,
-            Err(errno) => Act::Done(Err(errno)),
-        },
-        _ => needs_kernel(socket, reason),
+    loop {
+        if let Some(Lane::Shm(channel)) = socket.lane() {
+            // From now on this direction stays in the kernel.
+            return match shm::leave::send_through_kernel(socket, channel) {
+                Ok(()) => Act::Real,
+                Err(errno) => Act::Done(Err(errno)),
+            };
+        }
+        match needs_kernel(socket, reason) {
+            Act::Real => {}
+            other => return other,
+        }
+        // The helper may be about to move the socket to a channel: not while the kernel sends.
+        if let Some(asleep) = socket.record().fall_asleep() {
+            return Act::Sleep(asleep.into(), None);
+        }
     }
 }
 

@@ -30,8 +30,13 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
     if flags & !CARRIED != 0 {
         return out_of_band(socket, flags);
     }
-    if into.done == 0 && (is_settled(socket) || (into.has_no_places() && socket.place() == Where::Kernel)) {
+    if into.done == 0 && is_settled(socket) {
         return Act::Real;
+    }
+    if into.has_no_places()
+        && let Some(asleep) = socket.record().fall_asleep()
+    {
+        return Act::Sleep(asleep.into(), Some(Flow::In));
     }
     let timeout = socket.recv_timeout.load(Relaxed);
     let watch = Watch::new(timeout == 0);

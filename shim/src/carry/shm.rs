@@ -275,7 +275,8 @@ pub fn has_space(socket: &Socket, fd: RawFd, number: u32, left: usize, look: Loo
     let guard = channel.tx();
     let Some(tx) = guard.as_ref() else { return Some(()) };
     if !tx.is_in_ring() {
-        return (tx.is_flushed() && kernel::ready(fd, libc::POLLOUT) != 0).then_some(());
+        // The call itself gives the kernel first what was taken back from the ring.
+        return (kernel::ready(fd, libc::POLLOUT) != 0).then_some(());
     }
     let enough = left.clamp(1, tx.capacity() / WRITABLE);
     let has = || !tx.is_heard() || tx.space().map_or(true, |space| space >= enough);

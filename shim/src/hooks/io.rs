@@ -334,7 +334,7 @@ unsafe extern "C-unwind" fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uin
     {
         return n;
     }
-    pass!(sendmmsg(fd, msgs, count, flags))
+    sleep!(sendmmsg(fd, msgs, count, flags))
 }
 
 /// sendfile(2) to a socket: given back to the kernel first.
@@ -345,7 +345,7 @@ unsafe extern "C-unwind" fn sendfile(out: c_int, input: c_int, offset: *mut off_
     {
         return n;
     }
-    pass!(sendfile(out, input, offset, len))
+    sleep!(sendfile(out, input, offset, len))
 }
 
 /// sendfile(2) with a 64-bit offset, the same here.

@@ -117,7 +117,14 @@ fn run<T: Returned>(mut body: impl FnMut() -> Act<T>) -> Option<T> {
                 return None;
             }
             Ok(Act::Sleep(sleepers, flow)) => {
-                ASLEEP.with(|cell| cell.set(Some((sleepers, flow))));
+                ASLEEP.with(|cell| {
+                    // One call may have several own parts (splice, sendmmsg).
+                    let all = match cell.take() {
+                        Some((before, _)) => before.and(sleepers),
+                        None => sleepers,
+                    };
+                    cell.set(Some((all, flow)));
+                });
                 errno::set(saved);
                 return None;
             }

@@ -5,7 +5,7 @@
 
 use std::os::fd::RawFd;
 
-use crate::sys;
+use crate::{carry, sys};
 
 /// Offsets in `struct tcp_info`.
 mod at {
@@ -25,7 +25,9 @@ const SYN_DATA: u8 = 32;
 const ESTABLISHED: u8 = 1;
 const CLOSE_WAIT: u8 = 8;
 /// States before the peer's FIN.
-const BEFORE_FIN: [u8; 3] = [ESTABLISHED, 4, 5];
+/// A reset connection is one of them: a FIN before the reset counts as a byte too many, which nobody waits for any more.
+const BEFORE_FIN: [u8; 4] = [ESTABLISHED, 4, 5, CLOSED];
+const CLOSED: u8 = 7;
 
 struct Info([u8; 256]);
 
@@ -85,9 +87,13 @@ pub fn bytes_written(fd: RawFd) -> Option<u64> {
     None
 }
 
-/// Bytes that the program has read from the socket, ever. The caller keeps everybody from reading.
+/// Bytes that the program has read from the socket, ever. The caller keeps everybody from reading. `None`: not to be known now,
+/// while urgent data hides what is behind it, or bytes keep coming.
 pub fn bytes_read(fd: RawFd) -> Option<u64> {
-    for _ in 0..4 {
+    if carry::kernel::ready(fd, libc::POLLPRI) & libc::POLLPRI != 0 {
+        return None;
+    }
+    for _ in 0..64 {
         let before = u64::from(sys::queue_length(fd, libc::FIONREAD)?);
         let info = Info::of(fd)?;
         let after = u64::from(sys::queue_length(fd, libc::FIONREAD)?);

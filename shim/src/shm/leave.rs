@@ -23,10 +23,12 @@ const LOOK: i64 = 50_000;
 /// Does what the other side asks for: turns to the ring once it looks there, takes back what it does not read any more, ends what it
 /// has ended.
 pub fn serve(number: u32) {
-    let Some((channel, fd)) = channel(number).and_then(|channel| Some((channel, fd_of(channel)?))) else { return };
+    let Some((channel, whose)) = channel(number).and_then(|channel| Some((channel, channel.end()?))) else { return };
     let asked = {
         let mut tx = channel.tx();
-        let Some(tx) = tx.as_mut() else { return };
+        // A socket that has not come over yet sends through the kernel without asking here.
+        let Some(tx) = tx.as_mut().filter(|_| whose.socket.lane() == Some(Lane::Shm(number))) else { return };
+        let fd = whose.socket.fd.load(Relaxed);
         if tx.is_heard() && tx.is_flushed() && !channel.peer_gone.load(Acquire) {
             let _ = tx.way(fd);
             return;
@@ -47,12 +49,8 @@ pub fn serve(number: u32) {
             channel.notify(place);
             finish(number);
         }
-        Err(Corrupt) => condemn(number),
+        Err(Corrupt) => condemn_soon(number),
     }
-}
-
-fn fd_of(channel: &Channel) -> Option<RawFd> {
-    channel.end().map(|end| end.socket.fd.load(Relaxed))
 }
 
 /// The process at the other end of a channel is gone.
@@ -60,6 +58,10 @@ pub fn peer_gone(number: u32) {
     let Some(channel) = channel(number) else { return };
     channel.peer_gone.store(true, Release);
     channel.news.store(true, Release);
+    if let Some(tx) = channel.tx().as_mut() {
+        tx.pin();
+    }
+    serve(number);
     places::tell(number);
 }
 
@@ -70,7 +72,10 @@ fn is_over(channel: &Channel, fd: RawFd) -> bool {
         let mut rx = channel.rx();
         let Some(rx) = rx.as_mut() else { return false };
         let dry = |rx: &super::Rx| gone && rx.available().is_ok_and(|n| n == 0);
-        (gone || rx.is_ended()) && rx.follow(fd).is_ok_and(|limit| limit.is_none()) && (!rx.is_in_ring() || dry(rx))
+        (gone || rx.is_ended())
+            && rx.follow(fd).is_ok_and(|limit| limit.is_none())
+            && (!rx.is_in_ring() || dry(rx))
+            && !rx.has_early()
     };
     rx_over && channel.tx().as_ref().is_some_and(|tx| !tx.is_in_ring() && tx.is_flushed())
 }
@@ -209,12 +214,13 @@ pub fn close(socket: &Ref<Socket>, number: u32) {
     }
     let unread = channel.rx().as_mut().is_some_and(|rx| {
         let _ = rx.follow(fd);
-        rx.is_in_ring() && rx.available().is_ok_and(|n| n > 0)
+        rx.has_early() || rx.is_in_ring() && rx.available().is_ok_and(|n| n > 0)
     });
     let told = channel.tx().as_mut().and_then(|tx| tx.leave());
     channel.notify(told);
-    let _ = flush(channel, fd, sys::now().0 + PATIENCE);
-    if unread {
+    // What cannot be delivered any more is not to look as if it had been: the connection then ends with a reset.
+    let lost = flush(channel, fd, sys::now().0 + PATIENCE).is_err();
+    if unread || lost {
         let _ = sys::set_linger(fd, true, 0);
     }
     end_saying(channel, if unread { flag::ENDED | flag::DISCARDED } else { flag::ENDED });
@@ -234,11 +240,18 @@ pub fn send_through_kernel(socket: &Ref<Socket>, number: u32) -> Result<(), Errn
 
 /// The other side has stored what cannot be. The connection ends; whatever runs on it finds out.
 pub fn condemn(number: u32) {
-    let Some(channel) = channel(number) else { return };
-    let Some(whose) = channel.end() else { return };
-    let socket = &whose.socket;
+    if let Some(whose) = channel(number).and_then(Channel::end)
+        && !condemn_this(&whose.socket, number)
+    {
+        condemn_soon(number);
+    }
+}
+
+/// False: somebody else changes the socket's tier now.
+fn condemn_this(socket: &Ref<Socket>, number: u32) -> bool {
+    let Some(channel) = channel(number) else { return true };
     let fd = socket.fd.load(Relaxed);
-    let _change = socket.change.lock();
+    let Some(_change) = socket.change.try_lock() else { return socket.lane() != Some(Lane::Shm(number)) };
     let parted = tier::part(socket, number, Reason::Corrupt, || {
         let _ = sys::disconnect(fd);
         end(channel);
@@ -248,27 +261,37 @@ pub fn condemn(number: u32) {
         log::error(format_args!("fd {fd}: connection ended: {}", Reason::Corrupt.text()));
     }
     policy::refused(socket, Reason::Corrupt);
+    true
 }
 
-/// Channels to be condemned.
-static CONDEMNED: Mutex<Vec<u32>> = parking_lot::const_mutex(Vec::new());
+/// Sockets whose channels are to be condemned.
+static CONDEMNED: Mutex<Vec<(u32, Ref<Socket>)>> = parking_lot::const_mutex(Vec::new());
 
 /// The same for a caller who holds other locks: the helper does it.
 pub fn condemn_soon(number: u32) {
-    CONDEMNED.lock().push(number);
-    helper::wake();
+    let Some(whose) = channel(number).and_then(Channel::end) else { return };
+    let mut waiting = CONDEMNED.lock();
+    if !waiting.iter().any(|(other, _)| *other == number) {
+        waiting.push((number, whose.socket));
+        drop(waiting);
+        helper::wake();
+    }
 }
 
 /// The helper's part of it.
 pub fn condemn_waiting() {
     let waiting = std::mem::take(&mut *CONDEMNED.lock());
-    waiting.into_iter().for_each(condemn);
+    for (number, socket) in waiting {
+        if !condemn_this(&socket, number) {
+            CONDEMNED.lock().push((number, socket));
+        }
+    }
 }
 
 /// After fork(2), in the child.
 pub fn renew() {
     crate::fork::renew(&CONDEMNED);
-    CONDEMNED.lock().clear();
+    std::mem::forget(std::mem::take(&mut *CONDEMNED.lock()));
 }
 
 /// Has a lane's socket something to say in the kernel? Then the next look finds out what.

@@ -72,13 +72,15 @@ impl Rx {
         for _ in 0..TURNS {
             match self.inbound.next(self.view.theirs())? {
                 Turn::Stay => return Ok(None),
-                Turn::ToRing(at) => match history::bytes_read(fd) {
-                    Some(read) if read == at => self.inbound.follow(self.view.mine()),
-                    Some(read) if read < at => return Ok(Some(at - read)),
-                    Some(_) => return Err(Corrupt),
-                    // Unknown at the moment: a byte at a time is always right.
-                    None => return Ok(Some(1)),
-                },
+                Turn::ToRing(at) => {
+                    match history::bytes_read(fd).map(|read| read.wrapping_sub(self.early.len() as u64)) {
+                        Some(read) if read == at => self.inbound.follow(self.view.mine()),
+                        Some(read) if read < at => return Ok(Some(at - read)),
+                        Some(_) => return Err(Corrupt),
+                        // Unknown at the moment: a byte at a time is always right.
+                        None => return Ok(Some(1)),
+                    }
+                }
                 Turn::ToKernel(at) => {
                     let left = at.wrapping_sub(self.receiver.head());
                     if left == 0 {
@@ -122,7 +124,8 @@ impl Rx {
         if !self.is_turning() {
             return Ok(received);
         }
-        let Some(read) = history::bytes_read(fd) else { return Err(Corrupt) };
+        // Unknown only while there is urgent data, which comes from a sender that has left the ring for good.
+        let Some(read) = history::bytes_read(fd) else { return Ok(received) };
         let taken = if peeked { 0 } else { received as u64 };
         let kept = self.inbound.in_order(self.view.theirs(), read.wrapping_sub(taken), received)?;
         let early = into.retract(received - kept);

@@ -44,8 +44,12 @@ fn try_join(socket: &Ref<Socket>, number: u32) -> Option<Result<(), Reason>> {
     if is_slept_on(socket) {
         return None;
     }
-    if !socket.leave_kernel() {
+    if socket.closing.load(Acquire) || !socket.leave_kernel() {
         return None;
+    }
+    if holders::is_shared(socket) {
+        socket.settle(Where::Kernel);
+        return Some(Err(Reason::Shared));
     }
     let fd = socket.fd.load(Relaxed);
     let change = Change { socket, end: Where::Lane(Lane::Shm(number)) };

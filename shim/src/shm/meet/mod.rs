@@ -30,7 +30,7 @@ const PATIENT: usize = 1024;
 /// Time that an answer may take, ns.
 const PATIENCE: u64 = 2_000_000_000;
 /// Time between attempts to switch a connection over while a thread is inside a real call on it, ns.
-const AGAIN: u64 = 20_000_000;
+const AGAIN: u64 = 1_000_000_000;
 
 /// What an event of the helper's epoll set is about.
 const MEETING: u64 = 1 << 56;
@@ -196,7 +196,10 @@ impl Work {
                 places::collect(places::GENERAL);
             }
             Self::HangUp(trunk) => trunk.hang_up().into_iter().for_each(leave::peer_gone),
-            Self::Flush(number) => places::tell(number),
+            Self::Flush(number) => {
+                leave::serve(number);
+                places::tell(number);
+            }
         }
     }
 }
