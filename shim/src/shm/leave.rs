@@ -23,10 +23,14 @@ const LOOK: i64 = 50_000;
 /// Does what the other side asks for: turns to the ring once it looks there, takes back what it does not read any more, ends what it
 /// has ended.
 pub fn serve(number: u32) {
-    let Some((channel, fd)) = channel(number).and_then(|channel| Some((channel, fd_of(channel)?))) else { return };
+    let Some((channel, socket)) = channel(number).and_then(|channel| Some((channel, channel.end()?.socket))) else {
+        return;
+    };
+    let fd = socket.fd.load(Relaxed);
     let asked = {
         let mut tx = channel.tx();
-        let Some(tx) = tx.as_mut() else { return };
+        // Before the socket is on the lane, and while it leaves, a thread may be in the middle of a write to the kernel.
+        let Some(tx) = tx.as_mut().filter(|_| socket.lane() == Some(Lane::Shm(number))) else { return };
         if tx.is_heard() && tx.is_flushed() && !channel.peer_gone.load(Acquire) {
             let _ = tx.way(fd);
             return;
@@ -51,15 +55,12 @@ pub fn serve(number: u32) {
     }
 }
 
-fn fd_of(channel: &Channel) -> Option<RawFd> {
-    channel.end().map(|end| end.socket.fd.load(Relaxed))
-}
-
 /// The process at the other end of a channel is gone.
 pub fn peer_gone(number: u32) {
     let Some(channel) = channel(number) else { return };
     channel.peer_gone.store(true, Release);
     channel.news.store(true, Release);
+    serve(number);
     places::tell(number);
 }
 

@@ -530,9 +530,13 @@ def hostile(serves, s, lines):
     end = time.monotonic() + 1
     while time.monotonic() < end:
         for _ in range(16):
-            memory.seek(rng.choice(words))
             value = rng.choice([0, 1, 2, 3, 4, 5, 7, 8, 1 << 63, (1 << 64) - 1, rng.getrandbits(64), rng.getrandbits(18)])
-            memory.write(struct.pack("Q", value))
+            try:
+                memory.seek(rng.choice(words))
+                memory.write(struct.pack("Q", value))
+            except OSError:
+                # We have left the channel ourselves, and its memory has gone.
+                continue
         try:
             s.send(b"an answer", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             s.recv(100, socket.MSG_DONTWAIT)

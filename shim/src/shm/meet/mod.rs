@@ -196,7 +196,10 @@ impl Work {
                 places::collect(places::GENERAL);
             }
             Self::HangUp(trunk) => trunk.hang_up().into_iter().for_each(leave::peer_gone),
-            Self::Flush(number) => places::tell(number),
+            Self::Flush(number) => {
+                leave::serve(number);
+                places::tell(number);
+            }
         }
     }
 }
