@@ -36,7 +36,7 @@ fn play(host: &Neighbourhood, scene: &str, preloaded: bool, env: &[(&str, &str)]
         // Somebody who calls at the meeting place finds one end there if the other one does not come.
         let alone = env.iter().any(|(_, value)| value.starts_with("calls"));
         let mut command = command(host, preloaded && !(alone && role == "ask"), "python3");
-        command.arg(SCENES).args([scene, role]).arg(&dir).envs(env.iter().copied());
+        command.arg(SCENES).args([scene, role]).arg(&dir).envs(env.iter().copied()).env("PYTHONDONTWRITEBYTECODE", "1");
         Process::spawn(&format!("{scene}-{role}"), &mut command, host.dir()).unwrap()
     };
     let (mut serve, mut ask) = (start("serve"), start("ask"));
@@ -249,7 +249,7 @@ fn one_process_may_hold_both_ends() {
     let host = host();
     let said = |preloaded| {
         let mut command = command(&host, preloaded, "python3");
-        command.arg(SCENES).args(["both_ends", "both"]).arg(host.dir());
+        command.arg(SCENES).args(["both_ends", "both"]).arg(host.dir()).env("PYTHONDONTWRITEBYTECODE", "1");
         Process::spawn("both", &mut command, host.dir()).unwrap().finish(LONG).unwrap()
     };
     assert_eq!(said(false), said(true));
