@@ -210,6 +210,25 @@ pub fn send(fd: RawFd, buf: &[u8], flags: c_int) -> Result<usize> {
     call!(libc::SYS_sendto, fd, buf.as_ptr(), buf.len(), flags, 0usize, 0usize).map(|n| n as usize)
 }
 
+/// Is it a pipe?
+pub fn is_pipe(fd: RawFd) -> bool {
+    file_id(fd).is_ok_and(|(kind, _)| kind & libc::S_IFMT == libc::S_IFIFO)
+}
+
+/// Writes to a pipe what goes without waiting. A kernel that does not know how (RWF_NOWAIT, readv(2)) is given `whole` bytes at most, which
+/// a pipe that polls as writable takes.
+pub fn write_what_fits(fd: RawFd, bytes: &[u8], whole: usize) -> Result<usize> {
+    let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let written = call!(libc::SYS_pwritev2, fd, &raw const part, 1usize, -1isize, -1isize, libc::RWF_NOWAIT);
+    match written {
+        Err(Errno(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS)) => {
+            let bytes = &bytes[..bytes.len().min(whole)];
+            call!(libc::SYS_write, fd, bytes.as_ptr(), bytes.len()).map(|n| n as usize)
+        }
+        written => written.map(|n| n as usize),
+    }
+}
+
 /// sendmsg(2) from several places.
 pub fn send_vectored(fd: RawFd, bufs: &[std::io::IoSlice<'_>], flags: c_int) -> Result<usize> {
     // SAFETY: plain data.

@@ -6,6 +6,7 @@ pub mod opt;
 pub mod poll;
 pub mod recv;
 pub mod send;
+pub mod splice;
 
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::*;

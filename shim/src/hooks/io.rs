@@ -11,7 +11,7 @@ use super::run;
 use crate::buffers::{Gather, Scatter};
 use crate::call::recv::receive;
 use crate::call::send::send as send_bytes;
-use crate::call::{Act, conn, socket_of};
+use crate::call::{Act, conn, socket_of, splice};
 use crate::fd as table;
 
 /// The own part of a receiving hook.
@@ -366,7 +366,7 @@ unsafe extern "C-unwind" fn splice(
     flags: c_uint,
 ) -> ssize_t {
     if !table::is_plain(input)
-        && let Some(n) = run(|| conn::kernel_receives(input, Reason::CallNotCarried))
+        && let Some(n) = run(|| splice::splice(input, out, len, flags))
     {
         return n;
     }

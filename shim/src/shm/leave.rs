@@ -131,6 +131,7 @@ fn recall(channel: &Channel, fd: RawFd, deadline: underpass_stack::tcp::Instant)
         let home = match channel.rx().as_mut() {
             None => return Ok(()),
             Some(rx) if channel.peer_gone.load(Acquire) && rx.available().is_ok_and(|n| n == 0) => Ok(true),
+            Some(rx) if rx.is_left_behind() => return Err(Reason::PeerLeft),
             Some(rx) => rx.is_home(),
         };
         match home {

@@ -247,6 +247,13 @@ impl Rx {
         Ok(!self.inbound.is_in_ring() && self.early.is_empty())
     }
 
+    /// Has the sender gone to the kernel and left bytes in the ring, which only a reader can get from there?
+    pub fn is_left_behind(&self) -> bool {
+        let theirs = self.view.theirs();
+        let turn = theirs[line::TURN].load(Acquire);
+        self.is_turning() && turn % 2 == 0 && theirs[line::LEAVE_AT].load(Acquire) != self.receiver.head()
+    }
+
     /// Has the other side ended the channel?
     pub fn is_ended(&self) -> bool {
         self.view.theirs()[line::FLAGS].load(Acquire) & flag::ENDED != 0
