@@ -16,7 +16,7 @@ use crate::doorbell::Waiters;
 use crate::fd::{Pool, Record, Ref};
 use crate::shm::places;
 use crate::socket::{Lane, Socket};
-use crate::sys;
+use crate::{carry, sys};
 
 /// Bits that say how, not what (they survive a one-shot's disarming).
 pub const MODE_BITS: u32 = (libc::EPOLLET | libc::EPOLLONESHOT | libc::EPOLLWAKEUP | libc::EPOLLEXCLUSIVE) as u32;
@@ -24,13 +24,14 @@ pub const MODE_BITS: u32 = (libc::EPOLLET | libc::EPOLLONESHOT | libc::EPOLLWAKE
 /// What the kernel is asked for while a socket is on a lane.
 ///
 /// On the xdp lane it is silent. On the shm lane it goes on speaking of ends and errors, and of bytes that come through it: each once,
-/// under a number that no program uses, so that [`told_by_kernel`] knows it again. Not of room, which it always has while the ring is
-/// used: that would be an edge of nothing.
+/// under a number that no program uses, so that [`told_by_kernel`] knows it again. Of room only when
+/// bytes go through it for good: while the ring is used it always has some, and that would be an edge of nothing.
 pub fn entry_on_lane(lane: Lane, fd: RawFd, events: u32, data: u64) -> epoll_event {
     match lane {
         Lane::Xdp(_) => epoll_event { events: events & MODE_BITS, u64: data },
-        Lane::Shm(_) => {
-            let all = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
+        Lane::Shm(channel) => {
+            let room = if carry::shm::is_pinned(channel) { libc::EPOLLOUT } else { 0 };
+            let all = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET | room;
             epoll_event { events: all as u32, u64: cookie() | fd as u32 as u64 }
         }
     }

@@ -6,13 +6,17 @@
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering::*};
 
 use crate::fd::{self, Entry};
-use crate::socket::Socket;
+use crate::socket::{Lane, Socket};
 use crate::sys;
 
 /// Sockets that can be counted; further ones count as shared for ever.
 const PLACES: usize = 16 << 10;
 /// Bit of a count: a child asks its parent to give the socket back to the kernel.
 const ASKED_BACK: u32 = 1 << 31;
+/// Bit of a count: the process that forked has the socket on the shm lane.
+const LANED: u32 = 1 << 30;
+/// The count itself.
+const COUNT: u32 = LANED - 1;
 /// Place of a socket that found none.
 const UNCOUNTED: u32 = u32::MAX;
 
@@ -45,7 +49,7 @@ pub fn is_shared(socket: &Socket) -> bool {
     match socket.holder.load(Relaxed) {
         0 => false,
         UNCOUNTED => true,
-        _ => count_of(socket).is_some_and(|count| count.load(Acquire) & !ASKED_BACK > 1),
+        _ => count_of(socket).is_some_and(|count| count.load(Acquire) & COUNT > 1),
     }
 }
 
@@ -72,10 +76,15 @@ pub fn any_asked_back() -> bool {
     page().is_some_and(|page| page[PLACES + 1].swap(0, AcqRel) != 0)
 }
 
-/// The parent has given a socket back.
+/// Is a socket on the lane of the process that it is inherited from?
+pub fn is_laned(socket: &Socket) -> bool {
+    count_of(socket).is_some_and(|count| count.load(Acquire) & LANED != 0)
+}
+
+/// A socket of ours has left the lane.
 pub fn given_back(socket: &Socket) {
     if let Some(count) = count_of(socket) {
-        count.fetch_and(!ASKED_BACK, AcqRel);
+        count.fetch_and(COUNT, AcqRel);
     }
 }
 
@@ -102,6 +111,9 @@ fn add(socket: &Socket) {
     }
     if let Some(count) = count_of(socket) {
         count.fetch_add(1, AcqRel);
+        if matches!(socket.lane(), Some(Lane::Shm(_))) {
+            count.fetch_or(LANED, AcqRel);
+        }
     }
 }
 

@@ -132,7 +132,9 @@ pub fn ring(fd: RawFd) {
 /// Sets an eventfd back to zero.
 pub fn drain(fd: RawFd) {
     let mut value = 0u64;
-    let _ = call!(libc::SYS_read, fd, &raw mut value, 8usize);
+    let place = libc::iovec { iov_base: (&raw mut value).cast(), iov_len: 8 };
+    // Another process may hold the eventfd, and have made it wait.
+    let _ = call!(libc::SYS_preadv2, fd, &raw const place, 1usize, -1isize, -1isize, libc::RWF_NOWAIT);
 }
 
 /// getsockopt(2) of an int.
@@ -544,4 +546,36 @@ pub fn accept_seqpacket(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let fd = call!(libc::SYS_accept4, fd.as_raw_fd(), 0usize, 0usize, flags)?;
     // SAFETY: just made, ours alone.
     Ok(out_of_the_way(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+}
+
+/// Does a process run, that is, exist and not merely wait to be reaped (proc_pid_stat(5))?
+pub fn is_running(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+/// A duplicate of the program's descriptor, out of its way.
+pub fn duplicate(fd: RawFd) -> Result<OwnedFd> {
+    for lowest in [1000, 200, 3] {
+        if let Ok(copy) = call!(libc::SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, lowest) {
+            // SAFETY: just made, ours alone.
+            return Ok(unsafe { OwnedFd::from_raw_fd(copy as RawFd) });
+        }
+    }
+    Err(Errno(libc::EBADF))
+}
+
+/// Descriptors that the process may have open (RLIMIT_NOFILE).
+pub fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    match call!(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, 0usize, &raw mut limit) {
+        Ok(_) => limit.rlim_cur,
+        Err(_) => 256,
+    }
+}
+
+/// Is it an eventfd?
+pub fn is_eventfd(fd: RawFd) -> bool {
+    std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|name| name.as_os_str() == "anon_inode:[eventfd]")
 }

@@ -45,6 +45,18 @@ fn close_gates<R>(socket: &Socket, change: impl FnOnce() -> R) -> R {
     result
 }
 
+/// What the kernel is asked for about a socket that is on a lane, asked anew.
+pub fn renew_entries(socket: &Socket) {
+    let Some(lane) = socket.lane() else { return };
+    for (set, fd) in socket.sets.lock().iter() {
+        let asked = set.members.lock().get_mut(*fd).map(|member| (member.events, member.data));
+        if let Some((events, data)) = asked {
+            let entry = entry_on_lane(lane, *fd, events, data);
+            let _ = sys::epoll_mod(set.fd.load(Relaxed), *fd, entry.events, entry.u64);
+        }
+    }
+}
+
 /// The epoll sets that watch the socket follow its tier: a laned member is silent in the kernel's set.
 fn follow(socket: &Socket, laned: bool) {
     socket.sets.lock().retain(|(set, fd)| {

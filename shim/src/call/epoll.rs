@@ -219,12 +219,11 @@ fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, at: Look) -> Option
         engine::settle();
     }
     let max = room.events.len();
+    // While a member changes its tier it is ready on neither side.
+    let _open = if at.sure { set.gate.read() } else { set.gate.try_read()? };
     let mut total = look_lanes(set, room, at);
     let due = is_kernel_due(set, at.now);
-    if total < max
-        && (due || (at.sure && total == 0))
-        && let Some(_open) = set.gate.try_read()
-    {
+    if total < max && (due || (at.sure && total == 0)) {
         set.looked.store(at.now.0, Relaxed);
         match sys::epoll_look(ep, &mut room.events[total..]) {
             Ok(n) => {

@@ -120,9 +120,10 @@ pub fn enter(fd: RawFd, socket: &Ref<Socket>) {
 fn call_home(socket: &Ref<Socket>, fd: RawFd) {
     engine::count(underpass_stack::stats::Counter::CallsForeign, 1);
     if socket.foreign.load(Relaxed) == Foreign::Shm as u8 {
-        shm::inherited::call_home(socket);
-        socket.foreign.store(0, Relaxed);
-        socket.set_blocking(Blocking::of(fd));
+        if shm::inherited::call_home(socket) {
+            socket.foreign.store(0, Relaxed);
+            socket.set_blocking(Blocking::of(fd));
+        }
         return;
     }
     let asked = session::ensure().and_then(|()| session::ask(&DemoteForeign { pad: 0 }, &[fd])?.expect::<Done>());

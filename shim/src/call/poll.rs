@@ -152,6 +152,10 @@ impl<'a> Poll<'a> {
         if engine::has_work() {
             engine::settle();
         }
+        if look.sure {
+            // While a socket changes its tier it is ready on neither side.
+            self.sockets().filter(|s| s.place() == Where::Changing).for_each(|s| s.await_change());
+        }
         let mut ready = self.look_lanes(look);
         if look.sure || look.now.nanos_since(self.looked) >= KERNEL_LOOK {
             self.looked = look.now;

@@ -34,6 +34,7 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
         return Act::Real;
     }
     if into.has_no_places()
+        && socket.place() == Where::Kernel
         && let Some(asleep) = socket.record().fall_asleep()
     {
         return Act::Sleep(asleep.into(), Some(Flow::In));
@@ -63,7 +64,7 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
                 fd,
                 lane,
                 into,
-                Ask { flags, want: wanted(socket, into, flags), waits: blocking },
+                Ask { flags, want: wanted(socket, into, flags), waits: blocking && ended.is_none() },
             ),
         };
         match step {

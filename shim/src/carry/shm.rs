@@ -91,10 +91,15 @@ fn receive_from(
         }
         let turning = rx.is_turning();
         if flags & libc::MSG_PEEK != 0 {
-            if available < want.min(rx.capacity()) && !turning && !channel.peer_gone.load(Acquire) {
+            let enough = want.min(rx.capacity() / ENOUGH);
+            if waits && available < enough && !turning && !channel.peer_gone.load(Acquire) {
                 return Ok(Step::Blocked);
             }
-            rx.copy(into, available);
+            if into.has_no_places() {
+                into.done = available.min(into.len);
+            } else {
+                rx.copy(into, available);
+            }
             return Ok(Step::Over);
         }
         let place = rx.take(into, available, flags & libc::MSG_TRUNC != 0);
@@ -133,10 +138,15 @@ fn receive_from_kernel(
         // The sender may have been in the ring while the kernel answered.
         rx.put_in_order(fd, into, received, peeked)?;
     }
+    let ended = matches!(step, Step::Over) && received == 0 && into.len > 0;
+    if ended && limit.is_some() {
+        // What was announced does not come any more.
+        return Ok(Some(step));
+    }
     if rx.is_turning() && !matches!(step, Step::Failed(_)) && into.done < want.max(1) && into.len > 0 && !peeked {
         // The bytes before the turn have been read, or the stream's end is not the end: the ring comes first.
         let left = rx.follow(fd)?;
-        return Ok(if left.is_none() || received > 0 { None } else { Some(Step::Blocked) });
+        return Ok(if left.is_none() || received > 0 || ended { None } else { Some(Step::Blocked) });
     }
     Ok(Some(step))
 }
@@ -438,4 +448,9 @@ pub fn sends_to_ring(number: u32) -> bool {
 /// Do bytes that are received now come from the ring?
 pub fn reads_from_ring(number: u32) -> bool {
     channel(number).is_some_and(|channel| channel.rx().as_ref().is_some_and(|rx| rx.is_in_ring()))
+}
+
+/// Have bytes that are sent gone to the kernel for good?
+pub fn is_pinned(number: u32) -> bool {
+    channel(number).is_some_and(|channel| channel.tx().as_ref().is_some_and(|tx| tx.is_pinned()))
 }

@@ -17,37 +17,55 @@ use crate::{holders, log, sys, tier};
 const PATIENCE: u64 = 5_000_000_000;
 /// Pause between looks whether it has, ns.
 const LOOK: i64 = 50_000;
+/// Looks after which it is called again.
+const LOOKS_A_CALL: u32 = 256;
 
-/// The parent's general bell, kept by a child; -1 in others.
-static PARENTS_BELL: AtomicI32 = AtomicI32::new(-1);
-static PARENT: AtomicU32 = AtomicU32::new(0);
+/// Processes that a socket may be inherited from, at most: further ones are taken for gone.
+const ANCESTORS: usize = 4;
 
-/// After fork(2), in the child: how to call the parent.
+/// A process that we come from, and its general bell.
+struct Ancestor {
+    pid: AtomicU32,
+    bell: AtomicI32,
+}
+
+static PARENTS: [Ancestor; ANCESTORS] =
+    [const { Ancestor { pid: AtomicU32::new(0), bell: AtomicI32::new(-1) } }; ANCESTORS];
+
+/// After fork(2), in the child: how to call the parent, besides those that it knew. -1: it has no lane.
 pub fn remember_parent(bell: RawFd) {
-    PARENTS_BELL.store(bell, Relaxed);
-    PARENT.store(sys::getppid(), Relaxed);
-}
-
-/// Is this the descriptor that a child keeps of its parent's?
-pub fn is_parents_bell(fd: RawFd) -> bool {
-    fd >= 0 && PARENTS_BELL.load(Relaxed) == fd
-}
-
-/// In the child: has the parent give a socket back. A parent that is gone has done so: its peers noticed.
-pub fn call_home(socket: &Socket) {
-    holders::ask_back(socket);
-    let bell = PARENTS_BELL.load(Relaxed);
-    if bell >= 0 {
-        sys::ring(bell);
+    let free = PARENTS.iter().find(|parent| parent.bell.load(Relaxed) < 0);
+    if let Some(parent) = free.filter(|_| bell >= 0) {
+        parent.pid.store(sys::getppid(), Relaxed);
+        parent.bell.store(bell, Relaxed);
     }
+}
+
+/// Is this a descriptor that a child keeps of its parent's?
+pub fn is_parents_bell(fd: RawFd) -> bool {
+    fd >= 0 && PARENTS.iter().any(|parent| parent.bell.load(Relaxed) == fd)
+}
+
+/// In the child: has the parent give a socket back. A parent that is gone has done so: its peers noticed. False: it does not let go.
+pub fn call_home(socket: &Socket) -> bool {
     let until = sys::now().after(PATIENCE);
-    while holders::is_asked_back(socket) && sys::getppid() == PARENT.load(Relaxed) {
+    let mut looks = 0u32;
+    while holders::is_laned(socket) {
+        if looks % LOOKS_A_CALL == 0 {
+            if !PARENTS.iter().any(|parent| sys::is_running(parent.pid.load(Relaxed))) {
+                return true;
+            }
+            holders::ask_back(socket);
+            PARENTS.iter().map(|parent| parent.bell.load(Relaxed)).filter(|&bell| bell >= 0).for_each(sys::ring);
+        }
+        looks += 1;
         if sys::now() >= until {
             log::error(format_args!("fd {}: on the parent's lane, which does not let go", socket.fd.load(Relaxed)));
-            return;
+            return false;
         }
         let _ = sys::ppoll(&mut [], Some(libc::timespec { tv_sec: 0, tv_nsec: LOOK }), None);
     }
+    true
 }
 
 /// In the parent, by the helper: gives back what children ask for.

@@ -53,6 +53,24 @@ pub fn serve(number: u32) {
     }
 }
 
+/// The same for a caller who holds the socket's change lock: the channel does not end here.
+pub fn serve_what_it_can(number: u32) {
+    let Some((channel, whose)) = channel(number).and_then(|channel| Some((channel, channel.end()?))) else { return };
+    let fd = whose.socket.fd.load(Relaxed);
+    let place = channel
+        .tx()
+        .as_mut()
+        .filter(|tx| !tx.is_heard() || !tx.is_flushed() || channel.peer_gone.load(Acquire))
+        .and_then(|tx| {
+            let _ = tx.recall();
+            if !tx.flush(fd).unwrap_or(true) {
+                meet::await_room(number, fd);
+            }
+            tx.tell()
+        });
+    channel.notify(place);
+}
+
 /// The process at the other end of a channel is gone.
 pub fn peer_gone(number: u32) {
     let Some(channel) = channel(number) else { return };
@@ -146,6 +164,7 @@ fn recall(channel: &Channel, fd: RawFd, deadline: underpass_stack::tcp::Instant)
         // The other side may be doing the same; and it may be ours too, and we the helper.
         if let Some(tx) = channel.tx().as_mut().filter(|tx| !tx.is_heard()) {
             let _ = tx.recall();
+            let _ = tx.flush(fd);
         }
         places::collect(places::GENERAL);
         let _ = sys::ppoll(&mut [], Some(libc::timespec { tv_sec: 0, tv_nsec: LOOK }), None);
@@ -230,12 +249,18 @@ pub fn close(socket: &Ref<Socket>, number: u32) {
 /// Bytes go through the kernel from now on, so that a call of the kernel's own can follow them. An error: the kernel has no room.
 pub fn send_through_kernel(socket: &Ref<Socket>, number: u32) -> Result<(), Errno> {
     let Some(channel) = channel(number) else { return Ok(()) };
+    let mut is_new = false;
     let told = channel.tx().as_mut().and_then(|tx| {
-        tx.pin();
+        is_new = tx.pin();
         tx.leave()
     });
     channel.notify(told);
-    let deadline = sys::now().0 + if socket.nonblocking.load(Relaxed) { 0 } else { PATIENCE };
+    if is_new {
+        // The kernel's room is what counts from now on.
+        tier::renew_entries(socket);
+    }
+    // A call that may wait waits for the kernel's room as the kernel's own does.
+    let deadline = if socket.nonblocking.load(Relaxed) { 0 } else { u64::MAX };
     flush(channel, socket.fd.load(Relaxed), deadline).map_err(|_| Errno(libc::EAGAIN))
 }
 

@@ -12,10 +12,12 @@ use underpass_stack::mem::Shared;
 use underpass_stack::stats::Counter;
 
 use crate::fd::Own;
-use crate::{engine, sys};
+use crate::{carry, engine, sys};
 
-/// Trunks of one process at most.
+/// Trunks of one process at most, whatever the descriptors.
 const MAX_TRUNKS: usize = 1024;
+/// Part of the descriptors that a process may have which its trunks may use.
+const SHARE: u64 = 4;
 
 static TRUNKS: RwLock<Vec<Arc<Trunk>>> = RwLock::new(Vec::new());
 
@@ -94,7 +96,9 @@ impl Trunk {
         socket: Own,
     ) -> Option<Arc<Self>> {
         let mut trunks = TRUNKS.write();
-        if trunks.len() >= MAX_TRUNKS {
+        // The other's bells, our own that only it rings, and the socket.
+        let each = 2 * PLACES as u64 + 1;
+        if trunks.len() as u64 >= (sys::descriptor_limit() / SHARE / each).min(MAX_TRUNKS as u64) {
             return None;
         }
         let (alive, table) = (AtomicBool::new(true), Mutex::default());
@@ -193,6 +197,8 @@ impl Trunk {
         let inbox = self.shared.words(inbox_at(1 - self.side, place.min(PLACES - 1)), INBOX_WORDS);
         if notice::post(inbox, number)
             && let Some(bell) = self.bells.get(place).or_else(|| self.bells.first())
+            // A full one has been rung, and would make us wait.
+            && carry::kernel::ready(bell.as_raw_fd(), libc::POLLOUT) != 0
         {
             sys::ring(bell.as_raw_fd());
             engine::count(Counter::Doorbells, 1);

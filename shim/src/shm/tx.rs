@@ -64,9 +64,14 @@ impl Tx {
         self.backlog.is_empty()
     }
 
-    /// From now on the kernel carries this direction.
-    pub fn pin(&mut self) {
-        self.pinned = true;
+    /// From now on the kernel carries this direction. False: it was so already.
+    pub fn pin(&mut self) -> bool {
+        !std::mem::replace(&mut self.pinned, true)
+    }
+
+    /// Does the kernel carry it for good?
+    pub fn is_pinned(&self) -> bool {
+        self.pinned
     }
 
     #[inline]

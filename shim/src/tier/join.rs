@@ -7,7 +7,7 @@ use underpass_stack::lane::shm::layout::flag;
 use underpass_stack::stats::Counter;
 
 use super::promote::{forbids, is_slept_on};
-use super::{Change, follow};
+use super::{Change, close_gates, follow};
 use crate::fd::{Record, Ref};
 use crate::shm::{channel, leave, places};
 use crate::socket::{Lane, Socket, Where};
@@ -75,7 +75,22 @@ pub fn part(
     reason: Reason,
     give_back: impl FnOnce() -> Result<(), Reason>,
 ) -> Result<(), Reason> {
-    let lane = Lane::Shm(number);
+    // Whoever looks at its sets meanwhile waits: it is ready neither there nor here.
+    let parted = close_gates(socket, || change_back(socket, Lane::Shm(number), reason, give_back));
+    if parted.is_err() {
+        // It stays: what the other side has asked for meanwhile is done now.
+        leave::serve_what_it_can(number);
+        places::tell(number);
+    }
+    parted
+}
+
+fn change_back(
+    socket: &Ref<Socket>,
+    lane: Lane,
+    reason: Reason,
+    give_back: impl FnOnce() -> Result<(), Reason>,
+) -> Result<(), Reason> {
     if !socket.leave_lane(lane) {
         return Ok(());
     }
@@ -83,6 +98,7 @@ pub fn part(
     let mut change = Change { socket, end: Where::Lane(lane) };
     give_back()?;
     change.end = Where::Kernel;
+    holders::given_back(socket);
     socket.moves[1].fetch_add(1, Relaxed);
     policy::demoted(socket, reason);
     drop(change);

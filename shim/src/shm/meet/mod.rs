@@ -25,8 +25,8 @@ use crate::fd::{Own, Record, Ref};
 use crate::socket::Socket;
 use crate::{carry, helper, holders, log, options, policy, sys, tier};
 
-/// Meetings at which we wait for the other end to come, at most.
-const PATIENT: usize = 1024;
+/// Meetings at which we wait for the other end to come, at most (and no more than an eighth of the descriptors).
+const PATIENT: u64 = 1024;
 /// Time that an answer may take, ns.
 const PATIENCE: u64 = 2_000_000_000;
 /// Time between attempts to switch a connection over while a thread is inside a real call on it, ns.
@@ -277,8 +277,8 @@ impl Meetings {
 
     /// Goes to the meeting place: calls if somebody is there, else waits there.
     fn begin(&mut self, socket: &Ref<Socket>) -> Outcome<()> {
-        let raw = socket.fd.load(Relaxed);
-        is_fit(socket, raw)?;
+        let mine = our_end(socket)?;
+        let raw = mine.as_raw_fd();
         let ends = Ends::of(raw).map_err(|_| Reason::NotConnected)?;
         let name = meeting::name(ends.local, ends.remote).ok_or(Reason::Loopback)?;
         for _ in 0..3 {
@@ -317,7 +317,8 @@ impl Meetings {
     /// Of those who wait for a peer to come, the one who has waited longest gives up.
     fn make_room(&mut self) {
         let listening = || self.meetings.iter().filter(|(_, m)| matches!(m.stage, Stage::Listening));
-        if listening().count() >= PATIENT
+        let patient = (sys::descriptor_limit() / 8).min(PATIENT);
+        if listening().count() as u64 >= patient
             && let Some(id) = listening().min_by_key(|(_, m)| m.since).map(|(id, _)| *id)
         {
             self.give_up(id, Reason::NoPeer);
@@ -414,7 +415,7 @@ impl Meetings {
         let socket = meeting.socket.clone();
         let came = sys::accept_seqpacket(meeting.fd.as_fd()).map_err(|_| Reason::PeerSilent);
         let entered = came.and_then(|caller| {
-            is_fit(&socket, socket.fd.load(Relaxed))?;
+            our_end(&socket)?;
             is_owner(&caller, meeting.ends)?;
             self.enter(&socket, meeting.ends, caller, Stage::Answering)
         });
@@ -424,13 +425,22 @@ impl Meetings {
     }
 }
 
-/// May the socket go to a lane as far as this side can tell?
-fn is_fit(socket: &Ref<Socket>, raw: RawFd) -> Outcome<()> {
-    if Record::fds(&**socket).load(Acquire) == 0
-        || !sys::file_id(raw).is_ok_and(|(_, inode)| inode == socket.inode(raw))
-    {
+/// A duplicate of our end, if it may go to a lane as far as this side can tell. The program may close its own descriptor at any moment, and
+/// the number be another's then.
+fn our_end(socket: &Ref<Socket>) -> Outcome<Own> {
+    let number = socket.fd.load(Relaxed);
+    let inode = socket.inode(number);
+    let mine = sys::duplicate(number).map(Own::new).map_err(|_| Reason::NotConnected)?;
+    let raw = mine.as_raw_fd();
+    let is_same = sys::file_id(raw).is_ok_and(|(_, found)| found == inode);
+    if !is_same || Record::fds(&**socket).load(Acquire) == 0 || socket.closing.load(Acquire) {
         return Err(Reason::NotConnected);
     }
+    is_fit(socket, raw)?;
+    Ok(mine)
+}
+
+fn is_fit(socket: &Ref<Socket>, raw: RawFd) -> Outcome<()> {
     if holders::is_shared(socket) {
         return Err(Reason::Shared);
     }

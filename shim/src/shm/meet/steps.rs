@@ -15,7 +15,7 @@ use super::super::address::Ends;
 use super::super::channel::{Channel, End};
 use super::super::places;
 use super::super::trunk::{Trunk, trunks};
-use super::{Candidate, Meetings, Offered, Outcome, TRUNK, is_mirror};
+use super::{Candidate, Meetings, Offered, Outcome, TRUNK, is_mirror, our_end};
 use crate::fd::{Own, Ref};
 use crate::options;
 use crate::socket::Socket;
@@ -35,7 +35,8 @@ impl Meetings {
         call: &Call,
         mut fds: Vec<OwnedFd>,
     ) -> Outcome<Offered> {
-        let raw = socket.fd.load(Relaxed);
+        let mine = our_end(socket)?;
+        let raw = mine.as_raw_fd();
         let [theirs] = &mut fds[..] else { return Err(Reason::ProtocolError) };
         is_mirror(theirs, raw, ends)?;
         drop(fds);
@@ -97,7 +98,7 @@ impl Meetings {
     ) -> Outcome<u32> {
         let mut fds = fds.into_iter();
         let (Some(theirs), Some(channel)) = (fds.next(), fds.next()) else { return Err(Reason::ProtocolError) };
-        is_mirror(&theirs, socket.fd.load(Relaxed), ends)?;
+        is_mirror(&theirs, our_end(socket)?.as_raw_fd(), ends)?;
         drop(theirs);
         let ring = usize::try_from(offer.ring).ok().filter(|&ring| is_ring_size(ring)).ok_or(Reason::ProtocolError)?;
         let channel = Shared::open(channel, channel_len(ring)).map_err(|_| Reason::ProtocolError)?;
@@ -150,7 +151,8 @@ impl Meetings {
         bells: Vec<OwnedFd>,
         socket: Own,
     ) -> Outcome<Arc<Trunk>> {
-        if bells.len() != PLACES {
+        // Ringing must neither wait nor raise a signal, whatever the other side calls a bell.
+        if bells.len() != PLACES || !bells.iter().all(|bell| sys::is_eventfd(bell.as_raw_fd())) {
             return Err(Reason::ProtocolError);
         }
         let token = self.token();

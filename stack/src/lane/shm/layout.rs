@@ -97,7 +97,7 @@ pub fn is_ring_size(bytes: usize) -> bool {
 }
 
 /// Inboxes of a side of a trunk.
-pub const PLACES: usize = 16;
+pub const PLACES: usize = 8;
 /// Channels of a trunk.
 pub const CHANNELS: usize = 16 << 10;
 
