@@ -59,15 +59,17 @@ fn pass_on(socket: &Ref<Socket>, fd: RawFd, out: RawFd, bytes: &mut [u8], waits:
         Ok(went) => went,
         Err(errno) => return Some(Err(errno)),
     };
-    look(socket, fd, &mut bytes[..went], libc::MSG_DONTWAIT)
+    // They are in the pipe now: wherever they are on their way to meanwhile, they are waited for.
+    look(socket, fd, &mut bytes[..went], libc::MSG_WAITALL)
 }
 
 fn look(socket: &Ref<Socket>, fd: RawFd, bytes: &mut [u8], flags: c_int) -> Option<Result<usize>> {
     match receive(socket, fd, &mut Scatter::new(&mut [IoSliceMut::new(bytes)]), flags) {
         Act::Done(result) => Some(result),
         Act::Sleep(sleepers, _) => {
+            let result = (flags & libc::MSG_PEEK == 0).then(|| sys::recv(fd, bytes, flags));
             sleepers.wake();
-            None
+            result
         }
         Act::Again if flags & libc::MSG_PEEK != 0 => Some(Err(Errno(libc::EINTR))),
         Act::Real if flags & libc::MSG_PEEK == 0 => Some(sys::recv(fd, bytes, flags)),

@@ -6,7 +6,7 @@ use underpass_stack::lane::Reason;
 use underpass_stack::lane::shm::layout::flag;
 use underpass_stack::stats::Counter;
 
-use super::promote::{forbids, is_slept_on};
+use super::promote::{forbids, keep_awake};
 use super::{Change, close_gates, follow};
 use crate::fd::{Record, Ref};
 use crate::shm::{channel, leave, places};
@@ -41,15 +41,16 @@ fn try_join(socket: &Ref<Socket>, number: u32) -> Option<Result<(), Reason>> {
     if socket.sets.lock().iter().any(|(set, fd)| forbids(set, *fd)) {
         return Some(Err(Reason::CallNotCarried));
     }
-    if is_slept_on(socket) {
-        return None;
-    }
     if socket.closing.load(Acquire) || !socket.leave_kernel() {
         return None;
     }
     if holders::is_shared(socket) {
         socket.settle(Where::Kernel);
         return Some(Err(Reason::Shared));
+    }
+    if !keep_awake(socket) {
+        socket.settle(Where::Kernel);
+        return None;
     }
     let fd = socket.fd.load(Relaxed);
     let change = Change { socket, end: Where::Lane(Lane::Shm(number)) };

@@ -40,6 +40,7 @@ fn promote_undisturbed(socket: &Ref<Socket>, fd: RawFd) {
         }
         Err(reason) => {
             policy::refused(socket, reason);
+            let_sleep(socket);
             drop(change);
             // The flow may have been redirected for a moment.
             collect_stragglers();
@@ -57,7 +58,7 @@ fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
     if socket.sets.lock().iter().any(|(set, fd)| forbids(set, *fd)) {
         return Err(Reason::CallNotCarried);
     }
-    if is_slept_on(socket) {
+    if !keep_awake(socket) {
         return Err(Reason::Unsettled);
     }
     let (slot, generation) = engine::get().and_then(|mut e| e.stack.reserve()).ok_or(Reason::StackFull)?;
@@ -86,14 +87,32 @@ pub(super) fn forbids(set: &EpollSet, fd: RawFd) -> bool {
     set.nested.load(Relaxed) || exclusive()
 }
 
-/// Does a thread sleep on one of the socket's epoll sets inside the kernel, where no doorbell reaches it? It will not do so again.
-pub(super) fn is_slept_on(socket: &Socket) -> bool {
-    let mut slept_on = false;
-    for (set, _) in socket.sets.lock().iter().filter(|(set, _)| set.asleep.load(SeqCst) > 0) {
-        set.contested.store(true, SeqCst);
-        slept_on = true;
+/// Keeps threads from falling asleep on the socket's epoll sets inside the kernel, where no doorbell reaches them, until
+/// [`super::follow`] or [`let_sleep`]. False: one sleeps there already; it will not do so again.
+pub(super) fn keep_awake(socket: &Socket) -> bool {
+    let sets = socket.sets.lock();
+    // Who is about to sleep says so first and then looks at this count.
+    for (set, _) in sets.iter() {
+        set.lanes.fetch_add(1, SeqCst);
     }
-    slept_on
+    let mut awake = true;
+    for (set, _) in sets.iter().filter(|(set, _)| set.asleep.load(SeqCst) > 0) {
+        set.contested.store(true, SeqCst);
+        awake = false;
+    }
+    drop(sets);
+    if !awake {
+        let_sleep(socket);
+    }
+    awake
+}
+
+/// The socket stays where it was: its epoll sets are counted as they are.
+pub(super) fn let_sleep(socket: &Socket) {
+    for (set, _) in socket.sets.lock().iter() {
+        let members = set.members.lock();
+        set.recount(&members);
+    }
 }
 
 fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32) -> Result<(), Reason> {
