@@ -41,6 +41,9 @@ impl Daemon {
 
     fn try_promote(&mut self, session: u32, ask: &Promote, fds: Vec<OwnedFd>) -> Answer {
         let [fd] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| Refusal::from(Reason::ProtocolError))?;
+        if self.ending {
+            return Err(Reason::DaemonGone.into());
+        }
         let known = self.session(session)?;
         if known.arena.is_none() || ask.slot as usize >= MAX_CONNS || known.conns.contains_key(&ask.slot) {
             return Err(Reason::ProtocolError.into());

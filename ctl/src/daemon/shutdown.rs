@@ -14,6 +14,7 @@ impl Daemon {
     /// Asks every client to demote everything. Returns when patience ends.
     pub fn begin_shutdown(&mut self) -> Instant {
         self.grace = None;
+        self.ending = true;
         let ids: Vec<u32> = self.sessions.keys().copied().collect();
         for id in ids {
             self.tell(id, &DemoteAsk { slot: u32::MAX, reason: Reason::DaemonGone as u16, pad: 0 });

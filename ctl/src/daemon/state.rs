@@ -62,6 +62,8 @@ pub struct Daemon {
     pub poller: Poller,
     /// Until then, what an earlier daemon left stays untouched.
     pub grace: Option<Instant>,
+    /// The orderly end has begun: nothing new goes to a lane.
+    pub ending: bool,
     /// When the kernel was told last which next hops are in use.
     pub neighbours_touched: Option<Instant>,
     /// Has a client said hello yet?
@@ -84,6 +86,7 @@ impl Daemon {
             totals: Totals::default(),
             poller: Poller::new().map_err(|error| Error::Io("epoll", error))?,
             grace: None,
+            ending: false,
             neighbours_touched: None,
             had_client: false,
             closed_at: None,
