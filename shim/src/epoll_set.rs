@@ -93,6 +93,8 @@ pub struct EpollSet {
     pub lanes: AtomicU32,
     /// How many TCP sockets are in it.
     pub sockets: AtomicU32,
+    /// How many entries of the kernel's are [`entry_on_lane`]'s on the shm lane.
+    pub entries: AtomicU32,
     /// Threads that wait on the set.
     pub waiters: Waiters,
     /// The set is itself watched by another epoll set: its sockets stay in the kernel.
@@ -141,6 +143,7 @@ impl EpollSet {
             members: Mutex::new(Members::default()),
             lanes: AtomicU32::new(0),
             sockets: AtomicU32::new(0),
+            entries: AtomicU32::new(0),
             waiters: Waiters::new(),
             nested: AtomicBool::new(false),
             gate: RwLock::new(()),
@@ -159,6 +162,7 @@ impl EpollSet {
         set.fds.store(0, Relaxed);
         set.lanes.store(0, Relaxed);
         set.sockets.store(0, Relaxed);
+        set.entries.store(0, Relaxed);
         set.nested.store(false, Relaxed);
         set.asleep.store(0, Relaxed);
         set.contested.store(false, Relaxed);
@@ -211,6 +215,8 @@ impl EpollSet {
         let there = || members.by_fd.values().filter(|m| !m.ghost);
         self.sockets.store(there().count() as u32, SeqCst);
         self.lanes.store(there().filter(|m| m.laned).count() as u32, SeqCst);
+        let on_shm = |m: &&Member| m.laned && matches!(m.socket.lane(), Some(Lane::Shm(_)));
+        self.entries.store(members.by_fd.values().filter(on_shm).count() as u32, SeqCst);
     }
 
     /// The set's last descriptor is closed: its sockets forget it.

@@ -13,7 +13,7 @@ use crate::epoll_set::{EpollSet, entry_on_lane, told_by_kernel};
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
 use crate::signals::Watch;
-use crate::socket::{Lane, Socket};
+use crate::socket::Socket;
 use crate::wait::{self, Ended, Look, Sleep};
 use crate::{engine, shm, sys, tier};
 
@@ -51,12 +51,7 @@ pub fn ctl(
             other => other,
         };
     }
-    // What the kernel's entry on the shm lane says must not outlive the member: a thread may sleep on the set in the kernel.
-    let takes_out = op == libc::EPOLL_CTL_DEL && matches!(lane, Some(Lane::Shm(_)));
-    if laned
-        && !takes_out
-        && let Some(result) = ctl_on_lane(&set, op, fd, event)
-    {
+    if laned && let Some(result) = ctl_on_lane(&set, op, fd, event) {
         return Act::Done(result);
     }
     let sent = match (lane, event) {
@@ -194,6 +189,10 @@ pub fn glance(ep: RawFd, room: &mut Room<'_>) -> Option<usize> {
 }
 
 fn sleeps_in_kernel(set: &EpollSet) -> bool {
+    // What the kernel says of members on the shm lane, also of those taken out, is not for the program's eyes.
+    if set.entries.load(SeqCst) > 0 {
+        return false;
+    }
     // A thread promotes in its own data calls, when it does not sleep; only others' promotions have to wait for it.
     set.sockets.load(SeqCst) == 0 || (set.lanes.load(SeqCst) == 0 && !(set.contested.load(SeqCst) && may_change(set)))
 }
