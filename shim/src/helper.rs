@@ -111,8 +111,8 @@ fn run() {
 /// Channels: news from other processes, meetings, children that ask for sockets. Returns how long to sleep at most, ns.
 fn attend_channels() -> Option<u64> {
     shm::inherited::answer_children();
-    shm::leave::condemn_waiting();
-    let due = shm::meet::attend();
+    let due = if shm::leave::condemn_waiting() { None } else { Some(LOOK_LATE) };
+    let due = [due, shm::meet::attend()].into_iter().flatten().min();
     // What comes from here on rings; what came before is seen by one more look.
     shm::places::doze_general();
     shm::places::collect_if_any(shm::places::GENERAL);

@@ -37,10 +37,6 @@ const LEFT_OUT_ON_SHM: &[(&str, &str)] = &[
         "a wait that finds channels ready looks at the kernel's part of the set every 32 us: the pipe may be told by a later wait",
     ),
     (
-        "odd-zero_ways_to_nothing",
-        "known fault: a blocking splice that begins while the connection goes over to the lane may fail with EAGAIN",
-    ),
-    (
         "epoll-registered_first_edge",
         "the connection may go over at any moment, and what it has then is told again: an edge too many, which epoll(7) allows",
     ),

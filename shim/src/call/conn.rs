@@ -245,7 +245,7 @@ fn shutdown_channel(socket: &Ref<Socket>, channel: u32, how: c_int) -> Act<c_int
     if how == libc::SHUT_RD {
         return Act::Real;
     }
-    match shm::leave::send_through_kernel(socket, channel) {
+    match shm::leave::before_shutdown(socket, channel) {
         Ok(()) => Act::Real,
         Err(errno) => Act::Done(Err(errno)),
     }

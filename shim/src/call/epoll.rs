@@ -173,13 +173,13 @@ pub fn wait(ep: RawFd, room: &mut Room<'_>, deadline: Option<Instant>, mask: Opt
 /// A few looks at channels alone, with one look at the clock: what a busy peer sends is there by then. `None`: wait in earnest.
 pub fn glance(ep: RawFd, room: &mut Room<'_>) -> Option<usize> {
     let set = set_of(ep).filter(|set| set.has_shm_place() && set.lanes.load(Relaxed) > 0)?;
-    let look = Look { now: sys::now(), sure: false };
+    let now = sys::now();
     // The kernel's part of the set has to have its turn, too.
-    if engine::live() > 0 || is_kernel_due(&set, look.now) {
+    if engine::live() > 0 || is_kernel_due(&set, now) {
         return None;
     }
     for _ in 0..wait::brief_looks() {
-        let found = look_lanes(&set, room, look);
+        let found = look_lanes(&set, room, now, false);
         if found > 0 {
             return Some(found);
         }
@@ -220,8 +220,8 @@ fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, at: Look) -> Option
     let max = room.events.len();
     // While a member changes its tier it is ready on neither side.
     let _open = if at.sure { set.gate.read() } else { set.gate.try_read()? };
-    let mut total = look_lanes(set, room, at);
     let due = is_kernel_due(set, at.now);
+    let mut total = look_lanes(set, room, at.now, at.sure || due);
     if total < max && (due || (at.sure && total == 0)) {
         set.looked.store(at.now.0, Relaxed);
         match sys::epoll_look(ep, &mut room.events[total..]) {
@@ -229,7 +229,7 @@ fn look(set: &Ref<EpollSet>, ep: RawFd, room: &mut Room<'_>, at: Look) -> Option
                 let (kept, told) = sort_out(set, &mut room.events[total..total + n]);
                 total += kept;
                 if told > 0 && total == 0 {
-                    total = look_lanes(set, room, at);
+                    total = look_lanes(set, room, at.now, true);
                 }
             }
             Err(errno) if total == 0 => return Some(Err(errno)),
@@ -264,14 +264,14 @@ fn is_kernel_due(set: &EpollSet, now: Instant) -> bool {
     now.nanos_since(Instant(set.looked.load(Relaxed))) >= KERNEL_LOOK
 }
 
-fn look_lanes(set: &Ref<EpollSet>, room: &mut Room<'_>, look: Look) -> usize {
+fn look_lanes(set: &Ref<EpollSet>, room: &mut Room<'_>, now: Instant, waits: bool) -> usize {
     if set.lanes.load(Relaxed) == 0 {
         return 0;
     }
     if set.has_shm_place() {
         shm::places::collect_if_any(set.shm_place());
     }
-    let Some(mut lanes) = Lanes::look(look) else { return 0 };
+    let Some(mut lanes) = Lanes::look(now, waits) else { return 0 };
     if !set.pending.load(Acquire) {
         return 0;
     }

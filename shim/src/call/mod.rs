@@ -158,7 +158,7 @@ pub fn needs_kernel_to_send<T>(socket: &Ref<Socket>, reason: Reason) -> Act<T> {
     loop {
         if let Some(Lane::Shm(channel)) = socket.lane() {
             // From now on this direction stays in the kernel.
-            return match shm::leave::send_through_kernel(socket, channel) {
+            return match shm::leave::before_kernel_sends(socket, channel) {
                 Ok(()) => Act::Real,
                 Err(errno) => Act::Done(Err(errno)),
             };

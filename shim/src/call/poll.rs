@@ -156,20 +156,21 @@ impl<'a> Poll<'a> {
             // While a socket changes its tier it is ready on neither side.
             self.sockets().filter(|s| s.place() == Where::Changing).for_each(|s| s.await_change());
         }
-        let mut ready = self.look_lanes(look);
-        if look.sure || look.now.nanos_since(self.looked) >= KERNEL_LOOK {
+        let all = look.sure || look.now.nanos_since(self.looked) >= KERNEL_LOOK;
+        let mut ready = self.look_lanes(look, all);
+        if all {
             self.looked = look.now;
             ready += self.look_kernel();
         }
         (ready > 0).then_some(ready)
     }
 
-    fn look_lanes(&mut self, look: Look) -> c_int {
+    fn look_lanes(&mut self, look: Look, waits: bool) -> c_int {
         self.fds.iter_mut().for_each(|p| p.revents = 0);
         if carry::live() == 0 {
             return 0;
         }
-        let Some(mut lanes) = Lanes::look(look) else { return 0 };
+        let Some(mut lanes) = Lanes::look(look.now, waits) else { return 0 };
         let mut ready = 0;
         for (p, w) in self.fds.iter_mut().zip(&self.watched) {
             let events = match w {
@@ -251,13 +252,14 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// After a pass over the stack. `None`: somebody else is at work in it, and a look that need not be sure does not wait.
-    pub fn look(look: Look) -> Option<Self> {
+    /// After a pass over the stack. `None`: somebody else is at work in it, and is not waited for. Who looks at the kernel too has to
+    /// wait, or what the kernel has would hide what the lanes have.
+    pub fn look(now: Instant, waits: bool) -> Option<Self> {
         if engine::live() == 0 {
             return Some(Self { engine: None });
         }
-        let mut engine = if look.sure { engine::get() } else { engine::try_get() }?;
-        engine.pass(look.now);
+        let mut engine = if waits { engine::get() } else { engine::try_get() }?;
+        engine.pass(now);
         Some(Self { engine: Some(engine) })
     }
 

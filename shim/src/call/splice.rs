@@ -45,13 +45,13 @@ fn may_wait(socket: &Socket, out: RawFd) -> bool {
     waits(out) && !socket.nonblocking.load(Relaxed) && socket.recv_timeout.load(Relaxed) == 0
 }
 
-/// Looks at what is there, puts into the pipe what goes, and takes that much. `None`: the socket has left the lane.
+/// Looks at what is there, puts into the pipe what goes, and takes that much. `None`: the socket has left the lane. Only the pipe is
+/// asked whether to wait for it by `waits`: the socket's own mode says whether its bytes are waited for (splice(2)).
 fn pass_on(socket: &Ref<Socket>, fd: RawFd, out: RawFd, bytes: &mut [u8], waits: bool) -> Option<Result<usize>> {
     if let Err(errno) = await_pipe(out, waits) {
         return Some(Err(errno));
     }
-    let how = if waits { 0 } else { libc::MSG_DONTWAIT };
-    let seen = match look(socket, fd, bytes, libc::MSG_PEEK | how)? {
+    let seen = match look(socket, fd, bytes, libc::MSG_PEEK)? {
         Ok(seen @ 1..) => seen,
         end => return Some(end),
     };

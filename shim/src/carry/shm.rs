@@ -69,7 +69,7 @@ fn receive_from(
 ) -> Result<Step, Corrupt> {
     let Ask { flags, want, waits } = ask;
     for _ in 0..ROUNDS {
-        let limit = rx.follow(fd)?;
+        let limit = rx.follow()?;
         if !rx.is_in_ring() {
             if let Some(step) = receive_from_kernel(rx, fd, into, ask, limit)? {
                 return Ok(step);
@@ -134,10 +134,8 @@ fn receive_from_kernel(
     let step = kernel::receive_up_to(fd, into, flags & !libc::MSG_TRUNC, want, limit.unwrap_or(u64::MAX));
     let received = into.done - before;
     let peeked = flags & libc::MSG_PEEK != 0;
-    if limit.is_none() {
-        // The sender may have been in the ring while the kernel answered.
-        rx.put_in_order(fd, into, received, peeked)?;
-    }
+    // The sender may have been in the ring while the kernel answered.
+    rx.put_in_order(into, received, peeked)?;
     let ended = matches!(step, Step::Over) && received == 0 && into.len > 0;
     if ended && limit.is_some() {
         // What was announced does not come any more.
@@ -145,7 +143,7 @@ fn receive_from_kernel(
     }
     if rx.is_turning() && !matches!(step, Step::Failed(_)) && into.done < want.max(1) && into.len > 0 && !peeked {
         // The bytes before the turn have been read, or the stream's end is not the end: the ring comes first.
-        let left = rx.follow(fd)?;
+        let left = rx.follow()?;
         return Ok(if left.is_none() || received > 0 || ended { None } else { Some(Step::Blocked) });
     }
     Ok(Some(step))
@@ -188,7 +186,7 @@ fn kernel_instead(
     channel.news.store(channel.peer_gone.load(Acquire), Release);
     let ready = kernel::ready(fd, libc::POLLIN | libc::POLLRDHUP);
     // What was put into the ring before the kernel said so comes first.
-    if rx.available()? > 0 || rx.is_turning() && rx.follow(fd)?.is_none() && !rx.is_in_ring() {
+    if rx.available()? > 0 || rx.is_turning() && rx.follow()?.is_none() && !rx.is_in_ring() {
         return Ok(None);
     }
     if ready == 0 && into.len > 0 {
@@ -197,7 +195,12 @@ fn kernel_instead(
     if ready & (libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP) != 0 {
         channel.news.store(true, Release);
     }
-    Ok(Some(kernel::receive_up_to(fd, into, flags & !libc::MSG_TRUNC, want, u64::MAX)))
+    let before = into.done;
+    let step = kernel::receive_up_to(fd, into, flags & !libc::MSG_TRUNC, want, u64::MAX);
+    if flags & libc::MSG_PEEK == 0 {
+        rx.count(into.done - before);
+    }
+    Ok(Some(step))
 }
 
 /// Sends.
@@ -265,11 +268,11 @@ pub fn has_bytes(socket: &Socket, fd: RawFd, number: u32, missing: usize, look: 
         } else if !channel.is_kernel_due(look.now, KERNEL_LOOK) {
             return None;
         }
-    } else if rx.follow(fd).is_err() || rx.is_in_ring() || rx.has_early() {
+    } else if rx.follow().is_err() || rx.is_in_ring() || rx.has_early() {
         return Some(());
     } else {
         rx.arm(place);
-        if rx.is_turning() && rx.follow(fd).is_ok_and(|limit| limit.is_none()) {
+        if rx.is_turning() && rx.follow().is_ok_and(|limit| limit.is_none()) {
             return Some(());
         }
     }
@@ -341,7 +344,7 @@ fn incoming(
     let mut guard = channel.rx();
     let rx = guard.as_mut().filter(|_| is_on(socket, number))?;
     let mut look = |armed: bool| -> Result<(c_int, c_int), Corrupt> {
-        rx.follow(fd)?;
+        rx.follow()?;
         let mut events = 0;
         if rx.is_in_ring() && rx.available()? >= low || rx.has_early() {
             events |= IN;
@@ -404,7 +407,7 @@ pub fn queued(socket: &Ref<Socket>, number: u32, incoming: bool) -> Option<usize
     if incoming {
         let mut guard = channel.rx();
         let rx = guard.as_mut().filter(|_| is_on(socket, number))?;
-        let _ = rx.follow(fd);
+        let _ = rx.follow();
         Some(rx.queued(kernel(libc::FIONREAD)))
     } else {
         let guard = channel.tx();

@@ -24,51 +24,37 @@ const LOOK: i64 = 50_000;
 /// has ended.
 pub fn serve(number: u32) {
     let Some((channel, whose)) = channel(number).and_then(|channel| Some((channel, channel.end()?))) else { return };
-    let asked = {
-        let mut tx = channel.tx();
-        // A socket that has not come over yet sends through the kernel without asking here.
-        let Some(tx) = tx.as_mut().filter(|_| whose.socket.lane() == Some(Lane::Shm(number))) else { return };
-        let fd = whose.socket.fd.load(Relaxed);
-        if tx.is_heard() && tx.is_flushed() && !channel.peer_gone.load(Acquire) {
-            let _ = tx.way(fd);
-            return;
-        }
-        let was_in_ring = tx.is_in_ring();
-        match tx.recall() {
-            Ok(()) => {
-                if !tx.flush(fd).unwrap_or(true) {
-                    meet::await_room(number, fd);
-                }
-                Ok(was_in_ring.then(|| tx.tell()).flatten())
-            }
-            Err(Corrupt) => Err(Corrupt),
-        }
-    };
-    match asked {
-        Ok(place) => {
-            channel.notify(place);
-            finish(number);
-        }
-        Err(Corrupt) => condemn_soon(number),
+    if hand_over(channel, &whose.socket) {
+        finish(number);
     }
 }
 
-/// The same for a caller who holds the socket's change lock: the channel does not end here.
-pub fn serve_what_it_can(number: u32) {
-    let Some((channel, whose)) = channel(number).and_then(|channel| Some((channel, channel.end()?))) else { return };
-    let fd = whose.socket.fd.load(Relaxed);
-    let place = channel
-        .tx()
-        .as_mut()
-        .filter(|tx| !tx.is_heard() || !tx.is_flushed() || channel.peer_gone.load(Acquire))
-        .and_then(|tx| {
-            let _ = tx.recall();
+/// The outgoing direction's part of it, which a caller who holds the socket's change lock may do, too. True: the other side reads the
+/// ring no more.
+pub fn hand_over(channel: &Channel, socket: &Socket) -> bool {
+    let number = channel.number();
+    let told = {
+        let mut tx = channel.tx();
+        // A socket that has not come over yet sends through the kernel without asking here.
+        let Some(tx) = tx.as_mut().filter(|_| socket.lane() == Some(Lane::Shm(number))) else { return false };
+        let fd = socket.fd.load(Relaxed);
+        if tx.is_heard() && tx.is_flushed() && !channel.peer_gone.load(Acquire) {
+            let _ = tx.way(fd);
+            return false;
+        }
+        let was_in_ring = tx.is_in_ring();
+        tx.recall().map(|()| {
             if !tx.flush(fd).unwrap_or(true) {
                 meet::await_room(number, fd);
             }
-            tx.tell()
-        });
-    channel.notify(place);
+            was_in_ring.then(|| tx.tell()).flatten()
+        })
+    };
+    match told {
+        Ok(place) => channel.notify(place),
+        Err(Corrupt) => condemn_soon(number),
+    }
+    told.is_ok()
 }
 
 /// The process at the other end of a channel is gone.
@@ -84,14 +70,14 @@ pub fn peer_gone(number: u32) {
 }
 
 /// Nothing is left for the channel to do.
-fn is_over(channel: &Channel, fd: RawFd) -> bool {
+fn is_over(channel: &Channel) -> bool {
     let gone = channel.peer_gone.load(Acquire);
     let rx_over = {
         let mut rx = channel.rx();
         let Some(rx) = rx.as_mut() else { return false };
         let dry = |rx: &super::Rx| gone && rx.available().is_ok_and(|n| n == 0);
         (gone || rx.is_ended())
-            && rx.follow(fd).is_ok_and(|limit| limit.is_none())
+            && rx.follow().is_ok_and(|limit| limit.is_none())
             && (!rx.is_in_ring() || dry(rx))
             && !rx.has_early()
     };
@@ -103,7 +89,7 @@ pub fn finish(number: u32) {
     let Some(channel) = channel(number) else { return };
     let Some(whose) = channel.end() else { return };
     let socket = &whose.socket;
-    if !is_over(channel, socket.fd.load(Relaxed)) {
+    if !is_over(channel) {
         return;
     }
     if let Some(_change) = socket.change.try_lock() {
@@ -233,7 +219,7 @@ pub fn close(socket: &Ref<Socket>, number: u32) {
         return;
     }
     let unread = channel.rx().as_mut().is_some_and(|rx| {
-        let _ = rx.follow(fd);
+        let _ = rx.follow();
         rx.has_early() || rx.is_in_ring() && rx.available().is_ok_and(|n| n > 0)
     });
     let told = channel.tx().as_mut().and_then(|tx| tx.leave());
@@ -246,8 +232,9 @@ pub fn close(socket: &Ref<Socket>, number: u32) {
     end_saying(channel, if unread { flag::ENDED | flag::DISCARDED } else { flag::ENDED });
 }
 
-/// Bytes go through the kernel from now on, so that a call of the kernel's own can follow them. An error: the kernel has no room.
-pub fn send_through_kernel(socket: &Ref<Socket>, number: u32) -> Result<(), Errno> {
+/// Bytes go through the kernel from now on, so that a call of the kernel's own can follow them. An error: the kernel has no room
+/// until `deadline`.
+pub fn send_through_kernel(socket: &Ref<Socket>, number: u32, deadline: u64) -> Result<(), Errno> {
     let Some(channel) = channel(number) else { return Ok(()) };
     let mut is_new = false;
     let told = channel.tx().as_mut().and_then(|tx| {
@@ -259,9 +246,22 @@ pub fn send_through_kernel(socket: &Ref<Socket>, number: u32) -> Result<(), Errn
         // The kernel's room is what counts from now on.
         tier::renew_entries(socket);
     }
-    // A call that may wait waits for the kernel's room as the kernel's own does.
-    let deadline = if socket.nonblocking.load(Relaxed) { 0 } else { u64::MAX };
     flush(channel, socket.fd.load(Relaxed), deadline).map_err(|_| Errno(libc::EAGAIN))
+}
+
+/// The same in front of a call that sends, and waits for room as long as the kernel's own would.
+pub fn before_kernel_sends(socket: &Ref<Socket>, number: u32) -> Result<(), Errno> {
+    let deadline = match socket.send_timeout.load(Relaxed) {
+        _ if socket.nonblocking.load(Relaxed) => 0,
+        0 => u64::MAX,
+        timeout => sys::now().0.saturating_add(timeout),
+    };
+    send_through_kernel(socket, number, deadline)
+}
+
+/// The same in front of shutdown(2), which never waits: only for what was taken back from the ring, and not for ever.
+pub fn before_shutdown(socket: &Ref<Socket>, number: u32) -> Result<(), Errno> {
+    send_through_kernel(socket, number, sys::now().0 + PATIENCE)
 }
 
 /// The other side has stored what cannot be. The connection ends; whatever runs on it finds out.
@@ -304,14 +304,13 @@ pub fn condemn_soon(number: u32) {
     }
 }
 
-/// The helper's part of it.
-pub fn condemn_waiting() {
-    let waiting = std::mem::take(&mut *CONDEMNED.lock());
-    for (number, socket) in waiting {
-        if !condemn_this(&socket, number) {
-            CONDEMNED.lock().push((number, socket));
-        }
-    }
+/// The helper's part of it. False: some have to wait for a tier change.
+pub fn condemn_waiting() -> bool {
+    let mut waiting = std::mem::take(&mut *CONDEMNED.lock());
+    waiting.retain(|(number, socket)| !condemn_this(socket, *number));
+    let is_done = waiting.is_empty();
+    CONDEMNED.lock().extend(waiting);
+    is_done
 }
 
 /// After fork(2), in the child.

@@ -19,6 +19,9 @@ pub struct Rx {
     view: Arc<View>,
     inbound: Inbound,
     receiver: Receiver,
+    /// Bytes that the kernel has given of its stream, ever. Counted here while the socket is on the lane: what the kernel says of its
+    /// queue stops at urgent data.
+    read: u64,
     /// Bytes that the kernel gave before their turn: the ring's come first.
     early: VecDeque<u8>,
     /// The sender was asked to take back what is in the ring.
@@ -42,11 +45,26 @@ impl Rx {
             view,
             inbound: Inbound::default(),
             receiver,
+            read: 0,
             early: VecDeque::new(),
             recalled: false,
             looked_after: 0,
             empty: 0,
         }
+    }
+
+    /// The socket comes to the lane: from here on the kernel's stream is read through this. False: how much of it has been read is not to
+    /// be known now.
+    pub fn begin(&mut self, fd: RawFd) -> bool {
+        let read = history::bytes_read(fd);
+        self.read = read.unwrap_or(0);
+        self.set_flags(if read.is_some() { flag::READY } else { 0 });
+        read.is_some()
+    }
+
+    /// The kernel has given so many bytes of its stream.
+    pub fn count(&mut self, n: usize) {
+        self.read += n as u64;
     }
 
     /// Are bytes read from the ring now?
@@ -68,19 +86,16 @@ impl Rx {
     /// Follows the sender's turns as far as the bytes read allow. Returns how many bytes the kernel's stream has before the next turn,
     /// if there is one.
     #[inline]
-    pub fn follow(&mut self, fd: RawFd) -> Result<Option<u64>, Corrupt> {
+    pub fn follow(&mut self) -> Result<Option<u64>, Corrupt> {
         for _ in 0..TURNS {
             match self.inbound.next(self.view.theirs())? {
                 Turn::Stay => return Ok(None),
-                Turn::ToRing(at) => {
-                    match history::bytes_read(fd).map(|read| read.wrapping_sub(self.early.len() as u64)) {
-                        Some(read) if read == at => self.inbound.follow(self.view.mine()),
-                        Some(read) if read < at => return Ok(Some(at - read)),
-                        Some(_) => return Err(Corrupt),
-                        // Unknown at the moment: a byte at a time is always right.
-                        None => return Ok(Some(1)),
-                    }
-                }
+                // What came too early belongs behind the turn.
+                Turn::ToRing(at) => match at.checked_sub(self.read - self.early.len() as u64) {
+                    Some(0) => self.inbound.follow(self.view.mine()),
+                    Some(left) => return Ok(Some(left)),
+                    None => return Err(Corrupt),
+                },
                 Turn::ToKernel(at) => {
                     let left = at.wrapping_sub(self.receiver.head());
                     if left == 0 {
@@ -112,27 +127,16 @@ impl Rx {
         self.receiver.available(self.view.theirs())
     }
 
-    /// The kernel has given the last `received` bytes of `into`. Keeps those for later that came before their turn; returns how many
-    /// remain.
-    pub fn put_in_order(
-        &mut self,
-        fd: RawFd,
-        into: &mut Scatter<'_, '_>,
-        received: usize,
-        peeked: bool,
-    ) -> Result<usize, Corrupt> {
-        if !self.is_turning() {
-            return Ok(received);
-        }
-        // Unknown only while there is urgent data, which comes from a sender that has left the ring for good.
-        let Some(read) = history::bytes_read(fd) else { return Ok(received) };
-        let taken = if peeked { 0 } else { received as u64 };
-        let kept = self.inbound.in_order(self.view.theirs(), read.wrapping_sub(taken), received)?;
+    /// The kernel has given (or shown, `peeked`) the last `received` bytes of `into`. Those that came before their turn are taken out
+    /// again and kept for later.
+    pub fn put_in_order(&mut self, into: &mut Scatter<'_, '_>, received: usize, peeked: bool) -> Result<(), Corrupt> {
+        let kept = self.inbound.in_order(self.view.theirs(), self.read, received)?;
         let early = into.retract(received - kept);
         if !peeked {
+            self.count(received);
             self.early.extend(early);
         }
-        Ok(kept)
+        Ok(())
     }
 
     /// Bytes that the kernel gave too early, now that it is their turn.

@@ -3,10 +3,9 @@
 use std::sync::atomic::Ordering::*;
 
 use underpass_stack::lane::Reason;
-use underpass_stack::lane::shm::layout::flag;
 use underpass_stack::stats::Counter;
 
-use super::promote::{forbids, keep_awake};
+use super::promote::{forbids, keep_awake, let_sleep};
 use super::{Change, close_gates, follow};
 use crate::fd::{Record, Ref};
 use crate::shm::{channel, leave, places};
@@ -53,12 +52,13 @@ fn try_join(socket: &Ref<Socket>, number: u32) -> Option<Result<(), Reason>> {
         return None;
     }
     let fd = socket.fd.load(Relaxed);
-    let change = Change { socket, end: Where::Lane(Lane::Shm(number)) };
-    if let Some(channel) = channel(number)
-        && let Some(rx) = channel.rx().as_ref()
-    {
-        rx.set_flags(flag::READY);
+    let mut change = Change { socket, end: Where::Kernel };
+    let begun = channel(number).is_some_and(|channel| channel.rx().as_mut().is_some_and(|rx| rx.begin(fd)));
+    if !begun {
+        let_sleep(socket);
+        return Some(Err(Reason::Urgent));
     }
+    change.end = Where::Lane(Lane::Shm(number));
     socket.moves[0].fetch_add(1, Relaxed);
     policy::promoted(socket);
     drop(change);
@@ -80,7 +80,9 @@ pub fn part(
     let parted = close_gates(socket, || change_back(socket, Lane::Shm(number), reason, give_back));
     if parted.is_err() {
         // It stays: what the other side has asked for meanwhile is done now.
-        leave::serve_what_it_can(number);
+        if let Some(channel) = channel(number) {
+            leave::hand_over(channel, socket);
+        }
         places::tell(number);
     }
     parted

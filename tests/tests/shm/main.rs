@@ -177,7 +177,7 @@ fn bulk_in_both_directions_arrives_whole_while_both_ends_leave_and_come_back() {
 
 #[test]
 fn calls_that_force_a_connection_off_the_lane_cost_no_byte() {
-    same(&["options"]);
+    same(&["options", "urgent_unread"]);
 }
 
 #[test]

@@ -16,6 +16,9 @@ from common import Lines, meet, say
 
 SCENES = {name: scene for module in (traffic, others, lies, many) for name, scene in vars(module).items()}
 
+# Scenes that see to it themselves that the connection comes to the lane, or does not.
+COLD = ("strangers", "urgent_unread")
+
 
 def main():
     name, role, directory = sys.argv[1:4]
@@ -28,7 +31,7 @@ def main():
     else:
         serves = role == "serve"
         lines = Lines(serves, directory)
-        s = meet(serves, lines, cold=name == "strangers")
+        s = meet(serves, lines, cold=name in COLD)
         SCENES[name](serves, s, lines)
     say("over and out")
 

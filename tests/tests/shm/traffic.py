@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 
-from common import LIMIT, exactly, exactly_peeked, meet, outcome, pattern, say, until
+from common import LIMIT, SHM, exactly, exactly_peeked, outcome, pattern, say, tier, until
 
 
 # Writes that meet a stopped reader.
@@ -137,6 +137,26 @@ def options(serves, s, lines):
                 until("the urgent byte", lambda: select.select([], [], [s], 1)[2])
                 say("urgent", outcome(s.recv, 1, socket.MSG_OOB))
             say("second", outcome(exactly, s, 50_000))
+
+
+def urgent_unread(serves, s, lines):
+    """Bytes in the kernel, in the ring, an urgent one, and more in the kernel, none of them read before all are there."""
+    if serves:
+        s.sendall(pattern(0, 1000))
+    until("the lane", lambda: outcome(s.recv, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT) and tier(s) in (SHM, -1))
+    lines.step()
+    if serves:
+        s.sendall(pattern(1, 2000))
+        s.sendall(b"!", socket.MSG_OOB)
+        s.sendall(pattern(2, 3000))
+        lines.step()
+        lines.hear()
+        return
+    lines.step()
+    until("the urgent byte", lambda: select.select([], [], [s], 1)[2])
+    say("in order", exactly(s, 6000) == pattern(0, 1000) + pattern(1, 2000) + pattern(2, 3000))
+    say("urgent", outcome(s.recv, 1, socket.MSG_OOB))
+    lines.tell("over")
 
 
 def pass_to_itself(s):

@@ -238,7 +238,10 @@ fn refuse(socket: &Ref<Socket>, reason: Reason) {
     policy::refused(socket, reason);
     socket.seeking.store(false, Release);
     let fd = socket.fd.load(Relaxed);
-    crate::engine::show(fd, socket);
+    // Closed meanwhile, its number may be another's.
+    if Record::fds(&**socket).load(Acquire) > 0 {
+        crate::engine::show(fd, socket);
+    }
     log::info(format_args!("fd {fd}: not joined: {}", reason.text()));
 }
 

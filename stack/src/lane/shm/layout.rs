@@ -89,7 +89,7 @@ pub const fn channel_len(capacity: usize) -> usize {
 /// Smallest ring, bytes.
 pub const MIN_RING: usize = 4 << 10;
 /// Largest ring, bytes.
-pub const MAX_RING: usize = 64 << 20;
+pub const MAX_RING: usize = 8 << 20;
 
 /// Is this a ring's size?
 pub fn is_ring_size(bytes: usize) -> bool {
