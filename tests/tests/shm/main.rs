@@ -202,6 +202,15 @@ fn a_peer_that_scribbles_over_shared_memory_harms_only_its_own_connection() {
     }
 }
 
+#[test]
+fn another_users_program_cannot_take_wake_ups_away() {
+    // Threads sleep at once: each message needs a ring.
+    let text = play(&host(), "thief", true, &[("UNDERPASS_SPIN_USEC", "0")], LONG);
+    for line in ["the thief is on the lane True", "slow rounds 0", "ended True"] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
 /// Somebody else at the meeting place: the connection stays in the kernel, says why, and goes on. Where it may pass, it passes.
 #[test]
 fn a_stranger_at_the_meeting_place_only_keeps_a_connection_in_the_kernel() {

@@ -17,6 +17,7 @@ use underpass_stack::lane::shm::meeting::{self, Agreed, Call, MAX_MESSAGE, Offer
 use underpass_stack::mem::Shared;
 
 use super::address::Ends;
+use super::bells::{self, Bells};
 use super::channel::Channel;
 use super::trunk::Trunk;
 use super::{diag, history, leave, places};
@@ -65,7 +66,7 @@ struct Offered {
 /// The trunk of an offer.
 enum Candidate {
     Known(Arc<Trunk>),
-    New { id: [u64; 2], process: [u64; 2], shared: Shared },
+    New { id: [u64; 2], process: [u64; 2], shared: Shared, ours: Bells },
 }
 
 struct Meeting {
@@ -84,8 +85,6 @@ struct Meetings {
     /// Channels whose sockets have not been switched over yet.
     arrived: Vec<u32>,
     process: [u64; 2],
-    /// The bell has been entered.
-    has_bell: bool,
 }
 
 /// What went wrong with a meeting.
@@ -192,7 +191,7 @@ impl Work {
     fn run(self) {
         match self {
             Self::Collect => {
-                places::drain_general();
+                bells::silence(places::GENERAL);
                 places::collect(places::GENERAL);
             }
             Self::HangUp(trunk) => trunk.hang_up().into_iter().for_each(leave::peer_gone),
@@ -265,7 +264,6 @@ impl Meetings {
             trunks: HashMap::default(),
             arrived: Vec::new(),
             process: sys::random(),
-            has_bell: false,
         })
     }
 
