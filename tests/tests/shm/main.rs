@@ -203,6 +203,13 @@ fn a_peer_that_scribbles_over_shared_memory_harms_only_its_own_connection() {
 }
 
 #[test]
+fn a_program_that_exits_delivers_what_its_peer_had_taken_back() {
+    // On plain sockets the kernel's small buffers would hold up the writer before.
+    let text = play(&host(), "exits_in_debt", true, &[], LIMIT * 2);
+    assert!(text.contains("register None\nwhole True end\n"), "{text}");
+}
+
+#[test]
 fn another_users_program_cannot_take_wake_ups_away() {
     // Threads sleep at once: each message needs a ring.
     let text = play(&host(), "thief", true, &[("UNDERPASS_SPIN_USEC", "0")], LONG);
