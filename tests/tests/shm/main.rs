@@ -255,8 +255,9 @@ fn a_stranger_at_the_meeting_place_only_keeps_a_connection_in_the_kernel() {
 fn two_thousand_connections_leave_nothing_behind() {
     let host = host();
     let text = play(&host, "many", true, &[], LONG);
+    let log = |role: &str| tail(&std::fs::read_to_string(host.dir().join(format!("many-{role}.err"))).unwrap());
     for line in ["of them laned True", "descriptors True", "memory True"] {
-        assert_eq!(text.matches(line).count(), 2, "{text}");
+        assert_eq!(text.matches(line).count(), 2, "{text}serve: {}\nask: {}", log("serve"), log("ask"));
     }
 }
 
