@@ -9,6 +9,7 @@ use underpass_bench::Stream;
 
 use crate::Outcome;
 use crate::pattern::Pattern;
+use crate::tcp::set_congestion;
 
 /// Bytes of one write and of one read at most.
 const CHUNK: usize = 64 << 10;
@@ -32,6 +33,9 @@ pub struct Send {
     /// Where the receiver is.
     #[arg(long)]
     connect: SocketAddr,
+    /// Congestion control (TCP_CONGESTION, tcp(7)).
+    #[arg(long)]
+    congestion: Option<String>,
 }
 
 impl Serve {
@@ -78,6 +82,9 @@ impl Send {
     /// Runs until the connection ends.
     pub fn run(&self) -> Outcome {
         let mut stream = TcpStream::connect(self.connect)?;
+        if let Some(name) = &self.congestion {
+            set_congestion(&stream, name)?;
+        }
         let pattern = Pattern::new(CHUNK);
         let mut sent = 0;
         loop {

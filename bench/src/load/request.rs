@@ -8,6 +8,7 @@ use clap::Args;
 use underpass_lab::badlink::marked;
 
 use crate::latency::Latency;
+use crate::tcp::set_congestion;
 use crate::{Outcome, print_json};
 
 /// Requests before the first that is timed: the sender gets to know the path.
@@ -32,6 +33,9 @@ pub struct Run {
     /// Where the server is.
     #[arg(long)]
     connect: SocketAddr,
+    /// Congestion control (TCP_CONGESTION, tcp(7)).
+    #[arg(long)]
+    congestion: Option<String>,
     /// Bytes of a request.
     #[arg(long)]
     size: usize,
@@ -65,6 +69,9 @@ impl Run {
     pub fn run(&self) -> Outcome {
         let mut stream = TcpStream::connect(self.connect)?;
         stream.set_nodelay(true)?;
+        if let Some(name) = &self.congestion {
+            set_congestion(&stream, name)?;
+        }
         let (mut lossy, plain) = (Latency::new()?, vec![b'.'; self.size]);
         for _ in 0..WARM_UP {
             ask(&mut stream, &plain)?;

@@ -66,7 +66,7 @@ impl BadLinks {
         Ok(Self { plain, fast: fast.map_err(|error| error.to_string()), programs })
     }
 
-    /// Can the kernel of a lab's host use this congestion control?
+    /// Has the kernel this congestion control?
     pub fn kernel_has(&self, congestion: &str) -> bool {
         let list = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap_or_default();
         list.split_whitespace().any(|name| name == congestion)
@@ -84,7 +84,7 @@ impl BadLinks {
         let (mut server, address) = self.serve(lab, conditions, &["goodput-serve", "--seconds", &time])?;
         let before = self.counted(lab, conditions, None)?;
         let mut command = self.command(lab, conditions, Side::Client)?;
-        let client = lab.spawn("client", command.args(["goodput", "--connect", &address]))?;
+        let client = lab.spawn("client", command.args(["goodput", "--connect", &address]).args(self.by(conditions)))?;
         let limit = programs::GRACE + std::time::Duration::from_secs_f64(seconds);
         let figures: Stream = programs::parse(&server.expect_line("figures ", limit)?)?;
         let after = self.counted(lab, conditions, Some(&client))?;
@@ -110,7 +110,7 @@ impl BadLinks {
         let size = ["--size", &size.to_string()];
         let (_server, address) = self.serve(lab, conditions, &[&["request-serve"], &size[..]].concat())?;
         let mut command = self.command(lab, conditions, Side::Client)?;
-        command.args([&["request", "--connect", &address], &size[..], args].concat());
+        command.args([&["request", "--connect", &address], &size[..], args].concat()).args(self.by(conditions));
         programs::figures(lab.spawn("client", &mut command)?, 60.0)
     }
 
@@ -121,12 +121,13 @@ impl BadLinks {
             (Some(_), Ok(lab)) => lab,
             (Some(_), Err(why)) => return Err(LabError::new(why.clone())),
         };
-        let client = &lab.host(Side::Client).namespace;
-        if self.kernel_has(conditions.congestion) {
-            client.set("net/ipv4/tcp_congestion_control", conditions.congestion)?;
-        }
         lab.link()?.set(conditions.link, conditions.seed)?;
         Ok(lab)
+    }
+
+    /// The kernel's part of the conditions, for a client.
+    fn by(&self, conditions: &Conditions) -> Option<String> {
+        self.kernel_has(conditions.congestion).then(|| format!("--congestion={}", conditions.congestion))
     }
 
     /// A load program on one side, pinned: the server on CPU 0, the client on CPU 1.

@@ -45,7 +45,7 @@ impl Cell {
 
     /// What the table calls it.
     fn name(self) -> String {
-        format!("{}, {} ms, {:.1} %", self.congestion, self.rtt_ms, self.loss as f64 / 10.0)
+        format!("{} {} ms {:.1} %", self.congestion, self.rtt_ms, self.loss as f64 / 10.0)
     }
 }
 

@@ -54,5 +54,5 @@ fn mode<'a>(stand: &'a BadLinks, name: &str, carriers: Carriers, path: (u64, u64
         let ms = |ns: u64| Some(ns as f64 / 1e6);
         Ok(vec![ms(figures.median_ns), ms(figures.min_ns), ms(figures.max_ns)])
     };
-    Mode::new(name, run).of_kind(format!("{rtt_ms} ms, {size} bytes"))
+    Mode::new(name, run).of_kind(format!("{rtt_ms} ms {size} bytes"))
 }
