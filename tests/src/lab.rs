@@ -4,7 +4,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
 
+use underpass_stack::testkit::LinkSpec;
+
 use crate::artifact::{Artifacts, Profile};
+use crate::badlink::BadLink;
 use crate::daemon::Daemon;
 use crate::error::LabError;
 use crate::ground::Ground;
@@ -30,11 +33,13 @@ pub struct LabOptions {
     pub mtu: u32,
     /// Which build of Underpass is used.
     pub profile: Profile,
+    /// A bad link in place of the wire, both directions alike; [`Lab::link`] may change it later.
+    pub link: Option<LinkSpec>,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { queues: 1, mtu: 1500, profile: Profile::Newest }
+        Self { queues: 1, mtu: 1500, profile: Profile::Newest, link: None }
     }
 }
 
@@ -51,12 +56,22 @@ pub struct Host {
     pub v6: Ipv6Addr,
 }
 
+/// A bad link and the namespace in which both cables end.
+#[derive(Debug)]
+struct Between {
+    link: BadLink,
+    // After the link, which has sockets there.
+    _namespace: Namespace,
+}
+
 /// Two hosts joined by a veth pair, perhaps with a daemon. All of it goes away when dropped; a panic (a failed test) first
 /// shows the daemon's log and counters.
 #[derive(Debug)]
 pub struct Lab {
     // Before the namespaces: it must end before they go.
     daemon: Option<Daemon>,
+    // So must this.
+    link: Option<Between>,
     server: Host,
     client: Host,
     options: LabOptions,
@@ -75,8 +90,11 @@ impl Lab {
         let ground = Ground::take(options.profile)?;
         let server = Host::new(ground.number(), Side::Server)?;
         let client = Host::new(ground.number(), Side::Client)?;
-        let lab = Self { daemon: None, server, client, options, ground };
-        lab.wire()?;
+        let mut lab = Self { daemon: None, server, client, link: None, options, ground };
+        match options.link {
+            None => lab.wire()?,
+            Some(spec) => lab.link = Some(lab.wire_through(spec)?),
+        }
         Ok(lab)
     }
 
@@ -112,6 +130,11 @@ impl Lab {
             Side::Server => &self.server,
             Side::Client => &self.client,
         }
+    }
+
+    /// The bad link between the hosts; an error if the lab was made with a plain wire.
+    pub fn link(&self) -> Result<&BadLink, LabError> {
+        self.link.as_ref().map(|between| &between.link).ok_or_else(|| LabError::new("this lab has a plain wire"))
     }
 
     /// A directory for the files of this lab.
@@ -171,14 +194,45 @@ impl Lab {
 
     fn wire(&self) -> Result<(), LabError> {
         let (server, client) = (&self.server, &self.client);
-        let queues = self.options.queues.to_string();
-        let side = ["mtu", &self.options.mtu.to_string(), "numrxqueues", &queues, "numtxqueues", &queues];
-        let near = [&["link", "add", &server.interface, "netns", server.namespace.name()], &side[..]].concat();
-        let far = [&["type", "veth", "peer", "name", &client.interface, "netns", client.namespace.name()], &side[..]];
-        ip(&[near, far.concat()].concat())?;
+        self.cable((&server.interface, &server.namespace), (&client.interface, &client.namespace))?;
         server.configure()?;
         client.configure()
     }
+
+    /// Each host's cable ends in a namespace of the link's own.
+    fn wire_through(&self, spec: LinkSpec) -> Result<Between, LabError> {
+        let number = self.ground.number();
+        let namespace = Namespace::create(number, "link")?;
+        // What the link's own kernel would say there.
+        namespace.set("net/ipv6/conf/default/disable_ipv6", "1")?;
+        let connect = |host: &Host| {
+            let end = format!("l{}", host.interface);
+            self.cable((&host.interface, &host.namespace), (&end, &namespace))?;
+            namespace.ip(&["link", "set", &end, "up"])?;
+            host.configure()?;
+            host.send_whole_frames()?;
+            interface_index(&namespace, &end)
+        };
+        let interfaces = [connect(&self.server)?, connect(&self.client)?];
+        self.server.know(&self.client)?;
+        self.client.know(&self.server)?;
+        Ok(Between { link: BadLink::start(&namespace, interfaces, spec)?, _namespace: namespace })
+    }
+
+    /// A veth pair between two namespaces.
+    fn cable(&self, near: (&str, &Namespace), far: (&str, &Namespace)) -> Result<(), LabError> {
+        let queues = self.options.queues.to_string();
+        let side = ["mtu", &self.options.mtu.to_string(), "numrxqueues", &queues, "numtxqueues", &queues];
+        let one = [&["link", "add", near.0, "netns", near.1.name()], &side[..]].concat();
+        let two = [&["type", "veth", "peer", "name", far.0, "netns", far.1.name()], &side[..]].concat();
+        ip(&[one, two].concat()).map(|_| ())
+    }
+}
+
+fn interface_index(namespace: &Namespace, name: &str) -> Result<u32, LabError> {
+    let text = namespace.ip(&["-o", "link", "show", name])?;
+    let number = text.split_once(':').and_then(|(number, _)| number.trim().parse().ok());
+    number.ok_or_else(|| LabError::new(format!("no interface number: {text}")))
 }
 
 impl Drop for Lab {
@@ -204,6 +258,25 @@ impl Host {
             v4: Ipv4Addr::new(10, x, y, host),
             v6: Ipv6Addr::new(0xfd00, u16::from(x), u16::from(y), 0, 0, 0, 0, u16::from(host)),
         })
+    }
+
+    /// Has the kernel send segments of the wire's size with complete checksums, as a network card would see them to it.
+    fn send_whole_frames(&self) -> Result<(), LabError> {
+        let offloads = ["tx", "off", "tso", "off", "gso", "off", "gro", "off"];
+        self.namespace.run("ethtool", &[&["-K", &self.interface], &offloads[..]].concat()).map(|_| ())
+    }
+
+    /// Tells this host the other's address for good: a lost ARP frame would cost a connection a second.
+    fn know(&self, other: &Self) -> Result<(), LabError> {
+        let link = other.namespace.ip(&["-o", "link", "show", &other.interface])?;
+        let address = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        let address = address.ok_or_else(|| LabError::new(format!("no Ethernet address: {link}")))?;
+        let (v4, v6) = (other.v4.to_string(), other.v6.to_string());
+        for neighbour in [&v4, &v6] {
+            let what = ["neigh", "replace", neighbour, "lladdr", address, "nud", "permanent", "dev", &self.interface];
+            self.namespace.ip(&what)?;
+        }
+        Ok(())
     }
 
     fn configure(&self) -> Result<(), LabError> {

@@ -14,6 +14,7 @@
 //! what a killed run has left is removed by the next one.
 
 mod artifact;
+pub mod badlink;
 mod child;
 mod daemon;
 mod error;
@@ -30,6 +31,7 @@ mod view;
 mod wait;
 
 pub use artifact::{Artifacts, Profile};
+pub use badlink::{BadLink, Lateness, LinkReport};
 pub use child::{CommandExt, is_root, reset_signals, run_idle};
 pub use daemon::Daemon;
 pub use error::LabError;

@@ -1,5 +1,6 @@
 //! What can be measured, one file a section.
 
+mod bad_link;
 mod choice;
 mod connect;
 mod idle;
@@ -48,6 +49,10 @@ pub enum SectionName {
     Overhead,
     /// What a silent program costs.
     Idle,
+    /// Goodput over bad links: loss by round-trip time by congestion control (12 minutes; only if named).
+    BadLink,
+    /// Requests whose last segment is lost (only if named).
+    TailLoss,
 }
 
 /// A section ready to run.
@@ -59,7 +64,7 @@ pub struct Section<'a> {
 }
 
 impl SectionName {
-    /// All, in the order of a full run: first what needs no lab, so that the labs' daemon is not there yet.
+    /// A full run, in its order: first what needs no lab, so that the labs' daemon is not there yet.
     pub const ALL: [Self; 12] = [
         Self::ShmPingpong,
         Self::ShmRedis,
@@ -82,6 +87,16 @@ impl SectionName {
             Self::Pingpong | Self::Stream | Self::Connect | Self::Redis | Self::Iperf | Self::Overhead | Self::Idle => {
                 Place::Labs
             }
+            Self::BadLink | Self::TailLoss => Place::BadLinks,
+        }
+    }
+
+    /// Rounds, if nobody asks for another number.
+    pub fn rounds(self, quick: bool) -> usize {
+        match (self, quick) {
+            (Self::BadLink, true) => 1,
+            (Self::BadLink, false) | (_, true) => 3,
+            (_, false) => 5,
         }
     }
 
@@ -100,6 +115,8 @@ impl SectionName {
             Self::Iperf => iperf::section(stand.labs()?),
             Self::Overhead => overhead::section(stand.labs()?),
             Self::Idle => idle::section(stand.labs()?),
+            Self::BadLink => bad_link::goodput::section(stand.bad_links()?),
+            Self::TailLoss => bad_link::tail_loss::section(stand.bad_links()?),
         })
     }
 }

@@ -27,7 +27,22 @@ pub struct LinkSpec {
     pub rate: u64,
     /// Bytes that may wait for their turn when the rate is limited; frames that find no room are lost.
     pub queue: u64,
+    /// Frames with which a burst of losses begins, per million (Gilbert's model).
+    pub bursts: u64,
+    /// Frames that a burst takes on average.
+    pub burst_len: u64,
+    /// Frames lost beside these that can be no more than a bare acknowledgement, per mille.
+    pub ack_loss: u64,
+    /// Longest frame that passes, bytes; longer ones vanish (a black hole of path-MTU discovery). 0: any.
+    pub mtu: u64,
+    /// From the beginning of one stall to that of the next, ns; 0: none.
+    pub stall_every: u64,
+    /// How long nothing arrives then, ns: what should have arrived does so at the end.
+    pub stall_len: u64,
 }
+
+/// Bytes of the longest frame without data: Ethernet, IPv4, and a TCP header full of options.
+const BARE_MAX: usize = 14 + 20 + 60;
 
 impl LinkSpec {
     /// A link that only delays.
@@ -41,6 +56,12 @@ impl LinkSpec {
         rare_loss: 0,
         rate: 0,
         queue: 0,
+        bursts: 0,
+        burst_len: 0,
+        ack_loss: 0,
+        mtu: 0,
+        stall_every: 0,
+        stall_len: 0,
     };
 }
 
@@ -64,12 +85,15 @@ pub struct Link {
     /// When the last frame that was taken has left the queue, ns.
     free_at: u64,
     overflowed: u64,
+    /// Is a burst of losses going on?
+    in_burst: bool,
 }
 
 impl Link {
     /// An empty link.
     pub fn new(spec: LinkSpec, seed: u64) -> Self {
-        Self { spec, random: Random::new(seed), travelling: BinaryHeap::new(), count: 0, free_at: 0, overflowed: 0 }
+        let (random, travelling) = (Random::new(seed), BinaryHeap::new());
+        Self { spec, random, travelling, count: 0, free_at: 0, overflowed: 0, in_burst: false }
     }
 
     /// Frames offered so far.
@@ -85,10 +109,7 @@ impl Link {
     /// A frame leaves at `now`.
     pub fn send(&mut self, now: Instant, mut frame: Vec<u8>) {
         self.count += 1;
-        if self.random.chance(self.spec.loss) {
-            return;
-        }
-        if self.spec.rare_loss != 0 && self.random.below(1_000_000) < self.spec.rare_loss {
+        if self.random.chance(self.spec.loss) || self.is_lost(frame.len()) {
             return;
         }
         if self.random.chance(self.spec.corruption) {
@@ -101,11 +122,43 @@ impl Link {
         self.launch(now, frame);
     }
 
+    /// Is a frame of `len` bytes lost for one of the rarer reasons? Each asks for a number only if it is in use, so that the others'
+    /// numbers stay the same.
+    fn is_lost(&mut self, len: usize) -> bool {
+        let spec = self.spec;
+        if spec.rare_loss != 0 && self.random.below(1_000_000) < spec.rare_loss {
+            return true;
+        }
+        if spec.ack_loss != 0 && len <= BARE_MAX && self.random.chance(spec.ack_loss) {
+            return true;
+        }
+        self.is_in_burst() || (spec.mtu != 0 && len as u64 > spec.mtu)
+    }
+
+    /// The next step of Gilbert's model: in a burst everything is lost.
+    fn is_in_burst(&mut self) -> bool {
+        if self.in_burst {
+            self.in_burst = self.random.below(self.spec.burst_len) != 0;
+        } else if self.spec.bursts != 0 {
+            self.in_burst = self.random.below(1_000_000) < self.spec.bursts;
+        }
+        self.in_burst
+    }
+
     fn launch(&mut self, now: Instant, frame: Vec<u8>) {
         let Some(waiting) = self.queue(now, frame.len() as u64) else { return };
         let held = if self.random.chance(self.spec.reordering) { self.random.below(self.spec.jitter) } else { 0 };
         let order = self.travelling.len() as u64 + (self.count << 8);
-        self.travelling.push(Reverse((now.0 + waiting + self.spec.delay + held, order, frame)));
+        let at = self.after_stall(now.0 + waiting + self.spec.delay + held);
+        self.travelling.push(Reverse((at, order, frame)));
+    }
+
+    /// When something arrives that should at `at`.
+    fn after_stall(&self, at: u64) -> u64 {
+        match at.checked_rem(self.spec.stall_every) {
+            Some(into) if into < self.spec.stall_len => at - into + self.spec.stall_len,
+            _ => at,
+        }
     }
 
     /// How long `len` bytes take to leave, ns, behind those that wait already; `None` if there is no room.
