@@ -8,8 +8,8 @@ use smoltcp::phy::{self, Checksum, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
 use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, HardwareAddress, IpAddress, IpCidr, IpProtocol,
-    Ipv4Address, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, HardwareAddress,
+    IpAddress, IpCidr, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::tcp::Flags;
@@ -61,9 +61,32 @@ impl Smol {
         let (peers, taken) = (Vec::with_capacity(connections), Vec::with_capacity(connections));
         let mut smol = Self { interface, sockets, handles, card, peers, taken, now, frame };
         for number in 0..connections {
+            if number == 0 || smol.peers[number - 1].flow.local != Peer::of(number, 0, 0).flow.local {
+                smol.introduce(number)?;
+            }
             smol.connect(number)?;
         }
         Ok(smol)
+    }
+
+    /// The host of a connection's peer asks for our Ethernet address, by which its own becomes known.
+    fn introduce(&mut self, number: usize) -> io::Result<()> {
+        let arp = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: EthernetAddress(PEERS),
+            source_protocol_addr: address(Peer::of(number, 0, 0).flow.local.as_v4()),
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: Ipv4Address::new(10, 0, 0, 1),
+        };
+        let len = 14 + arp.buffer_len();
+        let mut packet = ethernet(&mut self.frame[..len], EthernetProtocol::Arp);
+        arp.emit(&mut ArpPacket::new_unchecked(packet.payload_mut()));
+        self.card.stage(&self.frame[..len]);
+        self.receive();
+        match self.card.collect(&mut |_| ()) {
+            1 => Ok(()),
+            count => Err(io::Error::other(format!("{count} answers to ARP"))),
+        }
     }
 
     /// The handshake of one connection. The first socket that still listens takes it.
@@ -94,10 +117,21 @@ impl Smol {
     }
 }
 
+fn address(octets: Option<[u8; 4]>) -> Ipv4Address {
+    Ipv4Address::from(octets.unwrap_or_default())
+}
+
+/// Writes an Ethernet header from the peers to us.
+fn ethernet(frame: &mut [u8], ethertype: EthernetProtocol) -> EthernetFrame<&mut [u8]> {
+    let ether = EthernetRepr { src_addr: EthernetAddress(PEERS), dst_addr: EthernetAddress(OURS), ethertype };
+    let mut packet = EthernetFrame::new_unchecked(frame);
+    ether.emit(&mut packet);
+    packet
+}
+
 /// Writes a SYN with the options that Underpass's connections have too; returns the frame's length.
 fn syn(frame: &mut [u8], flow: &FlowKey, isn: u32) -> usize {
     let port = |bytes| u16::from_be_bytes(bytes);
-    let address = |octets: Option<[u8; 4]>| Ipv4Address::from(octets.unwrap_or_default());
     let (source, destination) = (address(flow.local.as_v4()), address(flow.remote.as_v4()));
     let tcp = TcpRepr {
         src_port: port(flow.local_port),
@@ -120,14 +154,8 @@ fn syn(frame: &mut [u8], flow: &FlowKey, isn: u32) -> usize {
         payload_len: tcp.buffer_len(),
         hop_limit: 64,
     };
-    let ether = EthernetRepr {
-        src_addr: EthernetAddress(PEERS),
-        dst_addr: EthernetAddress(OURS),
-        ethertype: EthernetProtocol::Ipv4,
-    };
-    let len = ether.buffer_len() + ip.buffer_len() + tcp.buffer_len();
-    let mut packet = EthernetFrame::new_unchecked(&mut frame[..len]);
-    ether.emit(&mut packet);
+    let len = 14 + ip.buffer_len() + tcp.buffer_len();
+    let mut packet = ethernet(&mut frame[..len], EthernetProtocol::Ipv4);
     let mut packet = Ipv4Packet::new_unchecked(packet.payload_mut());
     ip.emit(&mut packet, &Default::default());
     let mut packet = TcpPacket::new_unchecked(packet.payload_mut());

@@ -74,7 +74,8 @@ impl Peer {
             len: data.len() as u32,
             kind: Kind::Data,
         };
-        let path = Path { dst_mac: [2, 0, 0, 0, 0, 1], src_mac: [2, 0, 0, 0, 0, 2], mtu: MTU, ttl: 64, ..Path::default() };
+        let path =
+            Path { dst_mac: [2, 0, 0, 0, 0, 1], src_mac: [2, 0, 0, 0, 0, 2], mtu: MTU, ttl: 64, ..Path::default() };
         self.seq = self.seq.wrapping_add(data.len() as u32);
         output::build(frame, &path, &self.flow, &segment, (data, &[]), 0).unwrap_or(0)
     }
@@ -116,7 +117,14 @@ impl Crowd {
     fn import(&mut self, n: usize, ring: u32, now: Instant) -> io::Result<()> {
         let (own, peer) = ((n as u32).wrapping_mul(0x9e37_79b9), (n as u32).wrapping_mul(0x85eb_ca6b));
         let image = image(n, own, peer, ring);
-        let path = Path { ifindex: 1, dst_mac: [2, 0, 0, 0, 0, 2], src_mac: [2, 0, 0, 0, 0, 1], mtu: MTU, ttl: 64, ..Path::default() };
+        let path = Path {
+            ifindex: 1,
+            dst_mac: [2, 0, 0, 0, 0, 2],
+            src_mac: [2, 0, 0, 0, 0, 1],
+            mtu: MTU,
+            ttl: 64,
+            ..Path::default()
+        };
         let request = ImportRequest {
             image: &image,
             recv: &[],
