@@ -4,14 +4,16 @@
 //! (a socket became readable, a connection must go back to the kernel) is left in [`Stack::take_events`]; frames that belong
 //! to the kernel in [`Stack::take_leftovers`].
 
+mod demux;
 mod pass;
 mod port;
 mod receive;
 mod slots;
 mod transfer;
 mod transmit;
+mod wheel;
 
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -20,9 +22,13 @@ use zerocopy::FromZeros;
 pub use self::port::{Port, PortConfig};
 pub use self::slots::ImportRequest;
 
-use crate::arena::{self, ARENA_LEN, ArenaHeader, ConnRecord, MAX_PORTS, MEMFD_NAME, Phase, STATS_AT, SocketEntry};
+use self::demux::Demux;
+use self::wheel::Wheel;
+
+use crate::arena::{
+    self, ARENA_LEN, ArenaHeader, ConnRecord, MAX_PORTS, MEMFD_NAME, Phase, RingRef, STATS_AT, SocketEntry,
+};
 use crate::control::FrameRef;
-use crate::ip::flow::FlowKey;
 use crate::mem::Region;
 use crate::mem::buddy::Buddy;
 use crate::stats::{self, Stats};
@@ -73,18 +79,19 @@ pub struct Leftover {
 /// What the owner keeps about a slot outside the arena.
 #[derive(Debug, Default)]
 struct SlotState {
+    /// Where the rings are. The record says so too, for readers; this cannot be scribbled over.
+    rcv: RingRef,
+    snd: RingRef,
+    /// The deadline that stands in the wheel; never: none.
+    scheduled: Instant,
     /// Queue on which the peer's frames arrive; ours leave on the same.
     queue: u32,
-    /// The deadline that stands in the timer heap, if any.
-    scheduled: Option<Instant>,
     /// In `Stack::touched`.
     touched: bool,
     /// Events not yet taken.
     pending: u8,
     /// Nobody holds a socket for it any more: freed when the peer has everything.
     orphan: bool,
-    /// Frames that arrived after the freeze.
-    held: Vec<Leftover>,
     /// IPv4 identification of the next packet.
     ip_id: u16,
 }
@@ -99,10 +106,12 @@ pub struct Stack {
     attachments: u64,
     /// One past the highest attachment in use.
     port_limit: usize,
-    demux: HashMap<FlowKey, u32, foldhash::fast::RandomState>,
+    demux: Demux,
     slots: Vec<SlotState>,
+    /// Frames that arrived for frozen connections, by slot.
+    held: HashMap<u32, Vec<Leftover>>,
     free: VecDeque<u32>,
-    timers: BinaryHeap<std::cmp::Reverse<(Instant, u32)>>,
+    wheel: Wheel,
     touched: Vec<u32>,
     with_events: Vec<u32>,
     leftovers: Vec<Leftover>,
@@ -128,10 +137,11 @@ impl Stack {
             ports: (0..MAX_PORTS).map(|_| None).collect(),
             attachments: 0,
             port_limit: 0,
-            demux: HashMap::default(),
+            demux: Demux::new(),
             slots: Vec::new(),
+            held: HashMap::new(),
             free: VecDeque::new(),
-            timers: BinaryHeap::new(),
+            wheel: Wheel::new(),
             touched: Vec::new(),
             with_events: Vec::new(),
             leftovers: Vec::new(),
@@ -183,7 +193,7 @@ impl Stack {
 
     /// The connection in a slot, if its phase is [`Phase::Live`].
     pub fn connection(&mut self, slot: u32) -> Option<Connection<'_>> {
-        let (record, rcv, snd) = conn_parts(&mut self.arena, slot)?;
+        let (record, rcv, snd) = conn_parts(&mut self.arena, slot, self.slots.get(slot as usize)?)?;
         (Phase::from_raw(record.phase) == Phase::Live).then_some(Connection { tcb: &mut record.tcb, snd, rcv })
     }
 
@@ -236,11 +246,14 @@ impl Stack {
 }
 
 /// A connection's record and its rings (receive, send).
-fn conn_parts(arena: &mut Region, slot: u32) -> Option<(&mut ConnRecord, &mut [u8], &mut [u8])> {
-    let offset = arena::conn_offset(slot)?;
-    let record: &ConnRecord = arena.get(offset)?;
-    let (rcv, snd) = (record.rcv_ring.range()?, record.snd_ring.range()?);
-    arena.parts_mut::<ConnRecord>(offset, rcv, snd)
+#[inline]
+fn conn_parts<'a>(
+    arena: &'a mut Region,
+    slot: u32,
+    state: &SlotState,
+) -> Option<(&'a mut ConnRecord, &'a mut [u8], &'a mut [u8])> {
+    let place = |ring: RingRef| (ring.offset as usize, ring.len as usize);
+    arena.parts_mut::<ConnRecord>(arena::conn_offset(slot)?, place(state.rcv), place(state.snd))
 }
 
 fn new_arena(name: &str, pid: u32, started: u64) -> io::Result<Region> {

@@ -8,7 +8,7 @@ macro_rules! counters {
     ($($variant:ident, $name:literal, $text:literal;)*) => {
         /// One counter; its number is its place in the arena's counter page.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(usize)]
+        #[repr(u8)]
         pub enum Counter { $(#[doc = $text] $variant,)* }
 
         impl Counter {

@@ -80,6 +80,12 @@ impl FlowKey {
         }
     }
 
+    /// All of it in five words, for hashing and comparing.
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 5] {
+        zerocopy::transmute!(*self)
+    }
+
     /// Our end.
     pub fn local(&self) -> SocketAddr {
         SocketAddr::new(self.local.to_ip(), u16::from_be_bytes(self.local_port))

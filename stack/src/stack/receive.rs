@@ -1,8 +1,9 @@
 //! Frames in: from the RX rings to their connections, to the kernel, or kept until it is known whose they are.
 
 use super::{Leftover, Port, Stack, conn_parts};
-use crate::arena::Phase;
+use crate::arena::{self, ConnRecord, Phase};
 use crate::control::FrameRef;
+use crate::ip::flow::FlowKey;
 use crate::ip::input;
 use crate::stats::Counter;
 use crate::tcp::{Connection, Instant};
@@ -77,7 +78,7 @@ impl Stack {
             }
             Verdict::Kernel => self.leftovers.push(arrived),
             Verdict::Early => self.early.push(arrived),
-            Verdict::Hold(slot) => self.slots[slot as usize].held.push(arrived),
+            Verdict::Hold(slot) => self.held.entry(slot).or_default().push(arrived),
         }
         true
     }
@@ -110,7 +111,7 @@ impl Stack {
                 return if drop.is_for_kernel() { Verdict::Kernel } else { Verdict::Done };
             }
         };
-        let Some(&slot) = self.demux.get(&incoming.flow) else {
+        let Some(slot) = self.slot_of(&incoming.flow) else {
             if self.reserved > 0 {
                 // A promotion is under way, perhaps this flow's: its frames arrive here before its numbers.
                 return Verdict::Early;
@@ -118,15 +119,32 @@ impl Stack {
             self.stats().add(Counter::RxNoConnection, 1);
             return Verdict::Kernel;
         };
-        let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot) else { return Verdict::Kernel };
+        let Some(state) = self.slots.get_mut(slot as usize) else { return Verdict::Kernel };
+        let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return Verdict::Kernel };
         if Phase::from_raw(record.phase) != Phase::Live {
             return Verdict::Hold(slot);
         }
+        state.queue = queue;
         let outcome = Connection { tcb: &mut record.tcb, snd, rcv }.on_segment(now, &incoming.segment);
-        self.slots[slot as usize].queue = queue;
+        let (may_transmit, bound) = (record.tcb.may_transmit(), record.tcb.deadline_bound());
+        state.schedule(&mut self.wheel, slot, bound, now);
+        if may_transmit {
+            self.touch(slot);
+        }
         self.apply(slot, &outcome);
         // Urgent data was not processed: the kernel gets the segment after the demotion.
         if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done }
+    }
+
+    /// The slot that holds a flow.
+    #[inline]
+    pub(super) fn slot_of(&self, flow: &FlowKey) -> Option<u32> {
+        let words = flow.words();
+        let holds = |slot| {
+            let record = arena::conn_offset(slot).and_then(|at| self.arena.get::<ConnRecord>(at));
+            record.is_some_and(|record| record.flow.words() == words)
+        };
+        self.demux.find(flow, holds)
     }
 }
 

@@ -48,6 +48,12 @@ impl Counts {
         }
     }
 
+    /// Is there nothing to count?
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.list[0].is_none()
+    }
+
     /// The counters.
     pub fn iter(&self) -> impl Iterator<Item = Counter> + '_ {
         self.list.iter().map_while(|counter| *counter)

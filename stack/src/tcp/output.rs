@@ -1,8 +1,9 @@
 //! What goes out next?
 
 use super::connection::Connection;
+use super::loss::Phase;
 use super::segment::{Kind, SackBlocks, SegmentOut};
-use super::tcb::{State, bit};
+use super::tcb::{State, Tcb, bit};
 use super::time::Instant;
 use super::timer::Timer;
 
@@ -12,11 +13,15 @@ impl Connection<'_> {
         if self.tcb.state() == State::Closed {
             return None;
         }
-        self.tail_probe(now)
+        let expected = self.tcb.may_transmit();
+        let segment = self
+            .tail_probe(now)
             .or_else(|| self.retransmission(now))
             .or_else(|| self.new_data(now, false))
             .or_else(|| self.window_or_keepalive_probe(now))
-            .or_else(|| self.bare_ack(now))
+            .or_else(|| self.bare_ack(now));
+        debug_assert!(expected || segment.is_none(), "what `may_transmit` does not know of");
+        segment
     }
 
     /// What is lost, as the congestion window allows; the oldest byte at once.
@@ -113,5 +118,20 @@ impl Connection<'_> {
         tcb.clear(bit::WINDOW_PROBE | bit::KEEPALIVE_PROBE);
         let seq = tcb.snd_una.minus(1);
         Some(self.segment(now, seq, seq, SackBlocks::default(), kind))
+    }
+}
+
+/// Something is due beside data.
+const DUE: u32 =
+    bit::ACK_NOW | bit::ACK_LATE | bit::CHALLENGE | bit::WINDOW_PROBE | bit::KEEPALIVE_PROBE | bit::LOSS_PROBE;
+
+impl Tcb {
+    /// Could [`Connection::poll_transmit`] have anything to send or to plan? If not it need not be asked, as after most
+    /// acknowledgements.
+    #[inline]
+    pub(crate) fn may_transmit(&self) -> bool {
+        // Everything queued was sent, FIN included, unless it is lost.
+        let unsent = self.snd_nxt != self.snd_end.plus(u32::from(self.fin_queued()));
+        unsent || self.has(DUE) || self.dup_acks_due > 0 || self.loss.phase() != Phase::Open
     }
 }

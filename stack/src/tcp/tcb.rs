@@ -239,6 +239,16 @@ impl Tcb {
         self.timers.earliest()
     }
 
+    /// A point in time before which [`Tcb::deadline`] does not lie, at the cost of one look.
+    pub(crate) fn deadline_bound(&self) -> Option<Instant> {
+        self.timers.bound()
+    }
+
+    /// Makes [`Tcb::deadline_bound`] exact.
+    pub(crate) fn settle_timers(&mut self) {
+        self.timers.settle();
+    }
+
     /// Smoothed round-trip time and its variation, µs; 0 when unknown.
     pub fn rtt_us(&self) -> (u32, u32) {
         self.rtt.micros()
