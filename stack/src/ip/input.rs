@@ -59,8 +59,8 @@ impl Drop {
 
 /// A TCP packet of a frame: where it lies and what IP says of it.
 pub(super) struct Packet<'a> {
-    pub source: Addr,
-    pub destination: Addr,
+    pub source: [u8; 4],
+    pub destination: [u8; 4],
     /// Header and data.
     pub tcp: &'a [u8],
     /// Offset of `tcp` in the frame.
@@ -69,24 +69,25 @@ pub(super) struct Packet<'a> {
 
 /// Reads an Ethernet frame of at most `max_frame` bytes. The TCP checksum may be complete, or be the mere sum of the
 /// pseudo-header that a peer on the same host leaves for a network card to complete.
+#[inline]
 pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
     if frame.len() > max_frame {
         return Err(Drop::Oversize);
     }
-    let packet = packet(frame)?;
-    let (header, _) = tcp::Header::ref_from_prefix(packet.tcp).map_err(|_| Drop::Runt)?;
-    let header_len = header.header_len();
-    if header_len < tcp::HEADER_LEN || header_len > packet.tcp.len() {
-        return Err(Drop::BadTcpHeader);
-    }
+    let packet = match plain_packet(frame) {
+        Some(packet) => packet,
+        None => packet(frame)?,
+    };
+    let (header, rest) = tcp::Header::ref_from_prefix(packet.tcp).map_err(|_| Drop::Runt)?;
+    let options_len = header.header_len().checked_sub(tcp::HEADER_LEN).ok_or(Drop::BadTcpHeader)?;
+    let (options, payload) = rest.split_at_checked(options_len).ok_or(Drop::BadTcpHeader)?;
     if !packet.checksum_is_acceptable(header.checksum) {
         return Err(Drop::BadChecksum);
     }
-    let (head, payload) = packet.tcp.split_at(header_len);
-    let options = tcp::parse_options(&head[tcp::HEADER_LEN..]).ok_or(Drop::BadTcpHeader)?;
+    let options = tcp::parse_options(options).ok_or(Drop::BadTcpHeader)?;
     let flow = FlowKey {
-        local: packet.destination,
-        remote: packet.source,
+        local: Addr::v4(packet.destination),
+        remote: Addr::v4(packet.source),
         local_port: header.destination,
         remote_port: header.source,
         proto: PROTO_TCP,
@@ -102,6 +103,25 @@ pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
         payload,
     };
     Ok(Incoming { flow, segment })
+}
+
+/// The packet of an ordinary frame: no tag, no IP options, no fragment, nothing wrong. For all others, [`packet`] says why.
+#[inline]
+fn plain_packet(frame: &[u8]) -> Option<Packet<'_>> {
+    const HEADERS: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+    let headers: &[u8; HEADERS] = frame.first_chunk()?;
+    let (ether, ip_bytes) = ethernet::Header::ref_from_prefix(headers).ok()?;
+    let ip_bytes: &[u8; ipv4::HEADER_LEN] = ip_bytes.try_into().ok()?;
+    let ip = ipv4::Header::ref_from_bytes(ip_bytes).ok()?;
+    let is_plain = ether.ethertype.get() == ethernet::IPV4
+        && ip.version_ihl == ipv4::VERSION_IHL
+        && ip.proto == PROTO_TCP
+        && ip.fragment.get() & ipv4::FRAGMENT == 0;
+    if !is_plain || !Sum::default().plus_header(ip_bytes).is_valid() {
+        return None;
+    }
+    let end = ethernet::HEADER_LEN + usize::from(ip.total_len.get());
+    Some(Packet { source: ip.source, destination: ip.destination, tcp: frame.get(HEADERS..end)?, at: HEADERS })
 }
 
 /// Finds the TCP packet in a frame.
@@ -127,17 +147,17 @@ pub(super) fn packet(frame: &[u8]) -> Result<Packet<'_>, Drop> {
     if ip.fragment.get() & ipv4::FRAGMENT != 0 {
         return Err(Drop::Fragment);
     }
-    let (source, destination) = (Addr::v4(ip.source), Addr::v4(ip.destination));
-    Ok(Packet { source, destination, tcp: &whole[header_len..], at: at + header_len })
+    Ok(Packet { source: ip.source, destination: ip.destination, tcp: &whole[header_len..], at: at + header_len })
 }
 
 impl Packet<'_> {
     /// The sum of the pseudo-header.
     pub fn pseudo(&self) -> Sum {
         // An IPv4 packet is at most 65535 bytes long, and this is a part of one.
-        Sum::pseudo(&self.source, &self.destination, PROTO_TCP, self.tcp.len() as u16)
+        Sum::pseudo_v4(self.source, self.destination, PROTO_TCP, self.tcp.len() as u16)
     }
 
+    #[inline]
     fn checksum_is_acceptable(&self, field: [u8; 2]) -> bool {
         let pseudo = self.pseudo();
         field == pseudo.partial() || pseudo.plus(self.tcp).is_valid()

@@ -1,7 +1,7 @@
 //! Frames out: headers around a segment's data.
 #![deny(unsafe_code)]
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use super::flow::{FlowKey, PROTO_TCP};
 use super::input::packet;
@@ -35,16 +35,18 @@ pub fn build(
         return None;
     }
     let frame = frame.get_mut(..len)?;
-    write_ip(frame, path, flow, ip_id)?;
+    let addresses = (flow.local.as_v4()?, flow.remote.as_v4()?);
+    write_ip(frame, path, addresses, ip_id)?;
     frame[data_at..middle].copy_from_slice(payload.0);
     frame[middle..].copy_from_slice(payload.1);
     let packet = &mut frame[TCP_AT..];
-    write_tcp(packet, flow, segment, options_len)?;
+    write_tcp(packet, addresses, flow, segment, options_len)?;
     Some(len)
 }
 
 /// Writes the Ethernet and IPv4 headers of a frame that is as long as it will be.
-fn write_ip(frame: &mut [u8], path: &Path, flow: &FlowKey, ip_id: u16) -> Option<()> {
+#[inline]
+fn write_ip(frame: &mut [u8], path: &Path, (source, destination): ([u8; 4], [u8; 4]), ip_id: u16) -> Option<()> {
     let (ether, rest) = ethernet::Header::mut_from_prefix(frame).ok()?;
     *ether = ethernet::Header { destination: path.dst_mac, source: path.src_mac, ethertype: ethernet::IPV4.into() };
     let total_len = u16::try_from(rest.len()).ok()?;
@@ -58,16 +60,24 @@ fn write_ip(frame: &mut [u8], path: &Path, flow: &FlowKey, ip_id: u16) -> Option
         ttl: path.ttl,
         proto: PROTO_TCP,
         checksum: [0; 2],
-        source: flow.local.as_v4()?,
-        destination: flow.remote.as_v4()?,
+        source,
+        destination,
     };
-    ip.checksum = Sum::default().plus(ip.as_bytes()).checksum();
+    let bytes: [u8; ipv4::HEADER_LEN] = zerocopy::transmute!(*ip);
+    ip.checksum = Sum::default().plus_header(&bytes).checksum();
     Some(())
 }
 
 /// Writes the TCP header before the data that is already in `packet`.
-fn write_tcp(packet: &mut [u8], flow: &FlowKey, segment: &SegmentOut, options_len: usize) -> Option<()> {
-    let pseudo = Sum::pseudo(&flow.local, &flow.remote, PROTO_TCP, u16::try_from(packet.len()).ok()?);
+#[inline]
+fn write_tcp(
+    packet: &mut [u8],
+    (source, destination): ([u8; 4], [u8; 4]),
+    flow: &FlowKey,
+    segment: &SegmentOut,
+    options_len: usize,
+) -> Option<()> {
+    let pseudo = Sum::pseudo_v4(source, destination, PROTO_TCP, u16::try_from(packet.len()).ok()?);
     let (header, rest) = tcp::Header::mut_from_prefix(packet).ok()?;
     *header = tcp::Header {
         source: flow.local_port,
