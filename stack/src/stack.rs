@@ -234,10 +234,10 @@ impl Stack {
     }
 
     fn raise(&mut self, slot: u32, bits: u8) {
-        let Some(state) = self.slots.get_mut(slot as usize) else { return };
         if bits == 0 {
             return;
         }
+        let Some(state) = self.slots.get_mut(slot as usize) else { return };
         if state.pending == 0 {
             self.with_events.push(slot);
         }

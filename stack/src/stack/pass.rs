@@ -28,21 +28,20 @@ impl Stack {
     }
 
     /// Carries an engine's decisions out.
+    #[inline]
     pub(super) fn apply(&mut self, slot: u32, outcome: &Outcome) {
         if !outcome.counts.is_empty() {
             let stats = self.stats();
             outcome.counts.iter().for_each(|counter| stats.add(counter, 1));
         }
-        let bits = [
-            (outcome.readable, event::READABLE),
-            (outcome.writable, event::WRITABLE),
-            (outcome.peer_fin, event::PEER_FIN | event::READABLE),
-            (outcome.reset, event::RESET),
-            (outcome.timed_out, event::TIMED_OUT),
-            (outcome.urgent, event::URGENT),
-            (outcome.closed, event::CLOSED),
-        ];
-        let bits = bits.iter().fold(0, |all, &(on, bit)| all | bit * u8::from(on));
+        let bit = |on: bool, bits: u8| if on { bits } else { 0 };
+        let bits = bit(outcome.readable, event::READABLE)
+            | bit(outcome.writable, event::WRITABLE)
+            | bit(outcome.peer_fin, event::PEER_FIN | event::READABLE)
+            | bit(outcome.reset, event::RESET)
+            | bit(outcome.timed_out, event::TIMED_OUT)
+            | bit(outcome.urgent, event::URGENT)
+            | bit(outcome.closed, event::CLOSED);
         self.raise(slot, bits);
         if bits & (event::CLOSED | event::DEMOTE) != 0 && self.slots[slot as usize].orphan {
             self.bury(slot);

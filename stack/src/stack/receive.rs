@@ -7,6 +7,7 @@ use crate::ip::flow::FlowKey;
 use crate::ip::input;
 use crate::stats::Counter;
 use crate::tcp::{Connection, Instant};
+use crate::xsk::Desc;
 
 /// Frames taken from one queue in one pass at most.
 const RX_BATCH: usize = 256;
@@ -44,12 +45,17 @@ impl Stack {
             let Some(desc) = port.queues[queue].rx_pop() else { break };
             frames += 1;
             bytes += u64::from(desc.len);
-            let frame = FrameRef { addr: desc.addr as u32, len: desc.len };
-            let attachment = port.attachment;
-            let arrived = Leftover { port: number as u32, attachment, queue: queue as u32, frame };
-            if self.sort(&mut port, arrived, now) {
-                port.lend(queue);
+            let Some(base) = port.base_of(desc.addr) else { continue };
+            let verdict = match port.umem.bytes(desc.addr as usize, desc.len as usize) {
+                Some(frame) => self.frame_in(frame, port.max_frame(), queue as u32, now),
+                None => Verdict::Done,
+            };
+            if let Verdict::Done = verdict {
+                port.refill(queue, base);
+                continue;
             }
+            self.keep(verdict, port.arrived(number, queue, desc));
+            port.lend(queue);
         }
         if frames > 0 {
             port.queues[queue].rx_release();
@@ -63,36 +69,35 @@ impl Stack {
         frames
     }
 
-    /// Looks at a frame and puts it where it belongs. Is it kept?
-    fn sort(&mut self, port: &mut Port, arrived: Leftover, now: Instant) -> bool {
-        let Leftover { queue, frame, .. } = arrived;
-        let Some(base) = port.base_of(u64::from(frame.addr)) else { return false };
-        let verdict = match port.umem.bytes(frame.addr as usize, frame.len as usize) {
-            Some(bytes) => self.frame_in(bytes, port.max_frame(), queue, now),
-            None => Verdict::Done,
-        };
+    /// Puts a frame where it waits for what its verdict says.
+    #[cold]
+    fn keep(&mut self, verdict: Verdict, arrived: Leftover) {
         match verdict {
-            Verdict::Done => {
-                port.refill(queue as usize, base);
-                return false;
-            }
+            Verdict::Done => (),
             Verdict::Kernel => self.leftovers.push(arrived),
             Verdict::Early => self.early.push(arrived),
             Verdict::Hold(slot) => self.held.entry(slot).or_default().push(arrived),
         }
-        true
     }
 
     /// Looks again at frames that were kept while it was open whose they are.
     pub(super) fn sort_again(&mut self, kept: Vec<Leftover>, now: Instant) {
         for arrived in kept {
-            let number = arrived.port as usize;
-            let Some(mut port) = self.ports.get_mut(number).and_then(Option::take) else { continue };
-            self.sort(&mut port, arrived, now);
-            if let Some(queue) = port.queues.get_mut(arrived.queue as usize) {
-                queue.fill_flush();
+            let Leftover { port: number, queue, frame, .. } = arrived;
+            let Some(mut port) = self.ports.get_mut(number as usize).and_then(Option::take) else { continue };
+            let verdict = match port.umem.bytes(frame.addr as usize, frame.len as usize) {
+                Some(bytes) => self.frame_in(bytes, port.max_frame(), queue, now),
+                None => Verdict::Done,
+            };
+            match (verdict, port.base_of(u64::from(frame.addr))) {
+                (Verdict::Done, Some(base)) if (queue as usize) < port.queues.len() => {
+                    port.refill(queue as usize, base);
+                    port.queues[queue as usize].fill_flush();
+                }
+                (Verdict::Done, _) => (),
+                (verdict, _) => self.keep(verdict, arrived),
             }
-            self.ports[number] = Some(port);
+            self.ports[number as usize] = Some(port);
         }
     }
 
@@ -103,6 +108,7 @@ impl Stack {
     }
 
     /// One frame: parse, find the connection, let the engine look at the segment.
+    #[inline]
     fn frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
         let incoming = match input::parse(frame, max_frame) {
             Ok(incoming) => incoming,
@@ -139,16 +145,21 @@ impl Stack {
     /// The slot that holds a flow.
     #[inline]
     pub(super) fn slot_of(&self, flow: &FlowKey) -> Option<u32> {
-        let words = flow.words();
         let holds = |slot| {
             let record = arena::conn_offset(slot).and_then(|at| self.arena.get::<ConnRecord>(at));
-            record.is_some_and(|record| record.flow.words() == words)
+            record.is_some_and(|record| record.flow.is(flow))
         };
         self.demux.find(flow, holds)
     }
 }
 
 impl Port {
+    /// A frame that was received, as it is kept.
+    fn arrived(&self, number: usize, queue: usize, desc: Desc) -> Leftover {
+        let frame = FrameRef { addr: desc.addr as u32, len: desc.len };
+        Leftover { port: number as u32, attachment: self.attachment, queue: queue as u32, frame }
+    }
+
     /// A received frame is kept: another takes its place in the fill ring, as long as enough are left for sending.
     fn lend(&mut self, queue: usize) {
         if self.pool.available() > self.config.frame_count / KEPT_FOR_SENDING

@@ -13,15 +13,29 @@ impl Connection<'_> {
         if self.tcb.state() == State::Closed {
             return None;
         }
-        let expected = self.tcb.may_transmit();
-        let segment = self
-            .tail_probe(now)
-            .or_else(|| self.retransmission(now))
-            .or_else(|| self.new_data(now, false))
-            .or_else(|| self.window_or_keepalive_probe(now))
-            .or_else(|| self.bare_ack(now));
-        debug_assert!(expected || segment.is_none(), "what `may_transmit` does not know of");
-        segment
+        debug_assert!(self.tcb.may_transmit() || self.is_silent(now), "what `may_transmit` does not know of");
+        if let Some(probe) = self.tail_probe(now) {
+            return Some(probe);
+        }
+        if let Some(retransmission) = self.retransmission(now) {
+            return Some(retransmission);
+        }
+        if let Some(data) = self.new_data(now, false) {
+            return Some(data);
+        }
+        if let Some(probe) = self.window_or_keepalive_probe(now) {
+            return Some(probe);
+        }
+        self.bare_ack(now)
+    }
+
+    /// Has [`Connection::poll_transmit`] nothing to send? Tries it on a copy.
+    fn is_silent(&mut self, now: Instant) -> bool {
+        let mut tcb = *self.tcb;
+        let mut copy = Connection { tcb: &mut tcb, snd: &mut *self.snd, rcv: &mut *self.rcv };
+        let mut nothing = copy.tail_probe(now).is_none() && copy.retransmission(now).is_none();
+        nothing &= copy.new_data(now, false).is_none() && copy.window_or_keepalive_probe(now).is_none();
+        nothing && copy.bare_ack(now).is_none()
     }
 
     /// What is lost, as the congestion window allows; the oldest byte at once.
