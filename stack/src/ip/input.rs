@@ -69,7 +69,7 @@ pub(super) struct Packet<'a> {
 
 /// Reads an Ethernet frame of at most `max_frame` bytes. The TCP checksum may be complete, or be the mere sum of the
 /// pseudo-header that a peer on the same host leaves for a network card to complete.
-#[inline]
+#[inline(always)]
 pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
     if frame.len() > max_frame {
         return Err(Drop::Oversize);

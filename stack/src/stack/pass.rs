@@ -34,14 +34,15 @@ impl Stack {
             let stats = self.stats();
             outcome.counts.iter().for_each(|counter| stats.add(counter, 1));
         }
-        let bit = |on: bool, bits: u8| if on { bits } else { 0 };
-        let bits = bit(outcome.readable, event::READABLE)
-            | bit(outcome.writable, event::WRITABLE)
-            | bit(outcome.peer_fin, event::PEER_FIN | event::READABLE)
-            | bit(outcome.reset, event::RESET)
-            | bit(outcome.timed_out, event::TIMED_OUT)
-            | bit(outcome.urgent, event::URGENT)
-            | bit(outcome.closed, event::CLOSED);
+        let bit = |on: bool, bit: u8| u8::from(on) * bit;
+        let mut bits = bit(outcome.readable, event::READABLE) | bit(outcome.writable, event::WRITABLE);
+        if outcome.is_rare() {
+            bits |= bit(outcome.peer_fin, event::PEER_FIN | event::READABLE)
+                | bit(outcome.reset, event::RESET)
+                | bit(outcome.timed_out, event::TIMED_OUT)
+                | bit(outcome.urgent, event::URGENT)
+                | bit(outcome.closed, event::CLOSED);
+        }
         self.raise(slot, bits);
         if bits & (event::CLOSED | event::DEMOTE) != 0 && self.slots[slot as usize].orphan {
             self.bury(slot);
