@@ -155,7 +155,8 @@ impl Auditor {
         for (n, (at, place, len)) in claims.into_iter().enumerate() {
             let start = if n == 0 { place } else { place.wrapping_sub(len) };
             let mut held = vec![0; len as usize];
-            ring::read(&shared.copy(at, RING), start, &mut held);
+            let from = if n == 0 { tcb.rcv_place(start) } else { tcb.snd_place(start) };
+            ring::read(&shared.copy(at, RING), from, &mut held);
             assert_eq!(held, bytes(start, len), "claim {n} of {image:?}");
         }
         if let Some(last) = self.last {

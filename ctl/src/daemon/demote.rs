@@ -117,20 +117,21 @@ pub fn read_record(session: &Session, conn: &Conn, record: &ConnRecord) -> Optio
         return None;
     }
     let fin_acked = u32::from(image.flags & flag::FIN_ACKED != 0);
-    let piece = |(start, end): (u32, u32)| Some((start, copy(arena, rcv, start, end.wrapping_sub(start))?));
+    let received = |seq: u32, len: u32| copy(arena, rcv, record.tcb.rcv_place(seq), len);
+    let piece = |(start, end): (u32, u32)| Some((start, received(start, end.wrapping_sub(start))?));
     let ahead = || record.tcb.ahead(record.rcv_ring.len).into_iter().filter_map(piece).collect();
     Some(Dump {
         // A process that died may have been about to write the bytes of the newest piece.
         ahead: if Phase::from_raw(record.phase) == Phase::Frozen { ahead() } else { Vec::new() },
-        recv: copy(arena, rcv, image.rcv_read, image.unread())?,
-        send: copy(arena, snd, image.snd_una.wrapping_sub(fin_acked), image.unacknowledged())?,
+        recv: received(image.rcv_read, image.unread())?,
+        send: copy(arena, snd, record.tcb.snd_place(image.snd_una.wrapping_sub(fin_acked)), image.unacknowledged())?,
         image,
     })
 }
 
-fn copy(arena: &Region, (offset, size): (usize, usize), seq: u32, len: u32) -> Option<Vec<u8>> {
+fn copy(arena: &Region, (offset, size): (usize, usize), place: u32, len: u32) -> Option<Vec<u8>> {
     let mut out = vec![0; len as usize];
-    ring::read(arena.bytes(offset, size)?, seq, &mut out);
+    ring::read(arena.bytes(offset, size)?, place, &mut out);
     Some(out)
 }
 

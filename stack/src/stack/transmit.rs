@@ -154,13 +154,14 @@ impl Turn<'_> {
     fn build(&mut self, addr: u64, sent: &mut Sent) -> Option<usize> {
         let frame = self.port.frame_mut(addr)?;
         let ConnRecord { tcb, retransmits, path, flow, .. } = &mut *self.record;
-        let segment = Connection { tcb, snd: &mut *self.snd, rcv: &mut *self.rcv }.poll_transmit(self.now)?;
+        let segment =
+            Connection { tcb: &mut *tcb, snd: &mut *self.snd, rcv: &mut *self.rcv }.poll_transmit(self.now)?;
         if let Some(counter) = segment.counter() {
             sent.kinds[segment.kind as usize] += 1;
             sent.has_kinds = true;
             *retransmits = retransmits.wrapping_add(u64::from(counter == Counter::Retransmits));
         }
-        let payload = ring::slices(self.snd, segment.seq.0, (segment.len as usize).min(self.snd.len()));
+        let payload = ring::slices(self.snd, tcb.snd_place(segment.seq.0), (segment.len as usize).min(self.snd.len()));
         *self.ip_id = self.ip_id.wrapping_add(1);
         output::build(frame, path, flow, &segment, payload, *self.ip_id)
     }

@@ -63,7 +63,11 @@ impl Connection<'_> {
     /// The bytes first, then the number that makes them readable.
     fn append(&mut self, data: &[u8]) {
         let nxt = self.tcb.rcv_nxt;
-        ring::write(self.rcv, nxt.0, data);
+        if nxt == self.tcb.rcv_read && self.tcb.ooo.is_empty() {
+            self.tcb.rcv_base = nxt;
+            compiler_fence(Ordering::Release);
+        }
+        ring::write(self.rcv, self.tcb.rcv_place(nxt.0), data);
         compiler_fence(Ordering::Release);
         self.tcb.rcv_nxt = nxt.plus(data.len() as u32);
     }
@@ -89,7 +93,7 @@ impl Connection<'_> {
             return self.tcb.note_duplicate(start, end);
         }
         if self.tcb.ooo.insert(start, end) {
-            ring::write(self.rcv, start.0, data);
+            ring::write(self.rcv, self.tcb.rcv_place(start.0), data);
             self.tcb.ooo_newest = start;
         }
     }

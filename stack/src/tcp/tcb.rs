@@ -136,6 +136,11 @@ pub struct Tcb {
     pub(crate) sndbuf: u32,
     /// Segments sent again, for people.
     pub(crate) retransmits: u32,
+    /// The number whose byte lies first in the receive ring. It follows the stream whenever the ring is empty, so that a connection
+    /// with little under way stays in few cache lines and few pages.
+    pub(crate) rcv_base: SeqNr,
+    /// The same for the send ring.
+    pub(crate) snd_base: SeqNr,
     /// Always zero.
     pub(crate) pad: u32,
 }
@@ -267,6 +272,16 @@ impl Tcb {
     /// Segments sent again since the import.
     pub fn retransmits(&self) -> u32 {
         self.retransmits
+    }
+
+    /// The place of a received byte in the receive ring, modulo the ring's size.
+    pub fn rcv_place(&self, seq: u32) -> u32 {
+        SeqNr(seq).since(self.rcv_base)
+    }
+
+    /// The place of a byte to be sent in the send ring, modulo the ring's size.
+    pub fn snd_place(&self, seq: u32) -> u32 {
+        SeqNr(seq).since(self.snd_base)
     }
 
     /// Bytes that can be read now.

@@ -79,8 +79,8 @@ impl<'a> Connection<'a> {
         if mtu < MTU_MIN {
             return Err(ImportError::Mtu);
         }
-        ring::write(rcv, image.rcv_read, recv_bytes);
-        ring::write(snd, image.snd_end.wrapping_sub(send_bytes.len() as u32), send_bytes);
+        ring::write(rcv, 0, recv_bytes);
+        ring::write(snd, 0, send_bytes);
         compiler_fence(Ordering::Release);
         *tcb = Tcb::from_image(image, mtu, now);
         Ok(())
@@ -139,6 +139,8 @@ impl Tcb {
         self.max_window = image.max_window.max(image.snd_wnd);
         self.snd_sml = self.snd_una;
         self.push_end = self.snd_una;
+        self.snd_base = SeqNr(image.snd_end.wrapping_sub(image.unacknowledged()));
+        self.rcv_base = SeqNr(image.rcv_read);
         self.rcv_nxt = SeqNr(image.rcv_nxt);
         self.rcv_read = SeqNr(image.rcv_read);
         self.rcv_wup = SeqNr(image.rcv_wup);

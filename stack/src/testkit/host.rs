@@ -126,10 +126,10 @@ impl Host {
         let (rcv_len, snd_len) = (self.rcv.len() as u32, self.snd.len() as u32);
         assert!(image.is_sound(rcv_len, snd_len), "unsound image {image:?}");
         let mut unread = vec![0; image.unread() as usize];
-        crate::mem::ring::read(&self.rcv, image.rcv_read, &mut unread);
+        crate::mem::ring::read(&self.rcv, self.tcb.rcv_place(image.rcv_read), &mut unread);
         let mut unacked = vec![0; image.unacknowledged() as usize];
         let start = image.snd_end.wrapping_sub(image.unacknowledged());
-        crate::mem::ring::read(&self.snd, start, &mut unacked);
+        crate::mem::ring::read(&self.snd, self.tcb.snd_place(start), &mut unacked);
         (image, unread, unacked)
     }
 

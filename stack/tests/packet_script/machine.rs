@@ -175,7 +175,7 @@ impl Machine {
 
     fn check_payload(&mut self, segment: &SegmentOut) -> Result<(), String> {
         let mut data = vec![0; segment.len as usize];
-        ring::read(&self.snd, segment.seq.0, &mut data);
+        ring::read(&self.snd, self.tcb.snd_place(segment.seq.0), &mut data);
         let ours = data == bytes(segment.seq.0, segment.len);
         if ours { Ok(()) } else { Err("a segment carries other bytes than the program wrote".into()) }
     }
