@@ -45,7 +45,11 @@ impl Stack {
             Some(slot) => slot,
             None if self.slots.len() < MAX_CONNS => {
                 self.slots.push(SlotState::default());
-                self.wheel.reserve(self.slots.len());
+                // So that nothing is allocated while data moves.
+                let count = self.slots.len();
+                self.wheel.reserve(count);
+                self.touched.reserve(count - self.touched.len());
+                self.with_events.reserve(count - self.with_events.len());
                 self.slots.len() as u32 - 1
             }
             None => return None,
