@@ -28,9 +28,7 @@ fn run(words: &[String]) -> Result<String, String> {
     let connections = number(connections)?.max(1);
     let verify = rest.is_empty();
     let figures = which.run(scene, connections, verify, number(groups)?).map_err(|error| error.to_string())?;
-    let words = (scene.name(), which.name(), figures.ns, figures.sent, figures.count);
-    Ok(format!(
-        "{}, {}, {connections}: {:.1} ns, {:.2} segments sent, {} times",
-        words.0, words.1, words.2, words.3, words.4
-    ))
+    let (scene, ns, sent, count) = (scene.name(), figures.ns, figures.sent, figures.count);
+    let text = format!("{scene}, {engine}, {connections}: {ns:.1} ns, {sent:.2} segments sent, {count} times");
+    Ok(format!("{text}\nall times: {}", figures.all))
 }

@@ -17,7 +17,7 @@ pub const FULL: usize = 1460;
 const ROOMY: usize = 128;
 
 /// A TCP stack with connections that are all established and idle, on a network of memory. Time passes only in
-/// [`Engine::receive`] and [`Engine::write`], a microsecond each.
+/// [`Engine::receive`] and [`Engine::write`], a microsecond each at most.
 pub trait Engine {
     /// Puts the next segment of a connection's peer into the network card, not to be seen before [`Engine::receive`].
     fn stage(&mut self, connection: usize, push: bool, data: &[u8]);

@@ -54,6 +54,8 @@ pub struct Figures {
     pub sent: f64,
     /// Times that were measured.
     pub count: usize,
+    /// These and the warm-up's.
+    pub all: usize,
 }
 
 /// Does the scene `groups` times 64 times, and as a warm-up before.
@@ -73,7 +75,7 @@ pub fn run<E: Engine>(engine: &mut E, scene: Scene, connections: usize, groups: 
     }
     let count = groups * GROUP;
     let ns = median(times).unwrap_or(f64::NAN);
-    Ok(Figures { ns, sent: hands.sent as f64 / count as f64, count })
+    Ok(Figures { ns, sent: hands.sent as f64 / count as f64, count, all: count + WARM_UP * GROUP })
 }
 
 fn pattern() -> Vec<u8> {

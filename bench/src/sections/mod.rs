@@ -3,6 +3,7 @@
 mod bad_link;
 mod choice;
 mod connect;
+mod engine;
 mod idle;
 mod iperf;
 mod overhead;
@@ -25,6 +26,8 @@ use crate::turns::Mode;
 /// A section on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SectionName {
+    /// The TCP engine alone, beside smoltcp's: instructions and time of a segment (only if named).
+    Engine,
     /// 64 bytes there and back, over loopback.
     ShmPingpong,
     /// redis-server under redis-benchmark, over loopback.
@@ -83,6 +86,7 @@ impl SectionName {
     /// Where it is measured.
     pub fn place(self) -> Place {
         match self {
+            Self::Engine => Place::Memory,
             Self::ShmPingpong | Self::ShmRedis | Self::ShmIperf | Self::ShmConnect | Self::ShmMany => Place::Loopback,
             Self::Pingpong | Self::Stream | Self::Connect | Self::Redis | Self::Iperf | Self::Overhead | Self::Idle => {
                 Place::Labs
@@ -103,6 +107,7 @@ impl SectionName {
     /// The section's modes on this stand; an error if its place cannot be made.
     pub fn build(self, stand: &Stand) -> Result<Section<'_>, LabError> {
         Ok(match self {
+            Self::Engine => engine::section(stand.programs()),
             Self::ShmPingpong => shm::pingpong::section(stand.loopback()?),
             Self::ShmRedis => shm::redis::section(stand.loopback()?),
             Self::ShmIperf => shm::iperf::section(stand.loopback()?),

@@ -23,6 +23,8 @@ pub use self::programs::Programs;
 /// Where a section is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
+    /// Nothing but memory of our own.
+    Memory,
     /// Namespaces of its own, joined by a veth pair.
     Labs,
     /// 127.0.0.1 of the namespace that we are in.
@@ -34,13 +36,14 @@ pub enum Place {
 impl Place {
     /// Can only root make it?
     pub fn needs_root(self) -> bool {
-        self != Self::Loopback
+        matches!(self, Self::Labs | Self::BadLinks)
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Memory => "memory",
             Self::Labs => "veth, MTU 1500",
             Self::Loopback => "loopback",
             Self::BadLinks => "veth through an emulated bad link, MTU 1500, without offloads",
@@ -61,6 +64,11 @@ impl Stand {
     pub fn new(quick: bool) -> Result<Self, LabError> {
         let (labs, loopback, bad_links) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
         Ok(Self { programs: Programs::find(quick)?, labs, loopback, bad_links })
+    }
+
+    /// Our own programs.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
     }
 
     /// The labs.
