@@ -30,9 +30,9 @@ pub const MAX_CONNS: usize = 131_072;
 pub const MIN_RING: u32 = 64 << 10;
 /// Largest ring, bytes.
 pub const MAX_RING: u32 = 64 << 20;
-/// Ring space, bytes (address space, not memory: pages come when touched). Two rings of default size (256 KiB) for each of
-/// 131,072 connections.
-pub const RING_SPACE: usize = 64 << 30;
+/// Ring space, bytes (address space, not memory: pages come when touched). The more of it is taken, the smaller the rings that are
+/// handed out (see [`crate::mem::buddy::Buddy::advise`]), so that [`MAX_CONNS`] connections find room.
+pub const RING_SPACE: usize = 32 << 30;
 
 /// Offset of the counters.
 pub const STATS_AT: usize = 4096;

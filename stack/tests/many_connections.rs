@@ -15,7 +15,7 @@ use underpass_stack::testkit::Crowd;
 static ALLOCATOR: Counting = Counting;
 
 const CONNECTIONS: usize = 100_000;
-/// What the shim takes unless told otherwise.
+/// What the shim asks for unless told otherwise; once half of the space is taken, the stack hands out smaller ones.
 const RING: u32 = 256 << 10;
 /// Bytes of a request and of a response.
 const MESSAGE: usize = 200;

@@ -12,6 +12,8 @@ pub struct Buddy {
     orders: [Blocks; ORDERS],
     /// Offset of the never-used rest, relative to the ring space.
     fresh: usize,
+    /// Bytes handed out.
+    taken: usize,
 }
 
 /// The free blocks of one order, by number.
@@ -78,10 +80,22 @@ fn size_of_order(order: usize) -> usize {
 }
 
 impl Buddy {
+    /// How large a ring to take where `wanted` bytes would be right, so that the space does for many: that much while half of the
+    /// space is free, half of it while a quarter is, then the smallest.
+    pub fn advise(&self, wanted: u32) -> u32 {
+        let free = RING_SPACE - self.taken.min(RING_SPACE);
+        match free {
+            _ if free > RING_SPACE / 2 => wanted,
+            _ if free > RING_SPACE / 4 => (wanted / 2).max(MIN_RING),
+            _ => MIN_RING,
+        }
+    }
+
     /// A block of `len` bytes (a power of two from [`MIN_RING`] to [`MAX_RING`]); `None` when the space is used up.
     pub fn take(&mut self, len: u32) -> Option<RingRef> {
         let order = order_of(len)?;
         let offset = self.take_order(order)?;
+        self.taken += len as usize;
         Some(RingRef { offset: (RINGS_AT + offset) as u64, len, pad: 0 })
     }
 
@@ -108,6 +122,7 @@ impl Buddy {
         let Some(offset) = usize::try_from(ring.offset).ok().and_then(|at| at.checked_sub(RINGS_AT)) else {
             return;
         };
+        self.taken = self.taken.saturating_sub(ring.len as usize);
         let mut number = offset / size_of_order(order);
         while order + 1 < ORDERS && self.orders[order].withdraw(number ^ 1) {
             number /= 2;
@@ -142,6 +157,7 @@ mod tests {
             for ring in live.drain(..) {
                 buddy.put(ring);
             }
+            prop_assert_eq!(buddy.taken, 0);
             let whole = buddy.orders[ORDERS - 1].count * MAX_RING as usize;
             prop_assert_eq!(whole, buddy.fresh, "every block joined again");
             for blocks in &buddy.orders {

@@ -86,8 +86,9 @@ impl Stack {
             return Err(Reason::BadImage);
         }
         let rcv_need = u64::from(image.unread()) + u64::from(image.rcv_wnd);
-        let rcv_len = ring_len(request.rings.0, rcv_need).ok_or(Reason::WindowTooLarge)?;
-        let snd_len = ring_len(request.rings.1, u64::from(image.unacknowledged())).ok_or(Reason::QueueTooLarge)?;
+        let wanted = (self.rings.advise(request.rings.0), self.rings.advise(request.rings.1));
+        let rcv_len = ring_len(wanted.0, rcv_need).ok_or(Reason::WindowTooLarge)?;
+        let snd_len = ring_len(wanted.1, u64::from(image.unacknowledged())).ok_or(Reason::QueueTooLarge)?;
         if self.slot_of(&image.flow).is_some() {
             return Err(Reason::BadImage);
         }
