@@ -12,7 +12,7 @@ use crate::median;
 const MESSAGE: usize = 64;
 /// Times the work is done between two looks at the clock.
 const GROUP: usize = 64;
-/// Groups before the first that counts.
+/// Groups before the first that counts, at least; every connection has its turn before, and its memory.
 const WARM_UP: usize = 16;
 /// Connections are visited in steps of this, a prime: each as often as the others, neighbours in memory not one after the other.
 const STEP: usize = 7919;
@@ -62,20 +62,21 @@ pub struct Figures {
 pub fn run<E: Engine>(engine: &mut E, scene: Scene, connections: usize, groups: usize) -> io::Result<Figures> {
     let mut hands = Hands { data: pattern(), out: vec![0; FULL], next: 0, sent: 0 };
     let mut times = Vec::with_capacity(groups);
-    for group in 0..WARM_UP + groups {
-        if group == WARM_UP {
+    let warm_up = WARM_UP.max(connections.div_ceil(GROUP));
+    for group in 0..warm_up + groups {
+        if group == warm_up {
             hands.sent = 0;
         }
         let visited: Vec<usize> = (0..GROUP).map(|n| (hands.next + n) * STEP % connections).collect();
         hands.next += GROUP;
         let ns = hands.group(engine, scene, &visited)?;
-        if group >= WARM_UP {
+        if group >= warm_up {
             times.push(ns / GROUP as f64);
         }
     }
     let count = groups * GROUP;
     let ns = median(times).unwrap_or(f64::NAN);
-    Ok(Figures { ns, sent: hands.sent as f64 / count as f64, count, all: count + WARM_UP * GROUP })
+    Ok(Figures { ns, sent: hands.sent as f64 / count as f64, count, all: count + warm_up * GROUP })
 }
 
 fn pattern() -> Vec<u8> {
