@@ -4,9 +4,8 @@ use super::connection::Connection;
 use super::image::flag;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
+use crate::wire::{ipv4, ipv6, tcp};
 
-/// Headers of IPv4 and TCP without options, bytes.
-const HEADERS: u32 = 40;
 /// Bytes that timestamps take of every segment.
 const TIMESTAMPS: u32 = 12;
 /// Linux: TCP_MIN_SND_MSS. Smaller segments would be all header.
@@ -47,7 +46,13 @@ impl Tcb {
     /// Sizes segments so that they fit both the path and the peer's limit.
     pub(crate) fn fit_segments(&mut self) {
         let options = if self.has(flag::TIMESTAMPS) { TIMESTAMPS } else { 0 };
-        let limit = self.mss_clamp.min(self.mtu.saturating_sub(HEADERS));
+        let room = if self.has(bit::IPV6) {
+            // RFC 8201, section 4: whatever is said of the path, every IPv6 link carries this much.
+            self.mtu.max(ipv6::MTU_MIN) - ipv6::HEADER_LEN as u32
+        } else {
+            self.mtu.saturating_sub(ipv4::HEADER_LEN as u32)
+        };
+        let limit = self.mss_clamp.min(room.saturating_sub(tcp::HEADER_LEN as u32));
         self.mss = limit.saturating_sub(options).max(MSS_MIN);
         self.cc.rescale(self.mss);
     }
