@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 
+use underpass_ctl::daemon::sockopt;
 use underpass_ctl::net::conntrack;
 use underpass_ctl::net::netlink::{Netlink, Protocol};
 use underpass_lab::Side;
@@ -84,6 +85,33 @@ fn a_neighbour_found_by_neighbor_discovery_is_followed() {
     let changed = hear_event::<PathChanged>(client.events.as_fd());
     assert_eq!((changed.slot, changed.path.dst_mac), (slot, [0x02, 0x11, 0x22, 0x33, 0x44, 0x55]));
     assert!(changed.path.flow_label != 0, "labels are chosen by default");
+}
+
+#[test]
+fn headers_are_what_the_socket_and_the_namespace_say() {
+    const IPV6_AUTOFLOWLABEL: i32 = 70;
+    let bed = Bed { v6: true, ..Bed::new() };
+    let near = &bed.lab.host(Side::Server).namespace;
+    let mut client = Client::connect(&bed.socket);
+    let mut path_with = |options: &[(i32, i32)]| {
+        let (ours, _peer) = bed.pair();
+        for &(name, value) in options {
+            sockopt::set_int(ours.as_fd(), libc::SOL_IPV6, name, value).unwrap();
+        }
+        client.promote_only(&ours).unwrap().2.path
+    };
+    let plain = path_with(&[]);
+    assert_eq!((plain.ttl, plain.tos, plain.mtu), (64, 0, 1500));
+    assert!(plain.flow_label & 0x8_0000 != 0 && plain.flow_label < 1 << 20, "{:x}", plain.flow_label);
+    let chosen = path_with(&[(libc::IPV6_UNICAST_HOPS, 50), (libc::IPV6_TCLASS, 0x28), (IPV6_AUTOFLOWLABEL, 0)]);
+    assert_eq!((chosen.ttl, chosen.tos, chosen.flow_label), (50, 0x28, 0));
+    near.run("sysctl", &["-qw", "net.ipv6.auto_flowlabels=0"]).unwrap();
+    assert_eq!(path_with(&[(IPV6_AUTOFLOWLABEL, 1)]).flow_label, 0);
+    near.run("sysctl", &["-qw", "net.ipv6.auto_flowlabels=1", "net.ipv6.flowlabel_state_ranges=0"]).unwrap();
+    assert!(path_with(&[]).flow_label != 0);
+    let interface = &bed.lab.host(Side::Server).interface;
+    near.run("sysctl", &["-qw", &format!("net.ipv6.conf.{interface}.mtu=1400")]).unwrap();
+    assert_eq!(path_with(&[]).mtu, 1400, "as a router can say");
 }
 
 #[test]
