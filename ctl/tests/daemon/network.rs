@@ -100,6 +100,7 @@ fn headers_are_what_the_socket_and_the_namespace_say() {
         }
         client.promote_only(&ours).unwrap().2.path
     };
+    near.run("sysctl", &["-qw", "net.ipv6.flowlabel_state_ranges=1"]).unwrap();
     let plain = path_with(&[]);
     assert_eq!((plain.ttl, plain.tos, plain.mtu), (64, 0, 1500));
     assert!(plain.flow_label & 0x8_0000 != 0 && plain.flow_label < 1 << 20, "{:x}", plain.flow_label);

@@ -107,6 +107,9 @@ pub fn get(
     store: &mut dyn FnMut(&[u8]) -> bool,
 ) -> Act<c_int> {
     let Some(socket) = socket_of(fd) else { return Act::Real };
+    if (level, name) == (IPV6, libc::IPV6_V6ONLY) && socket.dual.load(Relaxed) && store(&[0; 4]) {
+        return Act::Done(Ok(0));
+    }
     loop {
         match socket.place() {
             Where::Kernel => return Act::Real,

@@ -27,12 +27,6 @@ fn redis_over_ipv6() {
     server_and_benchmark(&lab_over(Over::V6));
 }
 
-/// The server listens on `::`, clients come over IPv4.
-#[test]
-fn redis_with_mapped_addresses() {
-    server_and_benchmark(&lab_over(Over::Mapped));
-}
-
 fn server_and_benchmark(lab: &Lab) {
     let large: String = (0..20_000).map(|number| format!("{number:05}")).collect();
     same_outcome(lab, AUTO, |run| {

@@ -10,12 +10,14 @@ use crate::{AUTO, EAGER, LIMIT, Run, lab, lab_over, on_lane, same_outcome};
 /// Starts nginx; its worker's process id too, since its master only watches over that.
 fn nginx(run: &Run<'_>, root: &str, sendfile: &str) -> (Process, u32) {
     let (address, dir) = (run.at(&run.listening(), 8080), run.lab.dir().display());
+    // nginx listens for IPv6 alone unless it is told otherwise.
+    let both = if run.listening() == "::" { " ipv6only=off" } else { "" };
     let config = format!(
         "daemon off; master_process on; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/nginx.err info; user root;\n\
          events {{ worker_connections 64; }}\n\
          http {{ access_log off; keepalive_requests 10000; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;\n\
          fastcgi_temp_path {dir}/fcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
-         server {{ listen {address}; root {root}; sendfile {sendfile}; }} }}\n"
+         server {{ listen {address}{both}; root {root}; sendfile {sendfile}; }} }}\n"
     );
     let path = format!("{dir}/nginx.conf");
     std::fs::write(&path, config).unwrap();
@@ -76,6 +78,12 @@ fn nginx_and_curl_on_a_kept_connection() {
 #[test]
 fn nginx_and_curl_over_ipv6() {
     nginx_and_curl(&lab_over(Over::V6), "off");
+}
+
+/// nginx listens on `::`, curl comes over IPv4.
+#[test]
+fn nginx_and_curl_with_mapped_addresses() {
+    nginx_and_curl(&lab_over(Over::Mapped), "off");
 }
 
 #[test]
