@@ -109,6 +109,8 @@ pub struct Socket {
     pub moves: [AtomicU32; 2],
     /// SO_REUSEADDR, SO_KEEPALIVE, SO_BUF_LOCK of the program, while promoted.
     pub restore: Mutex<underpass_stack::control::Restore>,
+    /// IPV6_V6ONLY was off before the first promotion. The kernel switches it on when it binds an address anew.
+    pub dual: AtomicBool,
     /// Attachment while promoted.
     pub port: AtomicU32,
 }
@@ -221,6 +223,7 @@ impl Socket {
                 buf_lock: 0,
                 pad: 0,
             }),
+            dual: AtomicBool::new(false),
             port: AtomicU32::new(0),
         }
     }
@@ -243,6 +246,7 @@ impl Socket {
         socket.fds.store(0, Release);
         socket.inode.store(inode, Relaxed);
         socket.shown.store(false, Relaxed);
+        socket.dual.store(false, Relaxed);
         socket.fd.store(fd, Relaxed);
         socket.reason.store(Reason::NotConnected as u16, Relaxed);
         for counter in

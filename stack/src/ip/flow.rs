@@ -80,6 +80,11 @@ impl FlowKey {
         }
     }
 
+    /// Do its packets have IPv6 headers?
+    pub fn is_v6(&self) -> bool {
+        self.local.as_v4().is_none()
+    }
+
     /// Our end.
     pub fn local(&self) -> SocketAddr {
         SocketAddr::new(self.local.to_ip(), u16::from_be_bytes(self.local_port))
