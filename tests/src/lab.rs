@@ -1,6 +1,6 @@
 //! Two hosts and the wire between them.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
 
@@ -24,6 +24,18 @@ pub enum Side {
     Client,
 }
 
+/// Over which IP version the programs of a lab talk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Over {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6.
+    V6,
+    /// IPv4, but the server listens on `::`, so that its sockets are IPv6 with v4-mapped addresses.
+    Mapped,
+}
+
 /// What a lab is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct LabOptions {
@@ -35,11 +47,13 @@ pub struct LabOptions {
     pub profile: Profile,
     /// A bad link in place of the wire, both directions alike; [`Lab::link`] may change it later.
     pub link: Option<LinkSpec>,
+    /// Over what its programs talk.
+    pub over: Over,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { queues: 1, mtu: 1500, profile: Profile::Newest, link: None }
+        Self { queues: 1, mtu: 1500, profile: Profile::Newest, link: None, over: Over::V4 }
     }
 }
 
@@ -135,6 +149,20 @@ impl Lab {
     /// The bad link between the hosts; an error if the lab was made with a plain wire.
     pub fn link(&self) -> Result<&BadLink, LabError> {
         self.link.as_ref().map(|between| &between.link).ok_or_else(|| LabError::new("this lab has a plain wire"))
+    }
+
+    /// Where the server's programs listen.
+    pub fn listening(&self) -> IpAddr {
+        match self.options.over {
+            Over::V4 => self.server.v4.into(),
+            Over::V6 => self.server.v6.into(),
+            Over::Mapped => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// Where the client's programs reach them.
+    pub fn address(&self) -> IpAddr {
+        if self.options.over == Over::V6 { self.server.v6.into() } else { self.server.v4.into() }
     }
 
     /// A directory for the files of this lab.

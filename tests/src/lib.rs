@@ -35,7 +35,7 @@ pub use badlink::{BadLink, Lateness, LinkReport};
 pub use child::{CommandExt, is_root, reset_signals, run_idle};
 pub use daemon::Daemon;
 pub use error::LabError;
-pub use lab::{Host, Lab, LabOptions, Side};
+pub use lab::{Host, Lab, LabOptions, Over, Side};
 pub use namespace::Namespace;
 pub use neighbourhood::Neighbourhood;
 pub use process::Process;

@@ -1,6 +1,8 @@
 //! What the daemon asks the kernel about a network namespace, over netlink.
 
+pub mod address;
 pub mod conntrack;
+pub mod flow_label;
 pub mod ipsec;
 pub mod link;
 pub mod neigh;

@@ -92,6 +92,11 @@ impl FlowKey {
         (own[0] ^ other[0]) | (own[1] ^ other[1]) | (own[2] ^ other[2]) | (own[3] ^ other[3]) | (own[4] ^ other[4]) == 0
     }
 
+    /// Do its packets have IPv6 headers?
+    pub fn is_v6(&self) -> bool {
+        self.local.as_v4().is_none()
+    }
+
     /// Our end.
     pub fn local(&self) -> SocketAddr {
         SocketAddr::new(self.local.to_ip(), u16::from_be_bytes(self.local_port))

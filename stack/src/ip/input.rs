@@ -7,7 +7,7 @@ use super::flow::{Addr, FlowKey, PROTO_TCP};
 use crate::stats::Counter;
 use crate::tcp::{Flags, Segment, SeqNr};
 use crate::wire::checksum::Sum;
-use crate::wire::{ethernet, ipv4, tcp};
+use crate::wire::{ethernet, ipv4, ipv6, tcp};
 
 /// What a frame brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub enum Drop {
     Runt,
     /// Longer than a frame may be.
     Oversize,
-    /// Something else than TCP over IPv4: the kernel's.
-    NotIpv4Tcp,
+    /// Something else than TCP behind a plain IP header: the kernel's.
+    NotTcp,
     /// A fragment: the kernel's.
     Fragment,
     /// Malformed IP header, or its checksum is wrong.
@@ -43,7 +43,7 @@ impl Drop {
         match self {
             Self::Runt => Counter::RxRunt,
             Self::Oversize => Counter::RxOversize,
-            Self::NotIpv4Tcp => Counter::RxNotIpv4Tcp,
+            Self::NotTcp => Counter::RxNotTcp,
             Self::Fragment => Counter::RxFragment,
             Self::BadIpHeader => Counter::RxBadIpHeader,
             Self::BadTcpHeader => Counter::RxBadTcpHeader,
@@ -53,14 +53,14 @@ impl Drop {
 
     /// Is the frame the kernel's to judge, so that it should be injected there?
     pub fn is_for_kernel(self) -> bool {
-        matches!(self, Self::NotIpv4Tcp | Self::Fragment)
+        matches!(self, Self::NotTcp | Self::Fragment)
     }
 }
 
 /// A TCP packet of a frame: where it lies and what IP says of it.
 pub(super) struct Packet<'a> {
-    pub source: [u8; 4],
-    pub destination: [u8; 4],
+    pub source: Addr,
+    pub destination: Addr,
     /// Header and data.
     pub tcp: &'a [u8],
     /// Offset of `tcp` in the frame.
@@ -86,8 +86,8 @@ pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
     }
     let options = tcp::parse_options(options).ok_or(Drop::BadTcpHeader)?;
     let flow = FlowKey {
-        local: Addr::v4(packet.destination),
-        remote: Addr::v4(packet.source),
+        local: packet.destination,
+        remote: packet.source,
         local_port: header.destination,
         remote_port: header.source,
         proto: PROTO_TCP,
@@ -105,7 +105,7 @@ pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
     Ok(Incoming { flow, segment })
 }
 
-/// The packet of an ordinary frame: no tag, no IP options, no fragment, nothing wrong. For all others, [`packet`] says why.
+/// The packet of an ordinary IPv4 frame: no tag, no IP options, no fragment, nothing wrong. For all others, [`packet`] says why.
 #[inline]
 fn plain_packet(frame: &[u8]) -> Option<Packet<'_>> {
     const HEADERS: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
@@ -121,16 +121,22 @@ fn plain_packet(frame: &[u8]) -> Option<Packet<'_>> {
         return None;
     }
     let end = ethernet::HEADER_LEN + usize::from(ip.total_len.get());
-    Some(Packet { source: ip.source, destination: ip.destination, tcp: frame.get(HEADERS..end)?, at: HEADERS })
+    let (source, destination) = (Addr::v4(ip.source), Addr::v4(ip.destination));
+    Some(Packet { source, destination, tcp: frame.get(HEADERS..end)?, at: HEADERS })
 }
 
 /// Finds the TCP packet in a frame.
 pub(super) fn packet(frame: &[u8]) -> Result<Packet<'_>, Drop> {
     let (ethertype, at) = ethernet::payload_at(frame).ok_or(Drop::Runt)?;
-    if ethertype != ethernet::IPV4 {
-        return Err(Drop::NotIpv4Tcp);
+    match ethertype {
+        ethernet::IPV4 => packet_v4(&frame[at..], at),
+        ethernet::IPV6 => packet_v6(&frame[at..], at),
+        _ => Err(Drop::NotTcp),
     }
-    let bytes = &frame[at..];
+}
+
+/// The packet in `bytes`, which begin at `at` in their frame.
+fn packet_v4(bytes: &[u8], at: usize) -> Result<Packet<'_>, Drop> {
     let (ip, _) = ipv4::Header::ref_from_prefix(bytes).map_err(|_| Drop::Runt)?;
     let (header_len, total_len) = (ip.header_len(), usize::from(ip.total_len.get()));
     if ip.version_ihl >> 4 != 4 || header_len < ipv4::HEADER_LEN || total_len < header_len {
@@ -142,19 +148,35 @@ pub(super) fn packet(frame: &[u8]) -> Result<Packet<'_>, Drop> {
         return Err(Drop::BadIpHeader);
     }
     if ip.proto != PROTO_TCP {
-        return Err(Drop::NotIpv4Tcp);
+        return Err(Drop::NotTcp);
     }
     if ip.fragment.get() & ipv4::FRAGMENT != 0 {
         return Err(Drop::Fragment);
     }
-    Ok(Packet { source: ip.source, destination: ip.destination, tcp: &whole[header_len..], at: at + header_len })
+    let (source, destination) = (Addr::v4(ip.source), Addr::v4(ip.destination));
+    Ok(Packet { source, destination, tcp: &whole[header_len..], at: at + header_len })
+}
+
+/// As [`packet_v4`]. Extension headers, fragments among them (RFC 8200, section 4), are the kernel's.
+fn packet_v6(bytes: &[u8], at: usize) -> Result<Packet<'_>, Drop> {
+    let (ip, rest) = ipv6::Header::ref_from_prefix(bytes).map_err(|_| Drop::Runt)?;
+    let (source, destination) = (Addr(ip.source), Addr(ip.destination));
+    // A v4-mapped address on the wire would pass for an IPv4 connection's (RFC 4942, section 2.2).
+    if ip.version() != 6 || source.as_v4().is_some() || destination.as_v4().is_some() {
+        return Err(Drop::BadIpHeader);
+    }
+    let tcp = rest.get(..usize::from(ip.payload_len.get())).ok_or(Drop::Runt)?;
+    if ip.next_header != PROTO_TCP {
+        return Err(Drop::NotTcp);
+    }
+    Ok(Packet { source, destination, tcp, at: at + ipv6::HEADER_LEN })
 }
 
 impl Packet<'_> {
     /// The sum of the pseudo-header.
     pub fn pseudo(&self) -> Sum {
-        // An IPv4 packet is at most 65535 bytes long, and this is a part of one.
-        Sum::pseudo_v4(self.source, self.destination, PROTO_TCP, self.tcp.len() as u16)
+        // What follows an IP header is at most 65535 bytes long.
+        Sum::pseudo(&self.source, &self.destination, PROTO_TCP, self.tcp.len() as u16)
     }
 
     #[inline]

@@ -11,6 +11,8 @@ pub struct Path {
     pub ifindex: u32,
     /// Largest IP packet in bytes.
     pub mtu: u32,
+    /// IPv6 flow label for packets sent, 20 bits (RFC 6437); 0 for none.
+    pub flow_label: u32,
     /// Our Ethernet address.
     pub src_mac: [u8; 6],
     /// The next hop's Ethernet address.
@@ -20,5 +22,5 @@ pub struct Path {
     /// IPv4 TOS / IPv6 traffic class for packets sent.
     pub tos: u8,
     /// Always zero.
-    pub pad: [u8; 2],
+    pub pad: [u8; 6],
 }

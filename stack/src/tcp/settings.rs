@@ -4,9 +4,8 @@ use super::connection::Connection;
 use super::image::flag;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
+use crate::wire::{ipv4, ipv6, tcp};
 
-/// Headers of IPv4 and TCP without options, bytes.
-const HEADERS: u32 = 40;
 /// Bytes that timestamps take of every segment.
 const TIMESTAMPS: u32 = 12;
 /// Linux: TCP_MIN_SND_MSS. Smaller segments would be all header.
@@ -44,10 +43,21 @@ impl Connection<'_> {
 }
 
 impl Tcb {
+    /// Bytes of IP and TCP headers without options.
+    pub(crate) fn headers(&self) -> u32 {
+        let ip = if self.has(bit::IPV6) { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+        (ip + tcp::HEADER_LEN) as u32
+    }
+
+    /// Whatever is said of the path, it carries this much: every IPv6 link does (RFC 8201, section 4).
+    pub(crate) fn least_mtu(&self) -> u32 {
+        if self.has(bit::IPV6) { ipv6::MTU_MIN } else { 0 }
+    }
+
     /// Sizes segments so that they fit both the path and the peer's limit.
     pub(crate) fn fit_segments(&mut self) {
         let options = if self.has(flag::TIMESTAMPS) { TIMESTAMPS } else { 0 };
-        let limit = self.mss_clamp.min(self.mtu.saturating_sub(HEADERS));
+        let limit = self.mss_clamp.min(self.mtu.max(self.least_mtu()).saturating_sub(self.headers()));
         self.mss = limit.saturating_sub(options).max(MSS_MIN);
         self.cc.rescale(self.mss);
     }

@@ -17,6 +17,8 @@ use super::timer::Timers;
 
 /// Bits of [`Tcb::bits`] beyond those of [`flag`], which mean the same here.
 pub(crate) mod bit {
+    /// The packets have IPv6 headers.
+    pub const IPV6: u32 = 1 << 15;
     /// The last send said that more will follow (MSG_MORE).
     pub const MORE: u32 = 1 << 16;
     /// A FIN of the peer was seen at `rcv_fin`.

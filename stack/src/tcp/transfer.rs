@@ -155,6 +155,7 @@ impl Tcb {
         self.ts_recent_at = now;
         self.mss_clamp = u32::from(image.mss_clamp);
         self.mtu = mtu;
+        self.assign(bit::IPV6, image.flow.is_v6());
         self.snd_wscale = u32::from(image.snd_wscale);
         self.rcv_wscale = u32::from(image.rcv_wscale);
         self.keep_idle_ms = image.keep_idle_ms;

@@ -1,5 +1,7 @@
 //! One end of a simulated connection.
 
+use std::net::{IpAddr, SocketAddr};
+
 use zerocopy::FromZeros;
 
 use crate::ip::flow::FlowKey;
@@ -22,6 +24,8 @@ pub struct Setup {
     pub wscale: u8,
     /// MTU of the path.
     pub mtu: u32,
+    /// Over IPv6.
+    pub v6: bool,
     /// Congestion control of both.
     pub congestion: Algorithm,
 }
@@ -35,6 +39,7 @@ impl Default for Setup {
             flags,
             wscale: 7,
             mtu: 1500,
+            v6: false,
             congestion: Algorithm::default(),
         }
     }
@@ -44,7 +49,11 @@ impl Setup {
     /// The image of end `side`, fresh after a handshake, with the whole ring as window.
     pub fn image(&self, side: usize) -> Image {
         let (own, peer) = (self.isn[side], self.isn[1 - side]);
-        let address = |n: usize| std::net::SocketAddr::from(([10, 0, 0, 1 + n as u8], 4000 + n as u16));
+        let ip = |n: usize| match (self.v6, 1 + n as u8) {
+            (false, host) => IpAddr::from([10, 0, 0, host]),
+            (true, host) => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(host)]),
+        };
+        let address = |n: usize| SocketAddr::new(ip(n), 4000 + n as u16);
         let window = (self.ring as u32).min(u32::from(u16::MAX) << self.wscale);
         Image {
             flow: FlowKey::tcp(address(side), address(1 - side)),
