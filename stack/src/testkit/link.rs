@@ -6,6 +6,9 @@ use std::collections::BinaryHeap;
 use super::random::Random;
 use crate::tcp::Instant;
 
+/// Frames that leave further apart than this are in no burst together, ns.
+const BURST_MAX: u64 = 5_000_000;
+
 /// How bad a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkSpec {
@@ -82,8 +85,8 @@ pub struct Link {
     /// When the last frame that was taken has left the queue, ns.
     free_at: u64,
     overflowed: u64,
-    /// The last frame was lost.
-    in_burst: bool,
+    /// When the last frame was lost, if the last frame was.
+    lost_at: Option<Instant>,
 }
 
 impl Link {
@@ -96,7 +99,7 @@ impl Link {
             count: 0,
             free_at: 0,
             overflowed: 0,
-            in_burst: false,
+            lost_at: None,
         }
     }
 
@@ -113,9 +116,10 @@ impl Link {
     /// A frame leaves at `now`.
     pub fn send(&mut self, now: Instant, mut frame: Vec<u8>) {
         self.count += 1;
-        let goes_on = self.in_burst && self.spec.burst != 0 && self.random.chance(self.spec.burst);
-        self.in_burst = goes_on || self.random.chance(self.spec.loss);
-        if self.in_burst {
+        let in_burst = self.lost_at.is_some_and(|at| now.nanos_since(at) < BURST_MAX) && self.spec.burst != 0;
+        let is_lost = (in_burst && self.random.chance(self.spec.burst)) || self.random.chance(self.spec.loss);
+        self.lost_at = is_lost.then_some(now);
+        if is_lost {
             return;
         }
         if self.spec.rare_loss != 0 && self.random.below(1_000_000) < self.spec.rare_loss {
