@@ -75,7 +75,7 @@ impl Forged {
         let mut header = [flow.remote_port, flow.local_port].concat();
         header.extend(self.seq.to_be_bytes());
         header.extend(self.ack.to_be_bytes());
-        header.extend([((TCP + options) / 4 << 4) as u8, self.flags]);
+        header.extend([(((TCP + options) / 4) << 4) as u8, self.flags]);
         header.extend(self.window.to_be_bytes());
         header.extend([0, 0]);
         header.extend(self.urgent.to_be_bytes());
