@@ -8,6 +8,8 @@ use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
+/// What an IPv6 path carries at least (RFC 8200, section 5), bytes.
+const V6_MIN: u32 = 1280;
 /// No transfer takes longer, however bad the link.
 const LIMIT: u64 = 1_000_000 * SECOND;
 
@@ -45,14 +47,16 @@ fn setup(random: &mut Random) -> Setup {
         }
     }
     let ring_bits = 13 + random.below(6);
+    let mtu = [1500, 576, 9000, 300][random.below(4) as usize];
     Setup {
         ring: 1 << ring_bits,
         isn: [random.number() as u32, u32::MAX - random.below(50_000) as u32],
         flags,
         // A scale with which a ring's size can be told.
         wscale: if flags & flag::WSCALE == 0 { 0 } else { 1 + random.below(ring_bits - 8) as u8 },
-        mtu: [1500, 576, 9000, 300][random.below(4) as usize],
+        mtu,
         congestion: if random.chance(700) { Algorithm::Cubic } else { Algorithm::Reno },
+        v6: mtu >= V6_MIN && random.chance(300),
     }
 }
 
@@ -68,7 +72,8 @@ impl Narrowing {
     fn new(random: &mut Random, setup: &Setup) -> Option<Self> {
         let at = SECOND + random.below(SECOND);
         let told_at = at + random.below(20 * SECOND);
-        let mtu = 200 + random.below(u64::from(setup.mtu) - 200) as u32;
+        let least = if setup.v6 { V6_MIN } else { 200 };
+        let mtu = least + random.below(u64::from(setup.mtu - least)) as u32;
         random.chance(150).then_some(Self { at, told_at, mtu, told: [false; 2] })
     }
 

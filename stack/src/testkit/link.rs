@@ -42,8 +42,8 @@ pub struct LinkSpec {
     pub stall_len: u64,
 }
 
-/// Bytes of the longest frame without data: Ethernet, IPv4, and a TCP header full of options.
-const BARE_MAX: usize = 14 + 20 + 60;
+/// Bytes of the longest frame without data: Ethernet, IPv6, and a TCP header full of options.
+const BARE_MAX: usize = 14 + 40 + 60;
 
 impl LinkSpec {
     /// A link that only delays.

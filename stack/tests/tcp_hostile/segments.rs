@@ -57,6 +57,7 @@ impl Player {
             wscale,
             mtu: [1500, 576, 9000, 200][usize::from(input.byte() % 4)],
             congestion: if input.byte() % 2 == 0 { Algorithm::Cubic } else { Algorithm::Reno },
+            ..Setup::default()
         };
         let now = Instant(1_000_000_000);
         let host = Host::new(&setup, A, now);
