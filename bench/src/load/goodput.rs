@@ -25,6 +25,9 @@ pub struct Serve {
     /// How long, from the first byte on.
     #[arg(long)]
     seconds: f64,
+    /// Of these, how long nothing is counted.
+    #[arg(long, default_value_t = 0.0)]
+    skip: f64,
 }
 
 /// Sends until the receiver has had enough.
@@ -49,6 +52,7 @@ impl Serve {
         while stream.peek(&mut buffer[..1]).or_else(not_yet)? == 0 {}
         let mut bytes = 0;
         let (begin, time) = (Instant::now(), Duration::from_secs_f64(self.seconds));
+        let mut skipped = (self.skip == 0.0).then_some((0, Duration::ZERO));
         while begin.elapsed() < time {
             let len = match stream.read(&mut buffer) {
                 Ok(0) => return Err("the sender has ended too early".into()),
@@ -58,8 +62,12 @@ impl Serve {
                 return Err(format!("wrong bytes between positions {bytes} and {}", bytes + len as u64).into());
             }
             bytes += len as u64;
+            if skipped.is_none() && begin.elapsed().as_secs_f64() >= self.skip {
+                skipped = Some((bytes, begin.elapsed()));
+            }
         }
-        let seconds = begin.elapsed().as_secs_f64();
+        let (before, until) = skipped.unwrap_or_default();
+        let (bytes, seconds) = (bytes - before, (begin.elapsed() - until).as_secs_f64());
         let gbit_per_s = bytes as f64 * 8.0 / 1e9 / seconds;
         let figures = Stream { bytes, seconds, gbit_per_s, verified: true, retransmits: None };
         println!("figures {}", serde_json::to_string(&figures)?);

@@ -56,6 +56,8 @@ pub enum SectionName {
     BadLink,
     /// Requests whose last segment is lost (only if named).
     TailLoss,
+    /// A connection of the lane and one of the kernel share a link (only if named).
+    Fairness,
 }
 
 /// A section ready to run.
@@ -91,15 +93,15 @@ impl SectionName {
             Self::Pingpong | Self::Stream | Self::Connect | Self::Redis | Self::Iperf | Self::Overhead | Self::Idle => {
                 Place::Labs
             }
-            Self::BadLink | Self::TailLoss => Place::BadLinks,
+            Self::BadLink | Self::TailLoss | Self::Fairness => Place::BadLinks,
         }
     }
 
     /// Rounds, if nobody asks for another number.
     pub fn rounds(self, quick: bool) -> usize {
         match (self, quick) {
-            (Self::BadLink, true) => 1,
-            (Self::BadLink, false) | (_, true) => 3,
+            (Self::BadLink | Self::Fairness, true) => 1,
+            (Self::BadLink | Self::Fairness, false) | (_, true) => 3,
             (_, false) => 5,
         }
     }
@@ -121,6 +123,7 @@ impl SectionName {
             Self::Overhead => overhead::section(stand.labs()?),
             Self::Idle => idle::section(stand.labs()?),
             Self::BadLink => bad_link::goodput::section(stand.bad_links()?),
+            Self::Fairness => bad_link::fairness::section(stand.bad_links()?),
             Self::TailLoss => bad_link::tail_loss::section(stand.bad_links()?),
         })
     }

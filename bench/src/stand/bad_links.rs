@@ -98,6 +98,32 @@ impl BadLinks {
         })
     }
 
+    /// Two connections over one link; what each carries in `seconds` after the second has begun, in Mbit/s.
+    pub fn share(&self, conditions: [Conditions; 2], seconds: f64) -> Result<[f64; 2], LabError> {
+        // The lab with a daemon has room for both sorts.
+        let lab = self.fast.as_ref().map_err(|why| LabError::new(why.clone()))?;
+        lab.link()?.set(conditions[0].link, conditions[0].seed)?;
+        let head_start = seconds / 5.0;
+        let times = [seconds + head_start, seconds].map(|time| time.to_string());
+        let start = |number: usize| -> Result<(Process, Process), LabError> {
+            let skip = if number == 0 { head_start } else { 0.0 }.to_string();
+            let args = ["goodput-serve", "--seconds", &times[number], "--skip", &skip];
+            let (server, address) = self.serve_as(&format!("server{number}"), lab, &conditions[number], &args)?;
+            let mut command = self.command(lab, &conditions[number], Side::Client)?;
+            command.args(["goodput", "--connect", &address]).args(self.by(&conditions[number]));
+            Ok((server, lab.spawn(&format!("client{number}"), &mut command)?))
+        };
+        let mut first = start(0)?;
+        std::thread::sleep(std::time::Duration::from_secs_f64(head_start));
+        let mut second = start(1)?;
+        let limit = programs::GRACE + std::time::Duration::from_secs_f64(2.0 * seconds);
+        let rate = |server: &mut Process| -> Result<f64, LabError> {
+            let figures: Stream = programs::parse(&server.expect_line("figures ", limit)?)?;
+            Ok(figures.gbit_per_s * 1000.0)
+        };
+        Ok([rate(&mut first.0)?, rate(&mut second.0)?])
+    }
+
     /// Runs a client of requests against its server; the link loses the last segment of some.
     pub fn requests<T: DeserializeOwned>(
         &self,
@@ -150,9 +176,19 @@ impl BadLinks {
     }
 
     fn serve(&self, lab: &Lab, conditions: &Conditions, args: &[&str]) -> Result<(Process, String), LabError> {
+        self.serve_as("server", lab, conditions, args)
+    }
+
+    fn serve_as(
+        &self,
+        name: &str,
+        lab: &Lab,
+        conditions: &Conditions,
+        args: &[&str],
+    ) -> Result<(Process, String), LabError> {
         let mut command = self.command(lab, conditions, Side::Server)?;
         command.args(args).arg("--bind").arg(format!("{}:0", lab.host(Side::Server).v4));
-        let mut server = lab.spawn("server", &mut command)?;
+        let mut server = lab.spawn(name, &mut command)?;
         let address = programs::address(&mut server)?;
         Ok((server, address))
     }

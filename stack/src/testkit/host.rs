@@ -9,7 +9,7 @@ use crate::ip::path::Path;
 use crate::ip::{input, output};
 use crate::stats::Counter;
 use crate::tcp::image::{Image, flag};
-use crate::tcp::{Algorithm, Connection, Instant, Outcome, SegmentOut, Tcb};
+use crate::tcp::{Algorithm, Connection, ImportError, Instant, Outcome, SegmentOut, Tcb};
 
 /// How two simulated ends are set up.
 #[derive(Clone, Copy, Debug)]
@@ -144,11 +144,23 @@ impl Host {
 
     /// Takes an image over into fresh rings.
     pub fn import(&mut self, image: &Image, unread: &[u8], unacked: &[u8], now: Instant) {
+        self.try_import(image, unread, unacked, now).expect("a sound image");
+    }
+
+    /// The same, of an image that may be unsound.
+    pub fn try_import(
+        &mut self,
+        image: &Image,
+        unread: &[u8],
+        unacked: &[u8],
+        now: Instant,
+    ) -> Result<(), ImportError> {
         self.snd.fill(0xee);
         self.rcv.fill(0xdd);
         let Self { tcb, snd, rcv, path, .. } = self;
-        Connection::import(tcb, snd, rcv, image, unread, unacked, path.mtu, now).expect("a sound image");
+        Connection::import(tcb, snd, rcv, image, unread, unacked, path.mtu, now)?;
         self.tcb.choose_congestion(self.congestion);
+        Ok(())
     }
 
     /// Gives the connection away and takes it back, as a demotion and promotion would.

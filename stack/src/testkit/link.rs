@@ -6,6 +6,9 @@ use std::collections::BinaryHeap;
 use super::random::Random;
 use crate::tcp::Instant;
 
+/// Frames that leave further apart than this are in no burst together, ns.
+const BURST_MAX: u64 = 5_000_000;
+
 /// How bad a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkSpec {
@@ -13,6 +16,8 @@ pub struct LinkSpec {
     pub delay: u64,
     /// Frames lost, per mille.
     pub loss: u64,
+    /// How likely the frame after a lost one is lost too, per mille: losses come in bursts.
+    pub burst: u64,
     /// Frames that arrive twice, per mille.
     pub duplication: u64,
     /// Frames held back so that later ones overtake them, per mille.
@@ -27,10 +32,6 @@ pub struct LinkSpec {
     pub rate: u64,
     /// Bytes that may wait for their turn when the rate is limited; frames that find no room are lost.
     pub queue: u64,
-    /// Frames with which a burst of losses begins, per million (Gilbert's model).
-    pub bursts: u64,
-    /// Frames that a burst takes on average.
-    pub burst_len: u64,
     /// Frames lost beside these that can be no more than a bare acknowledgement, per mille.
     pub ack_loss: u64,
     /// Longest frame that passes, bytes; longer ones vanish (a black hole of path-MTU discovery). 0: any.
@@ -41,14 +42,15 @@ pub struct LinkSpec {
     pub stall_len: u64,
 }
 
-/// Bytes of the longest frame without data: Ethernet, IPv4, and a TCP header full of options.
-const BARE_MAX: usize = 14 + 20 + 60;
+/// Bytes of the longest frame without data: Ethernet, IPv6, and a TCP header full of options.
+const BARE_MAX: usize = 14 + 40 + 60;
 
 impl LinkSpec {
     /// A link that only delays.
     pub const CLEAN: Self = Self {
         delay: 50_000,
         loss: 0,
+        burst: 0,
         duplication: 0,
         reordering: 0,
         jitter: 0,
@@ -56,8 +58,6 @@ impl LinkSpec {
         rare_loss: 0,
         rate: 0,
         queue: 0,
-        bursts: 0,
-        burst_len: 0,
         ack_loss: 0,
         mtu: 0,
         stall_every: 0,
@@ -85,15 +85,22 @@ pub struct Link {
     /// When the last frame that was taken has left the queue, ns.
     free_at: u64,
     overflowed: u64,
-    /// Is a burst of losses going on?
-    in_burst: bool,
+    /// When the last frame was lost, if the last frame was.
+    lost_at: Option<Instant>,
 }
 
 impl Link {
     /// An empty link.
     pub fn new(spec: LinkSpec, seed: u64) -> Self {
-        let (random, travelling) = (Random::new(seed), BinaryHeap::new());
-        Self { spec, random, travelling, count: 0, free_at: 0, overflowed: 0, in_burst: false }
+        Self {
+            spec,
+            random: Random::new(seed),
+            travelling: BinaryHeap::new(),
+            count: 0,
+            free_at: 0,
+            overflowed: 0,
+            lost_at: None,
+        }
     }
 
     /// Frames offered so far.
@@ -109,7 +116,16 @@ impl Link {
     /// A frame leaves at `now`.
     pub fn send(&mut self, now: Instant, mut frame: Vec<u8>) {
         self.count += 1;
-        if self.random.chance(self.spec.loss) || self.is_lost(frame.len()) {
+        let in_burst = self.lost_at.is_some_and(|at| now.nanos_since(at) < BURST_MAX) && self.spec.burst != 0;
+        let is_lost = (in_burst && self.random.chance(self.spec.burst)) || self.random.chance(self.spec.loss);
+        self.lost_at = is_lost.then_some(now);
+        if is_lost {
+            return;
+        }
+        if self.spec.rare_loss != 0 && self.random.below(1_000_000) < self.spec.rare_loss {
+            return;
+        }
+        if self.is_filtered(frame.len()) {
             return;
         }
         if self.random.chance(self.spec.corruption) {
@@ -122,27 +138,10 @@ impl Link {
         self.launch(now, frame);
     }
 
-    /// Is a frame of `len` bytes lost for one of the rarer reasons? Each asks for a number only if it is in use, so that the others'
-    /// numbers stay the same.
-    fn is_lost(&mut self, len: usize) -> bool {
-        let spec = self.spec;
-        if spec.rare_loss != 0 && self.random.below(1_000_000) < spec.rare_loss {
-            return true;
-        }
-        if spec.ack_loss != 0 && len <= BARE_MAX && self.random.chance(spec.ack_loss) {
-            return true;
-        }
-        self.is_in_burst() || (spec.mtu != 0 && len as u64 > spec.mtu)
-    }
-
-    /// The next step of Gilbert's model: in a burst everything is lost.
-    fn is_in_burst(&mut self) -> bool {
-        if self.in_burst {
-            self.in_burst = self.random.below(self.spec.burst_len) != 0;
-        } else if self.spec.bursts != 0 {
-            self.in_burst = self.random.below(1_000_000) < self.spec.bursts;
-        }
-        self.in_burst
+    /// Is a frame lost because of its length? Asks for a random number only where one is needed, so that the others stay the same.
+    fn is_filtered(&mut self, len: usize) -> bool {
+        let is_bare = self.spec.ack_loss != 0 && len <= BARE_MAX;
+        (self.spec.mtu != 0 && len as u64 > self.spec.mtu) || (is_bare && self.random.chance(self.spec.ack_loss))
     }
 
     fn launch(&mut self, now: Instant, frame: Vec<u8>) {

@@ -1,5 +1,6 @@
 //! Over a bad link: the kernel as peer and as rival.
 
+pub mod fairness;
 pub mod goodput;
 pub mod tail_loss;
 
