@@ -44,7 +44,7 @@ pub fn find(namespace: &mut Namespace, settings: &Settings, ends: &Endpoints, la
     let link = namespace.link(route.ifindex)?;
     is_usable(&link, settings)?;
     let mac = neigh::resolve(&mut namespace.route, route.ifindex, route.next_hop)?;
-    let largest = if ends.remote.is_ipv4() { link.mtu } else { link.mtu.min(link.mtu_v6) };
+    let largest = if ends.remote.is_ipv4() { link.mtu } else { link.mtu.min(link.mtu_v6.unwrap_or(u32::MAX)) };
     let path = Path {
         ifindex: route.ifindex,
         mtu: route.mtu.unwrap_or(largest).min(largest),

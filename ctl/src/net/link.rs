@@ -50,8 +50,8 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Largest IP packet, bytes.
     pub mtu: u32,
-    /// The same for IPv6, which a router can lower; 0 if the interface has no IPv6.
-    pub mtu_v6: u32,
+    /// The same for IPv6, which a router can lower; `None` if the interface has no IPv6.
+    pub mtu_v6: Option<u32>,
     /// Administratively up with a carrier.
     pub running: bool,
     /// ARPHRD_ETHER.
@@ -89,7 +89,7 @@ pub fn parse(message: &Message) -> Option<Link> {
         kind: text(info.find(IFLA_INFO_KIND)),
         mac: attrs.find(IFLA_ADDRESS).and_then(|a| a.try_into().ok()).unwrap_or_default(),
         mtu: attrs.find_u32(IFLA_MTU).unwrap_or(0),
-        mtu_v6: inet6.find(IFLA_INET6_CONF).and_then(|conf| u32_at(conf, 4 * DEVCONF_MTU6)).unwrap_or(0),
+        mtu_v6: inet6.find(IFLA_INET6_CONF).and_then(|conf| u32_at(conf, 4 * DEVCONF_MTU6)),
         running: flags & wanted == wanted,
         ethernet: u16_at(&message.body, 2)? == ARPHRD_ETHER,
         loopback: flags & libc::IFF_LOOPBACK != 0,

@@ -116,6 +116,40 @@ fn headers_are_what_the_socket_and_the_namespace_say() {
 }
 
 #[test]
+fn a_gateway_with_a_link_local_address_leads_on() {
+    let bed = Bed::new();
+    let (near, far) = (bed.lab.host(Side::Server), bed.lab.host(Side::Client));
+    far.namespace.ip(&["addr", "add", "fe80::2/64", "dev", &far.interface, "nodad"]).unwrap();
+    far.namespace.ip(&["link", "set", "lo", "up"]).unwrap();
+    far.namespace.ip(&["addr", "add", "2001:db8:5::1/128", "dev", "lo", "nodad"]).unwrap();
+    near.namespace.ip(&["route", "add", "2001:db8:5::/64", "via", "fe80::2", "dev", &near.interface]).unwrap();
+    let address: std::net::Ipv6Addr = "2001:db8:5::1".parse().unwrap();
+    let listener = far.namespace.inside(|| std::net::TcpListener::bind((address, 0)).unwrap()).unwrap();
+    let to = listener.local_addr().unwrap();
+    let mut ours = near.namespace.inside(|| TcpStream::connect(to).unwrap()).unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    let echo = std::thread::spawn(move || crate::echo(peer));
+    let mut client = Client::connect(&bed.socket);
+    let slot = client.promote(&ours).unwrap();
+    client.send(slot, b"over the hill");
+    let mut back = [0; 13];
+    client.recv(slot, &mut back);
+    assert_eq!(&back, b"over the hill");
+    // The gateway is known by its link-local address, and followed.
+    near.namespace.ip(&["route", "del", "2001:db8:5::/64"]).unwrap();
+    let asked = hear_event::<DemoteAsk>(client.events.as_fd());
+    assert_eq!((asked.slot, Reason::from_raw(asked.reason)), (slot, Reason::PathChanged));
+    client.demote(slot).unwrap();
+    near.namespace.ip(&["route", "add", "2001:db8:5::/64", "via", "fe80::2", "dev", &near.interface]).unwrap();
+    ours.write_all(b"and back again").unwrap();
+    let mut back = [0; 14];
+    ours.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"and back again");
+    drop(ours);
+    echo.join().unwrap();
+}
+
+#[test]
 fn a_link_local_connection_stays_where_it_is() {
     let bed = Bed::new();
     let (near, far) = (bed.lab.host(Side::Server), bed.lab.host(Side::Client));
