@@ -26,7 +26,8 @@ use crate::ip::flow::FlowKey;
 use crate::mem::Region;
 use crate::mem::buddy::Buddy;
 use crate::stats::{self, Stats};
-use crate::tcp::{Connection, Instant};
+use crate::tcp::recovery::Records;
+use crate::tcp::{Connection, Instant, Recovery};
 
 /// What happened to a connection; bits of [`Event::bits`].
 pub mod event {
@@ -87,6 +88,8 @@ struct SlotState {
     held: Vec<Leftover>,
     /// IPv4 identification of the next packet.
     ip_id: u16,
+    /// What was sent and not acknowledged.
+    recovery: Recovery,
 }
 
 /// A process's stack.
@@ -105,6 +108,8 @@ pub struct Stack {
     timers: BinaryHeap<std::cmp::Reverse<(Instant, u32)>>,
     touched: Vec<u32>,
     with_events: Vec<u32>,
+    /// Memory of connections that have nothing in flight, for those that will.
+    records: Vec<Records>,
     leftovers: Vec<Leftover>,
     /// Frames of unknown flows that came during a promotion.
     early: Vec<Leftover>,
@@ -134,6 +139,7 @@ impl Stack {
             timers: BinaryHeap::new(),
             touched: Vec::new(),
             with_events: Vec::new(),
+            records: Vec::new(),
             leftovers: Vec::new(),
             early: Vec::new(),
             reserved: 0,
@@ -184,7 +190,13 @@ impl Stack {
     /// The connection in a slot, if its phase is [`Phase::Live`].
     pub fn connection(&mut self, slot: u32) -> Option<Connection<'_>> {
         let (record, rcv, snd) = conn_parts(&mut self.arena, slot)?;
-        (Phase::from_raw(record.phase) == Phase::Live).then_some(Connection { tcb: &mut record.tcb, snd, rcv })
+        let recovery = &mut self.slots.get_mut(slot as usize)?.recovery;
+        (Phase::from_raw(record.phase) == Phase::Live).then_some(Connection {
+            tcb: &mut record.tcb,
+            snd,
+            rcv,
+            recovery,
+        })
     }
 
     /// The events since the last call, one per connection.

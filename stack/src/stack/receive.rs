@@ -122,8 +122,10 @@ impl Stack {
         if Phase::from_raw(record.phase) != Phase::Live {
             return Verdict::Hold(slot);
         }
-        let outcome = Connection { tcb: &mut record.tcb, snd, rcv }.on_segment(now, &incoming.segment);
-        self.slots[slot as usize].queue = queue;
+        let state = &mut self.slots[slot as usize];
+        state.queue = queue;
+        let recovery = &mut state.recovery;
+        let outcome = Connection { tcb: &mut record.tcb, snd, rcv, recovery }.on_segment(now, &incoming.segment);
         self.apply(slot, &outcome);
         // Urgent data was not processed: the kernel gets the segment after the demotion.
         if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done }

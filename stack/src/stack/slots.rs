@@ -9,7 +9,7 @@ use crate::ip::path::Path;
 use crate::lane::Reason;
 use crate::stats::Counter;
 use crate::tcp::image::Image;
-use crate::tcp::{Algorithm, Connection, Instant};
+use crate::tcp::{Algorithm, Connection, Instant, Recovery};
 
 /// What [`Stack::import`] needs.
 pub struct ImportRequest<'a> {
@@ -122,7 +122,8 @@ impl Stack {
         (record.bytes_in, record.bytes_out, record.retransmits) = (0, 0, 0);
         let (record, rcv, snd) = conn_parts(&mut self.arena, slot).ok_or(Reason::BadImage)?;
         let mtu = request.path.mtu;
-        Connection::import(&mut record.tcb, snd, rcv, request.image, request.recv, request.send, mtu, now)
+        let recovery = &mut self.slots.get_mut(slot as usize).ok_or(Reason::BadImage)?.recovery;
+        Connection::import(&mut record.tcb, snd, rcv, recovery, request.image, request.recv, request.send, mtu, now)
             .map_err(|_| Reason::BadImage)?;
         record.tcb.limit_window(request.rings.0);
         record.tcb.limit_queue(request.rings.1);
@@ -205,6 +206,7 @@ impl Stack {
             // `scheduled`, `touched` and `pending` stand for entries in lists that skip free slots.
             state.orphan = false;
             state.queue = 0;
+            state.recovery = Recovery::default();
         }
         self.free.push_back(slot);
     }

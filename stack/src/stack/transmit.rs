@@ -43,6 +43,7 @@ impl Stack {
         let number = record.port as usize;
         let Some(Some(mut port)) = self.ports.get_mut(number).map(Option::take) else { return };
         let queue = (self.slots[slot as usize].queue as usize).min(port.queues.len().saturating_sub(1));
+        self.slots[slot as usize].recovery.lend(|| self.records.pop());
         let mut sent = Sent::default();
         for _ in 0..TX_BATCH {
             if !self.transmit_one(slot, &mut port, queue, now, &mut sent) {
@@ -50,6 +51,7 @@ impl Stack {
             }
         }
         self.ports[number] = Some(port);
+        self.records.extend(self.slots[slot as usize].recovery.give_back());
         self.unkicked |= sent.frames > 0;
         let stats = self.stats();
         if sent.frames > 0 {
@@ -99,11 +101,12 @@ impl Stack {
         if Phase::from_raw(record.phase) != Phase::Live {
             return None;
         }
-        let segment = Connection { tcb: &mut record.tcb, snd: &mut *snd, rcv }.poll_transmit(now)?;
+        let state = &mut self.slots[slot as usize];
+        let recovery = &mut state.recovery;
+        let segment = Connection { tcb: &mut record.tcb, snd: &mut *snd, rcv, recovery }.poll_transmit(now)?;
         let again = segment.counter() == Some(Counter::Retransmits);
         record.retransmits = record.retransmits.wrapping_add(u64::from(again));
         let payload = ring::slices(snd, segment.seq.0, (segment.len as usize).min(snd.len()));
-        let state = &mut self.slots[slot as usize];
         state.ip_id = state.ip_id.wrapping_add(1);
         let len = output::build(frame, &record.path, &record.flow, &segment, payload, state.ip_id)?;
         Some((len, segment.counter()))

@@ -8,6 +8,8 @@ use super::image::flag;
 use super::input::Stop;
 use super::loss::{Flight, Phase};
 use super::outcome::Outcome;
+use super::rate::{Delivery, RateSample};
+use super::recovery::Recovery;
 use super::segment::{Flags, Segment};
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
@@ -49,8 +51,11 @@ impl Connection<'_> {
             return;
         }
         let window_changed = tcb.take_window(segment);
+        let before = (self.recovery.sent.in_flight(), self.recovery.rate.lost());
+        let delivery = self.recovery.take_delivery(segment.ack, segment.sack, tcb.snd_nxt, tcb.has(flag::SACK));
         let news = tcb.take_sack(segment.sack);
-        if segment.ack.gt(tcb.snd_una) {
+        let acked = segment.ack.ahead_of(tcb.snd_una);
+        if acked > 0 {
             tcb.advance(now, segment, out);
         } else if tcb.is_duplicate(segment, window_changed, news) {
             let probed = tcb.has(bit::PROBED);
@@ -58,7 +63,30 @@ impl Connection<'_> {
                 tcb.enter_recovery(out);
             }
         }
+        if delivery.bytes > 0 || self.recovery.rate.lost() != before.1 {
+            self.report(now, acked, &delivery, before);
+        }
     }
+
+    /// Tells congestion control what an acknowledgement says of the path; `before` is what was in flight and lost before it.
+    fn report(&mut self, now: Instant, acked: u32, delivery: &Delivery, before: (u32, u32)) {
+        let Recovery { sent, rate, .. } = &mut *self.recovery;
+        rate.on_delivery(now, delivery);
+        let tcb = &mut *self.tcb;
+        let sample = rate.sample(now, delivery, before.1, (before.0, sent.in_flight()), None);
+        let (srtt, una, nxt) = (tcb.rtt.smoothed(), tcb.snd_una, tcb.snd_nxt);
+        let ack = Ack { now, acked, flight: before.0, mss: tcb.mss, srtt, una, nxt, rate: sample };
+        tcb.cc.on_delivery(&ack);
+        debug_assert!(sent.is_sound(una, nxt), "{sent:?} is not what is in flight");
+    }
+}
+
+/// The edges of the blocks of a SACK option (RFC 2018, section 3).
+pub(crate) fn sack_blocks(option: &[u8]) -> impl Iterator<Item = (SeqNr, SeqNr)> + '_ {
+    option.chunks_exact(8).map(|block| {
+        let number = |at: usize| SeqNr(u32::from_be_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]));
+        (number(0), number(4))
+    })
 }
 
 impl Tcb {
@@ -85,10 +113,8 @@ impl Tcb {
         }
         let before = self.loss.sacked_bytes();
         let view = self.flight_view();
-        for block in blocks.chunks_exact(8) {
-            let number =
-                |at: usize| SeqNr(u32::from_be_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]));
-            self.loss.sack(number(0), number(4), view);
+        for (start, end) in sack_blocks(blocks) {
+            self.loss.sack(start, end, view);
         }
         self.loss.sacked_bytes() != before
     }
@@ -119,7 +145,7 @@ impl Tcb {
         let view = self.flight_view();
         self.loss.progress(view, acked);
         let (srtt, una, nxt) = (self.rtt.smoothed(), self.snd_una, self.snd_nxt);
-        let told = Ack { now, acked, flight: before, mss: self.mss, srtt, una, nxt };
+        let told = Ack { now, acked, flight: before, mss: self.mss, srtt, una, nxt, rate: RateSample::default() };
         match phase {
             Phase::Open => self.cc.on_ack(told),
             // Much of what is acknowledged now left the network long ago (RFC 3465, section 2.3).

@@ -39,6 +39,9 @@ impl Connection<'_> {
             tcb.rtt.start(end, now);
         }
         tcb.cc.on_sent(now, start, end);
+        let sent = &mut self.recovery.sent;
+        let stamp = self.recovery.rate.stamp(now, end.since(start), sent.in_flight());
+        sent.push(start, end, stamp);
         tcb.watch_flight(now);
         self.segment(now, start, end, blocks, Kind::Data)
     }
@@ -48,6 +51,9 @@ impl Connection<'_> {
         let tcb = &mut *self.tcb;
         tcb.rtt.cancel();
         tcb.retransmits = tcb.retransmits.wrapping_add(1);
+        let sent = &mut self.recovery.sent;
+        let stamp = self.recovery.rate.stamp(now, end.since(start), sent.in_flight());
+        sent.push_again(start, end, stamp);
         if !tcb.timers.is_set(Timer::Retransmit) {
             tcb.timers.set(Timer::Retransmit, tcb.timeout_at(now));
         }

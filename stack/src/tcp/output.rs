@@ -58,7 +58,11 @@ impl Connection<'_> {
         let tcb = &mut *self.tcb;
         let unsent = tcb.snd_end.ahead_of(tcb.snd_nxt);
         let fin_due = tcb.fin_queued() && !tcb.fin_sent();
+        let in_flight = self.recovery.sent.in_flight();
         if unsent == 0 && !fin_due {
+            if in_flight < tcb.cc.cwnd() {
+                self.recovery.rate.on_nothing_to_send(in_flight);
+            }
             return None;
         }
         let blocks = tcb.sack_blocks();
@@ -67,6 +71,9 @@ impl Connection<'_> {
         let len = unsent.min(full).min(window);
         if window == 0 || !tcb.is_worth_sending(now, len, unsent, full) {
             tcb.wait_for_window(now, window, unsent);
+            if unsent < full && in_flight < tcb.cc.cwnd() {
+                self.recovery.rate.on_nothing_to_send(in_flight);
+            }
             return None;
         }
         tcb.restart_after_idle(now);

@@ -8,6 +8,7 @@ use super::cc::Congestion;
 use super::connection::Connection;
 use super::image::{Image, flag};
 use super::loss::Loss;
+use super::recovery::Recovery;
 use super::rtt::Rtt;
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
@@ -58,7 +59,7 @@ impl std::fmt::Display for ImportError {
 impl std::error::Error for ImportError {}
 
 impl<'a> Connection<'a> {
-    /// Takes a connection over: fills in `tcb` and both rings. `recv_bytes` are the unread bytes, `send_bytes` the
+    /// Takes a connection over: fills in `tcb` and both rings, and begins `recovery`. `recv_bytes` are the unread bytes, `send_bytes` the
     /// unacknowledged and unsent ones; `mtu` is that of the path.
     #[expect(
         clippy::too_many_arguments,
@@ -68,6 +69,7 @@ impl<'a> Connection<'a> {
         tcb: &'a mut Tcb,
         snd: &'a mut [u8],
         rcv: &'a mut [u8],
+        recovery: &'a mut Recovery,
         image: &Image,
         recv_bytes: &[u8],
         send_bytes: &[u8],
@@ -83,6 +85,7 @@ impl<'a> Connection<'a> {
         ring::write(snd, image.snd_end.wrapping_sub(send_bytes.len() as u32), send_bytes);
         compiler_fence(Ordering::Release);
         *tcb = Tcb::from_image(image, mtu, now);
+        recovery.begin(tcb, now);
         Ok(())
     }
 }

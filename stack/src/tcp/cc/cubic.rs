@@ -221,6 +221,7 @@ fn undo_beta(ssthresh: u32) -> u32 {
 mod tests {
     use super::super::{Algorithm, Congestion};
     use super::*;
+    use crate::tcp::rate::RateSample;
 
     const MSS: u32 = 1000;
     const MS: u64 = 1_000_000;
@@ -288,7 +289,16 @@ mod tests {
 
         fn ack(&mut self, acked: u32, flight: u32) {
             let (una, nxt) = (SeqNr(0), SeqNr(0));
-            self.cc.on_ack(Ack { now: self.now, acked, flight, mss: MSS, srtt: Some(self.rtt), una, nxt });
+            self.cc.on_ack(Ack {
+                now: self.now,
+                acked,
+                flight,
+                mss: MSS,
+                srtt: Some(self.rtt),
+                una,
+                nxt,
+                rate: RateSample::default(),
+            });
         }
 
         fn round(&mut self) {
@@ -370,7 +380,10 @@ mod tests {
         let window = Window { cwnd: 10 * MSS, ssthresh: 10 * MSS };
         let (una, nxt) = (SeqNr(0), SeqNr(0));
         for _ in 0..170 {
-            cubic.grow_estimate(&window, &Ack { now: START, acked: MSS, flight: 0, mss: MSS, srtt: None, una, nxt });
+            cubic.grow_estimate(
+                &window,
+                &Ack { now: START, acked: MSS, flight: 0, mss: MSS, srtt: None, una, nxt, rate: RateSample::default() },
+            );
         }
         assert_eq!(cubic.w_est, 19 * MSS, "17 windows give 9 segments");
     }

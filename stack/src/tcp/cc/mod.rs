@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use self::cubic::Cubic;
 use self::newreno::NewReno;
+use super::rate::RateSample;
 use super::seq::SeqNr;
 use super::time::Instant;
 
@@ -57,6 +58,8 @@ pub(crate) struct Ack {
     pub una: SeqNr,
     /// The next number that was never sent.
     pub nxt: SeqNr,
+    /// What it says of the path; only for [`Congestion::on_delivery`].
+    pub rate: RateSample,
 }
 
 /// What every algorithm decides, bytes.
@@ -170,6 +173,14 @@ impl Congestion {
             Algorithm::Reno => self.reno.on_ack(&mut self.window, &ack),
         }
         self.bound(ack.mss);
+    }
+
+    /// The peer has taken something, in order or not, or something was found lost; in any phase, after everything else that the
+    /// acknowledgement brings about. For algorithms that go by rates.
+    pub fn on_delivery(&mut self, _ack: &Ack) {
+        match self.algorithm() {
+            Algorithm::Cubic | Algorithm::Reno => (),
+        }
     }
 
     /// Loss was seen with `flight` bytes out; recovery begins.
