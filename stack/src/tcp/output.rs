@@ -4,7 +4,7 @@ use super::connection::Connection;
 use super::segment::{Kind, SackBlocks, SegmentOut};
 use super::tcb::{State, bit};
 use super::time::Instant;
-use super::timer::Timer;
+use super::undo::Frto;
 
 impl Connection<'_> {
     /// The next segment to put on the wire; it counts as sent from now on. Call until `None`.
@@ -15,46 +15,36 @@ impl Connection<'_> {
         self.tail_probe(now)
             .or_else(|| self.retransmission(now))
             .or_else(|| self.new_data(now, false))
+            .or_else(|| self.retransmission_after_all(now))
             .or_else(|| self.window_or_keepalive_probe(now))
             .or_else(|| self.bare_ack(now))
     }
 
-    /// What is lost, as the congestion window allows; the oldest byte at once.
+    /// What is lost, as recovery allows; the oldest byte at once.
     fn retransmission(&mut self, now: Instant) -> Option<SegmentOut> {
-        let lost = self.tcb.loss.next_lost()?;
-        let blocks = self.tcb.sack_blocks();
-        let len = lost.end.since(lost.start).min(self.tcb.room_for_data(&blocks));
-        let pipe = self.tcb.pipe();
-        let must_wait = pipe != 0 && pipe.saturating_add(len) > self.tcb.cc.cwnd();
-        if must_wait && !self.tcb.loss.head_is_due(self.tcb.snd_una) {
+        if self.recovery.sent.lost() == 0 || self.recovery.frto == Frto::New {
             return None;
         }
-        let end = lost.start.plus(len);
-        self.tcb.loss.resent(end, self.tcb.snd_nxt);
-        Some(self.send_again(now, lost.start, end, blocks))
+        let blocks = self.tcb.sack_blocks();
+        let (start, end) = self.recovery.sent.next_lost(self.tcb.room_for_data(&blocks))?;
+        let len = end.since(start);
+        if !self.recovery.loss.urgent && !self.recovery.allows(self.tcb, len) {
+            return None;
+        }
+        Some(self.send_again(now, start, end, blocks))
     }
 
-    /// A tail loss probe (RFC 8985, section 7.3): new data if there is some, else the last segment again.
-    fn tail_probe(&mut self, now: Instant) -> Option<SegmentOut> {
-        if !self.tcb.has(bit::LOSS_PROBE) {
+    /// The test for a spurious timeout wanted new data out, and there was none to send: what is lost after all.
+    fn retransmission_after_all(&mut self, now: Instant) -> Option<SegmentOut> {
+        if self.recovery.frto != Frto::New || self.tcb.snd_nxt.gt(self.recovery.loss.recover) {
             return None;
         }
-        self.tcb.clear(bit::LOSS_PROBE);
-        if self.tcb.flight() == 0 {
-            return None;
-        }
-        self.tcb.set(bit::PROBED);
-        self.tcb.timers.set(Timer::Retransmit, self.tcb.timeout_at(now));
-        self.new_data(now, true).or_else(|| {
-            let blocks = self.tcb.sack_blocks();
-            let end = self.tcb.snd_nxt;
-            let len = self.tcb.flight().min(self.tcb.room_for_data(&blocks));
-            Some(self.send_again(now, end.minus(len), end, blocks))
-        })
+        self.recovery.frto = Frto::Off;
+        self.retransmission(now)
     }
 
     /// Data that was never sent, then FIN. A `probe` ignores the congestion window.
-    fn new_data(&mut self, now: Instant, probe: bool) -> Option<SegmentOut> {
+    pub(crate) fn new_data(&mut self, now: Instant, probe: bool) -> Option<SegmentOut> {
         let tcb = &mut *self.tcb;
         let unsent = tcb.snd_end.ahead_of(tcb.snd_nxt);
         let fin_due = tcb.fin_queued() && !tcb.fin_sent();
@@ -77,8 +67,7 @@ impl Connection<'_> {
             return None;
         }
         tcb.restart_after_idle(now);
-        let pipe = tcb.pipe();
-        if !probe && pipe != 0 && pipe.saturating_add(len) > tcb.cc.cwnd() {
+        if !probe && !self.recovery.allows(tcb, len) {
             return None;
         }
         let with_fin = fin_due && len == unsent && window > len;

@@ -51,6 +51,10 @@ pub(crate) struct Rate {
 pub(crate) struct Delivery {
     /// Bytes that were not known to be delivered.
     pub bytes: u32,
+    /// How many of them came out of order.
+    pub sacked: u32,
+    /// Something of it was sent more than once, so nobody knows when the rest of it arrived (Karn's rule, RFC 6298, section 3).
+    pub ambiguous: bool,
     /// The one sent last: its stamp and its end.
     newest: Option<(Stamp, SeqNr)>,
     /// Departure of the newest one that was sent only once.
@@ -71,7 +75,7 @@ impl Delivery {
 
     /// Round trip of the newest segment that was sent only once, ns.
     pub fn rtt(&self, now: Instant) -> Option<u64> {
-        self.unambiguous.map(|at| now.nanos_since(at))
+        self.unambiguous.filter(|_| !self.ambiguous).map(|at| now.nanos_since(at))
     }
 }
 

@@ -3,18 +3,28 @@
 //! It lies in the owner's memory beside the slot, not in the arena: the kernel could not be told of it. After an import it is begun
 //! anew from the numbers.
 
-use super::ack::sack_blocks;
-use super::rate::{Delivery, Rate};
+use super::loss::Loss;
+use super::prr::Prr;
+use super::rack::Rack;
+use super::rate::Rate;
 use super::sent::{Room, Sent};
-use super::seq::SeqNr;
+use super::tail::Tail;
 use super::tcb::Tcb;
 use super::time::Instant;
+use super::undo::{Frto, Undo};
 
 /// The transmissions of one connection. `Default` is that of a connection which has nothing in flight.
 #[derive(Debug, Default)]
 pub struct Recovery {
     pub(crate) sent: Sent,
     pub(crate) rate: Rate,
+    pub(crate) loss: Loss,
+    pub(crate) rack: Rack,
+    pub(crate) prr: Prr,
+    pub(crate) undo: Undo,
+    pub(crate) frto: Frto,
+    /// The newest tail loss probe, as long as its answer can say something.
+    pub(crate) tail: Option<Tail>,
 }
 
 /// Memory for the records of one connection, lent while something is in flight.
@@ -24,26 +34,12 @@ pub struct Records(Room);
 impl Recovery {
     /// The connection was imported: what is in flight went out nobody knows when.
     pub(crate) fn begin(&mut self, tcb: &Tcb, now: Instant) {
-        self.rate = Rate::default();
-        let stamp = self.rate.stamp(now, tcb.flight(), 0);
-        self.sent.restart(tcb.snd_una, tcb.snd_nxt, stamp);
-    }
-
-    /// What an acknowledgement of everything before `ack`, with these SACK blocks, says was delivered. Blocks of nothing in flight
-    /// (D-SACK, nonsense) are passed over.
-    pub(crate) fn take_delivery(&mut self, ack: SeqNr, blocks: &[u8], nxt: SeqNr, sack: bool) -> Delivery {
-        let mut delivery = Delivery::default();
-        self.sent.take_acked(ack, |piece| {
-            if !piece.sacked {
-                delivery.add(piece);
-            }
-        });
-        for (start, end) in sack_blocks(blocks).filter(|_| sack) {
-            if ack.lt(start) && start.lt(end) && end.le(nxt) {
-                self.sent.take_sacked(start, end, |piece| delivery.add(piece));
-            }
-        }
-        delivery
+        let (una, nxt) = (tcb.snd_una, tcb.snd_nxt);
+        let mut rate = Rate::default();
+        let stamp = rate.stamp(now, tcb.flight(), 0);
+        let mut sent = std::mem::take(&mut self.sent);
+        sent.restart(una, nxt, stamp);
+        *self = Self { sent, rate, loss: Loss::new(una), rack: Rack::new(una), ..Self::default() };
     }
 
     /// Sees to it that sending needs no memory of its own: `records` that another connection has returned, or new ones.

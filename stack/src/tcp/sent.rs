@@ -42,13 +42,15 @@ pub(crate) struct Record {
     pub end: SeqNr,
     /// Of the last transmission.
     pub stamp: Stamp,
+    /// When the first of it was last sent: earlier than the stamp says where records were merged.
+    pub sent_from: Instant,
     /// The peer has it (RFC 2018). It may still drop it.
     pub sacked: bool,
     /// Lost, and not sent again since.
     pub lost: bool,
     /// Sent more than once.
     pub resent: bool,
-    /// Not all of it was sent at the time of the stamp, the latest: no round trip can be measured.
+    /// Nobody knows when it was sent exactly: no round trip can be measured.
     pub blurred: bool,
 }
 
@@ -58,16 +60,18 @@ impl Record {
         self.end.ahead_of(self.start)
     }
 
-    /// Was it sent after what was sent at `at` and ends at `end` (RFC 8985, section 6.2: RACK_sent_after)?
+    /// Was it certainly sent after what was sent at `at` and ends at `end` (RFC 8985, section 6.2: RACK_sent_after)?
     pub fn was_sent_after(&self, at: Instant, end: SeqNr) -> bool {
-        self.stamp.sent_at > at || (self.stamp.sent_at == at && self.end.gt(end))
+        self.sent_from > at || (self.sent_from == at && self.end.gt(end))
     }
 
     /// Can `next` be added without losing anything?
     fn continues(&self, next: &Self) -> bool {
         let alike = self.fared_like(next);
         let stamps_agree = Stamp { in_flight: 0, ..self.stamp } == Stamp { in_flight: 0, ..next.stamp };
-        alike && ((self.sacked && next.sacked) || (stamps_agree && self.blurred == next.blurred))
+        alike
+            && ((self.sacked && next.sacked)
+                || (stamps_agree && self.blurred == next.blurred && self.sent_from == next.sent_from))
     }
 
     /// Do both stand the same?
@@ -83,6 +87,7 @@ impl Record {
             start: self.start,
             end: next.end,
             stamp: later.stamp,
+            sent_from: self.sent_from.min(next.sent_from),
             sacked: self.sacked && next.sacked,
             lost: self.lost && next.lost,
             resent: self.resent || next.resent,
@@ -135,27 +140,22 @@ impl Sent {
         self.span().saturating_sub(self.sacked).saturating_sub(self.lost)
     }
 
-    /// Is nothing in flight?
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
-    /// One past the highest byte that was selectively acknowledged.
-    pub fn highest_sacked(&self) -> Option<SeqNr> {
-        if self.sacked == 0 {
-            return None;
-        }
-        self.records.iter().rev().find(|record| record.sacked).map(|record| record.end)
-    }
-
     /// Forgets everything. `[una, nxt)` is in flight: nobody knows since when, but no longer than until `stamp`.
     pub fn restart(&mut self, una: SeqNr, nxt: SeqNr, stamp: Stamp) {
         self.records.clear();
         (self.sacked, self.lost, self.lost_from) = (0, 0, una);
         if una.lt(nxt) {
             self.reserve();
-            let record =
-                Record { start: una, end: nxt, stamp, sacked: false, lost: false, resent: true, blurred: true };
+            let record = Record {
+                start: una,
+                end: nxt,
+                stamp,
+                sent_from: stamp.sent_at,
+                sacked: false,
+                lost: false,
+                resent: false,
+                blurred: true,
+            };
             self.records.push_back(record);
         }
     }
@@ -165,7 +165,8 @@ impl Sent {
         if !start.lt(end) {
             return;
         }
-        let record = Record { start, end, stamp, sacked: false, lost: false, resent: false, blurred: false };
+        let sent_from = stamp.sent_at;
+        let record = Record { start, end, stamp, sent_from, sacked: false, lost: false, resent: false, blurred: false };
         match self.records.back_mut() {
             Some(last) if last.continues(&record) => {
                 last.end = end;
@@ -189,7 +190,7 @@ impl Sent {
             record.lost = false;
             record.resent = true;
             record.blurred = false;
-            record.stamp = stamp;
+            (record.stamp, record.sent_from) = (stamp, stamp.sent_at);
         }
         if self.lost_from.ge(start) {
             self.lost_from = self.lost_from.later(end);
@@ -286,13 +287,21 @@ impl Sent {
         self.sacked = 0;
     }
 
-    /// The oldest range that is lost.
-    pub fn next_lost(&self) -> Option<(SeqNr, SeqNr)> {
+    /// The oldest range that is lost, as far as `max` bytes; pieces that were sent apart count as one.
+    pub fn next_lost(&self, max: u32) -> Option<(SeqNr, SeqNr)> {
         if self.lost == 0 {
             return None;
         }
-        let from = self.index(self.lost_from);
-        self.records.range(from..).find(|record| record.lost).map(|record| (record.start, record.end))
+        let mut lost = self.records.range(self.index(self.lost_from)..).skip_while(|record| !record.lost);
+        let first = lost.next()?;
+        let (start, mut end) = (first.start, first.end);
+        for record in lost.take_while(|record| record.lost) {
+            if end.since(start) >= max {
+                break;
+            }
+            end = record.end;
+        }
+        Some((start, end.earlier(start.plus(max))))
     }
 
     /// Where the record that holds `seq`, or the first one after it, stands.

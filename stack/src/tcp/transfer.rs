@@ -7,7 +7,6 @@ use zerocopy::FromZeros;
 use super::cc::Congestion;
 use super::connection::Connection;
 use super::image::{Image, flag};
-use super::loss::Loss;
 use super::recovery::Recovery;
 use super::rtt::Rtt;
 use super::seq::SeqNr;
@@ -86,6 +85,9 @@ impl<'a> Connection<'a> {
         compiler_fence(Ordering::Release);
         *tcb = Tcb::from_image(image, mtu, now);
         recovery.begin(tcb, now);
+        if tcb.flight() != 0 {
+            Connection { tcb, snd, rcv, recovery }.watch_flight(now);
+        }
         Ok(())
     }
 }
@@ -121,12 +123,8 @@ impl Tcb {
         tcb.take_settings(image, mtu, now);
         tcb.rtt = Rtt::new(image.srtt_us, image.rttvar_us);
         tcb.cc = Congestion::new(image.cwnd, image.ssthresh, tcb.mss);
-        tcb.loss = Loss::new(tcb.snd_una);
         tcb.heard_at = now;
         tcb.data_sent_at = now;
-        if tcb.flight() != 0 {
-            tcb.watch_flight(now);
-        }
         if has(flag::FIN_RECEIVED) || tcb.rcv_wup != tcb.rcv_nxt {
             tcb.set(bit::ACK_NOW);
         }

@@ -43,6 +43,19 @@ pub(crate) struct Cubic {
     prior: u32,
     /// K, ms.
     k: u32,
+    /// As it was before the last reduction.
+    before: Before,
+}
+
+/// What a mistaken reduction has to bring back (RFC 9438, section 4.9).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub(crate) struct Before {
+    epoch: Instant,
+    w_max: u32,
+    w_est: u32,
+    prior: u32,
+    k: u32,
 }
 
 /// K = cbrt((W_max - cwnd_epoch) / C) (RFC 9438, section 4.2), ms; `short` is the difference in bytes.
@@ -191,6 +204,18 @@ impl Cubic {
         }
         self.w_max = 0;
         self.epoch = Instant::NEVER;
+    }
+
+    /// RFC 9438, section 4.9: a reduction follows that may turn out to be a mistake.
+    pub fn save(&mut self) {
+        let Self { epoch, w_max, w_est, prior, k, .. } = *self;
+        self.before = Before { epoch, w_max, w_est, prior, k };
+    }
+
+    /// It was one.
+    pub fn undo(&mut self) {
+        let Before { epoch, w_max, w_est, prior, k } = self.before;
+        (self.epoch, self.w_max, self.w_est, self.prior, self.k) = (epoch, w_max, w_est, prior, k);
     }
 
     /// Data goes out again after everything was acknowledged: the silence does not count (section 4.2, on t).
