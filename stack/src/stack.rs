@@ -26,7 +26,7 @@ use crate::ip::flow::FlowKey;
 use crate::mem::Region;
 use crate::mem::buddy::Buddy;
 use crate::stats::{self, Stats};
-use crate::tcp::recovery::Records;
+use crate::tcp::recovery::Pool;
 use crate::tcp::{Connection, Instant, Recovery};
 
 /// What happened to a connection; bits of [`Event::bits`].
@@ -109,7 +109,7 @@ pub struct Stack {
     touched: Vec<u32>,
     with_events: Vec<u32>,
     /// Memory of connections that have nothing in flight, for those that will.
-    records: Vec<Records>,
+    records: Pool,
     leftovers: Vec<Leftover>,
     /// Frames of unknown flows that came during a promotion.
     early: Vec<Leftover>,
@@ -139,7 +139,7 @@ impl Stack {
             timers: BinaryHeap::new(),
             touched: Vec::new(),
             with_events: Vec::new(),
-            records: Vec::new(),
+            records: Pool::default(),
             leftovers: Vec::new(),
             early: Vec::new(),
             reserved: 0,

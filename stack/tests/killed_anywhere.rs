@@ -7,6 +7,7 @@ use std::io::Error;
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::mem::ring;
 use underpass_stack::tcp::image::Image;
+use underpass_stack::tcp::recovery::Pool;
 use underpass_stack::tcp::{Connection, Flags, Instant, Recovery, Segment, SeqNr, State, Tcb};
 use underpass_stack::testkit::{A, Setup};
 use zerocopy::FromBytes;
@@ -197,7 +198,7 @@ fn every_instruction_leaves_a_sound_record() {
     let image = setup().image(A);
     // The child needs no memory for it that is not there.
     let mut recovery = Recovery::default();
-    recovery.lend(|| None);
+    Pool::default().lend(&mut recovery);
     {
         // SAFETY: there is no child yet.
         let Connection { tcb, snd, rcv, recovery } = unsafe { shared.connection(&mut recovery) };

@@ -43,7 +43,7 @@ impl Stack {
         let number = record.port as usize;
         let Some(Some(mut port)) = self.ports.get_mut(number).map(Option::take) else { return };
         let queue = (self.slots[slot as usize].queue as usize).min(port.queues.len().saturating_sub(1));
-        self.slots[slot as usize].recovery.lend(|| self.records.pop());
+        self.records.lend(&mut self.slots[slot as usize].recovery);
         let mut sent = Sent::default();
         for _ in 0..TX_BATCH {
             if !self.transmit_one(slot, &mut port, queue, now, &mut sent) {
@@ -51,7 +51,7 @@ impl Stack {
             }
         }
         self.ports[number] = Some(port);
-        self.records.extend(self.slots[slot as usize].recovery.give_back());
+        self.records.take_back(&mut self.slots[slot as usize].recovery);
         self.unkicked |= sent.frames > 0;
         let stats = self.stats();
         if sent.frames > 0 {

@@ -27,9 +27,46 @@ pub struct Recovery {
     pub(crate) tail: Option<Tail>,
 }
 
-/// Memory for the records of one connection, lent while something is in flight.
-#[derive(Debug)]
-pub struct Records(Room);
+/// Memory for records, lent to connections while they have something in flight: those that are idle need none, and those that are
+/// busy allocate none.
+#[derive(Debug, Default)]
+pub struct Pool {
+    free: Vec<Room>,
+    /// How many of these are large.
+    large: usize,
+}
+
+/// Room for more records than this is large, and ...
+const LARGE: usize = 128;
+/// ... no more than so many large ones are kept.
+const LARGE_MAX: usize = 64;
+
+impl Pool {
+    /// Sees to it that the connection can send.
+    pub fn lend(&mut self, to: &mut Recovery) {
+        if !to.sent.has_room() {
+            let room = self.free.pop();
+            self.large -= usize::from(room.as_ref().is_some_and(is_large));
+            to.sent.lend(room);
+        }
+    }
+
+    /// Takes back what a connection does not need: it has nothing in flight.
+    pub fn take_back(&mut self, from: &mut Recovery) {
+        let Some(room) = from.sent.take_room() else { return };
+        if is_large(&room) {
+            if self.large == LARGE_MAX {
+                return;
+            }
+            self.large += 1;
+        }
+        self.free.push(room);
+    }
+}
+
+fn is_large(room: &Room) -> bool {
+    room.capacity() > LARGE
+}
 
 impl Recovery {
     /// The connection was imported: what is in flight went out nobody knows when.
@@ -41,16 +78,50 @@ impl Recovery {
         sent.restart(una, nxt, stamp);
         *self = Self { sent, rate, loss: Loss::new(una), rack: Rack::new(una), ..Self::default() };
     }
+}
 
-    /// Sees to it that sending needs no memory of its own: `records` that another connection has returned, or new ones.
-    pub fn lend(&mut self, records: impl FnOnce() -> Option<Records>) {
-        if !self.sent.has_room() {
-            self.sent.lend(records().map(|records| records.0));
+#[cfg(test)]
+mod tests {
+    use super::super::seq::SeqNr;
+    use super::super::sent::Stamp;
+    use super::*;
+
+    /// Something in flight that needs so many records.
+    fn send(recovery: &mut Recovery, records: u32) {
+        for n in 0..records {
+            let stamp = Stamp { sent_at: Instant(u64::from(n) + 1), ..Stamp::default() };
+            recovery.sent.push(SeqNr(n), SeqNr(n + 1), stamp);
         }
     }
 
-    /// Returns the memory if nothing is in flight; `None` too if it has become too large to be kept.
-    pub fn give_back(&mut self) -> Option<Records> {
-        self.sent.take_room().map(Records)
+    #[test]
+    fn memory_goes_from_one_connection_to_the_next() {
+        let (mut pool, mut first, mut second) = (Pool::default(), Recovery::default(), Recovery::default());
+        pool.lend(&mut first);
+        send(&mut first, 10);
+        pool.take_back(&mut first);
+        assert_eq!(pool.free.len(), 0, "in use");
+        first.sent.take_acked(SeqNr(10), |_| ());
+        pool.take_back(&mut first);
+        assert!(pool.free.len() == 1 && !first.sent.has_room());
+        pool.lend(&mut second);
+        assert!(pool.free.is_empty() && second.sent.has_room());
+    }
+
+    #[test]
+    fn of_large_memory_little_is_kept() {
+        let mut pool = Pool::default();
+        let mut crowd: Vec<Recovery> = (0..LARGE_MAX + 10).map(|_| Recovery::default()).collect();
+        for one in &mut crowd {
+            pool.lend(one);
+            send(one, 300);
+        }
+        for one in &mut crowd {
+            one.sent.take_acked(SeqNr(300), |_| ());
+            pool.take_back(one);
+        }
+        assert_eq!((pool.free.len(), pool.large), (LARGE_MAX, LARGE_MAX));
+        pool.lend(&mut crowd[0]);
+        assert_eq!(pool.large, LARGE_MAX - 1);
     }
 }

@@ -13,8 +13,6 @@ use super::time::Instant;
 const MAX_RECORDS: usize = 1024;
 /// Records that fit before a connection's list has to grow.
 const FIRST_ROOM: usize = 16;
-/// Lists with room for more than this are not kept for others.
-const KEPT_ROOM: usize = 128;
 
 /// What was known when a segment went out (draft-ietf-ccwg-bbr, section 4.1.2.2: the fields `P.*`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -390,12 +388,12 @@ impl Sent {
         self.records = room.unwrap_or_else(|| Room::with_capacity(FIRST_ROOM));
     }
 
-    /// The memory back, if nothing is in flight and it is worth keeping.
+    /// The memory back, if nothing is in flight.
     pub fn take_room(&mut self) -> Option<Room> {
         if !self.records.is_empty() || !self.has_room() {
             return None;
         }
-        Some(std::mem::take(&mut self.records)).filter(|room| room.capacity() <= KEPT_ROOM)
+        Some(std::mem::take(&mut self.records))
     }
 
     /// Do the records cover exactly `[una, nxt)`, and do the sums agree? For assertions.

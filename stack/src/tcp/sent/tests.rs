@@ -48,24 +48,6 @@ fn an_acknowledgement_of_the_oldest_looks_at_no_other() {
     assert_eq!((seen, sent.records().len()), (1, 499));
 }
 
-#[test]
-fn memory_goes_from_one_to_the_next() {
-    let mut sent = Sent::default();
-    sent.lend(None);
-    assert!(sent.has_room());
-    sent.push(SeqNr(0), SeqNr(10), stamp(1));
-    assert!(sent.take_room().is_none(), "in use");
-    sent.take_acked(SeqNr(10), |_| ());
-    let room = sent.take_room();
-    assert!(room.is_some() && !sent.has_room());
-    sent.lend(room);
-    for n in 0..2000u32 {
-        sent.push(SeqNr(n * 10), SeqNr(n * 10 + 10), stamp(n.into()));
-    }
-    sent.take_acked(SeqNr(20_000), |_| ());
-    assert!(sent.take_room().is_none() && !sent.has_room(), "too large to keep");
-}
-
 const SPAN: u32 = 20_000;
 
 /// What is said of one byte.
