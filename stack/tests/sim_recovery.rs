@@ -115,7 +115,10 @@ fn a_path_that_stalls_has_next_to_nothing_sent_again() {
     for flags in [ALL, NO_TIMESTAMPS, flag::WSCALE] {
         let link = LinkSpec { queue: 20_000_000, stall_every: 3 * SECOND, stall_len: 600 * MS, ..PATH };
         let run = run(link, PATH, flags, 30, 1);
-        println!("stalls, flags {flags:x}: {:.2} Mbit/s, again {}, timeouts {}", run.rate, run.retransmits, run.timeouts);
+        println!(
+            "stalls, flags {flags:x}: {:.2} Mbit/s, again {}, timeouts {}",
+            run.rate, run.retransmits, run.timeouts
+        );
         assert!(run.timeouts > 0 && run.retransmits <= 40, "{} {}", run.timeouts, run.retransmits);
         assert!(run.rate >= 60.0, "{}", run.rate);
     }
