@@ -17,7 +17,7 @@ use crate::tcp::tcb::Tcb;
 /// First word of an arena: "UPAR".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAR");
 /// Layout version.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Name of the memfd; `/proc/PID/fd/N` shows `/memfd:underpass-arena (deleted)`.
 pub const MEMFD_NAME: &std::ffi::CStr = c"underpass-arena";
 /// Interface attachments of one stack at most.

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::tcp::time::Instant;
 
 fn stamp(at: u64) -> Stamp {
     Stamp { sent_at: Instant(at), ..Stamp::default() }
