@@ -32,7 +32,8 @@ use crate::control::FrameRef;
 use crate::mem::Region;
 use crate::mem::buddy::Buddy;
 use crate::stats::{self, Stats};
-use crate::tcp::{Connection, Instant};
+use crate::tcp::recovery::Pool;
+use crate::tcp::{Connection, Instant, Recovery};
 
 /// What happened to a connection; bits of [`Event::bits`].
 pub mod event {
@@ -94,6 +95,8 @@ struct SlotState {
     orphan: bool,
     /// IPv4 identification of the next packet.
     ip_id: u16,
+    /// What was sent and not acknowledged.
+    recovery: Recovery,
 }
 
 /// A process's stack.
@@ -114,6 +117,8 @@ pub struct Stack {
     wheel: Wheel,
     touched: Vec<u32>,
     with_events: Vec<u32>,
+    /// Memory of connections that have nothing in flight, for those that will.
+    records: Pool,
     leftovers: Vec<Leftover>,
     /// Frames of unknown flows that came during a promotion.
     early: Vec<Leftover>,
@@ -144,6 +149,7 @@ impl Stack {
             wheel: Wheel::new(),
             touched: Vec::new(),
             with_events: Vec::new(),
+            records: Pool::default(),
             leftovers: Vec::new(),
             early: Vec::new(),
             reserved: 0,
@@ -193,8 +199,15 @@ impl Stack {
 
     /// The connection in a slot, if its phase is [`Phase::Live`].
     pub fn connection(&mut self, slot: u32) -> Option<Connection<'_>> {
-        let (record, rcv, snd) = conn_parts(&mut self.arena, slot, self.slots.get(slot as usize)?)?;
-        (Phase::from_raw(record.phase) == Phase::Live).then_some(Connection { tcb: &mut record.tcb, snd, rcv })
+        let state = self.slots.get_mut(slot as usize)?;
+        let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state)?;
+        let recovery = &mut state.recovery;
+        (Phase::from_raw(record.phase) == Phase::Live).then_some(Connection {
+            tcb: &mut record.tcb,
+            snd,
+            rcv,
+            recovery,
+        })
     }
 
     /// The events since the last call, one per connection.

@@ -131,8 +131,9 @@ impl Stack {
             return Verdict::Hold(slot);
         }
         state.queue = queue;
-        let outcome = Connection { tcb: &mut record.tcb, snd, rcv }.on_segment(now, &incoming.segment);
-        let (may_transmit, bound) = (record.tcb.may_transmit(), record.tcb.deadline_bound());
+        let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
+        let outcome = connection.on_segment(now, &incoming.segment);
+        let (may_transmit, bound) = (connection.may_transmit(), record.tcb.deadline_bound());
         state.schedule(&mut self.wheel, slot, bound, now);
         if may_transmit {
             self.touch(slot);

@@ -8,7 +8,7 @@ use crate::ip::path::Path;
 use crate::lane::Reason;
 use crate::stats::Counter;
 use crate::tcp::image::Image;
-use crate::tcp::{Algorithm, Connection, Instant};
+use crate::tcp::{Algorithm, Connection, Instant, Recovery};
 
 /// What [`Stack::import`] needs.
 pub struct ImportRequest<'a> {
@@ -130,7 +130,8 @@ impl Stack {
         (state.rcv, state.snd) = (rcv_ring, snd_ring);
         let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state).ok_or(Reason::BadImage)?;
         let mtu = request.path.mtu;
-        Connection::import(&mut record.tcb, snd, rcv, request.image, request.recv, request.send, mtu, now)
+        let recovery = &mut self.slots.get_mut(slot as usize).ok_or(Reason::BadImage)?.recovery;
+        Connection::import(&mut record.tcb, snd, rcv, recovery, request.image, request.recv, request.send, mtu, now)
             .map_err(|_| Reason::BadImage)?;
         record.tcb.limit_window(request.rings.0);
         record.tcb.limit_queue(request.rings.1);
@@ -217,6 +218,7 @@ impl Stack {
             state.orphan = false;
             state.scheduled = Instant::NEVER;
             state.queue = 0;
+            state.recovery = Recovery::default();
         }
         self.wheel.stop(slot);
         self.free.push_back(slot);

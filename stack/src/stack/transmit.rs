@@ -5,7 +5,7 @@ use crate::arena::{ConnRecord, Phase};
 use crate::ip::output;
 use crate::mem::ring;
 use crate::stats::Counter;
-use crate::tcp::{Connection, Instant, Kind};
+use crate::tcp::{Connection, Instant, Kind, Recovery};
 use crate::xsk::Desc;
 
 /// Segments sent for one connection in one pass at most; the rest goes in the next.
@@ -39,6 +39,7 @@ struct Turn<'a> {
     record: &'a mut ConnRecord,
     rcv: &'a mut [u8],
     snd: &'a mut [u8],
+    recovery: &'a mut Recovery,
     ip_id: &'a mut u16,
     port: &'a mut Port,
     queue: usize,
@@ -87,20 +88,24 @@ impl Stack {
         }
         let Some(Some(port)) = self.ports.get_mut(record.port as usize) else { return };
         let queue = (state.queue as usize).min(port.queues.len().saturating_sub(1));
-        let mut turn = Turn { record, rcv, snd, ip_id: &mut state.ip_id, port, queue, now };
+        self.records.lend(&mut state.recovery);
+        let (recovery, ip_id) = (&mut state.recovery, &mut state.ip_id);
+        let mut turn = Turn { record, rcv, snd, recovery, ip_id, port, queue, now };
         let mut halt = None;
         for _ in 0..TX_BATCH {
-            halt = if turn.record.tcb.may_transmit() { turn.send_one(sent) } else { Some(Halt::Done) };
+            halt = if turn.connection().may_transmit() { turn.send_one(sent) } else { Some(Halt::Done) };
             if halt.is_some() {
                 break;
             }
         }
         let bound = turn.record.tcb.deadline_bound();
+        self.records.take_back(&mut state.recovery);
         state.schedule(&mut self.wheel, slot, bound, now);
         if !matches!(halt, Some(Halt::Done)) {
             self.touch(slot);
         }
     }
+
     /// Starts the transmission of everything that lies in TX rings.
     fn kick_all(&mut self) {
         if !std::mem::take(&mut self.unkicked) {
@@ -128,6 +133,10 @@ impl Stack {
 }
 
 impl Turn<'_> {
+    fn connection(&mut self) -> Connection<'_> {
+        Connection { tcb: &mut self.record.tcb, snd: self.snd, rcv: self.rcv, recovery: self.recovery }
+    }
+
     /// Builds and queues the connection's next segment; says so if this was not possible.
     #[inline]
     fn send_one(&mut self, sent: &mut Sent) -> Option<Halt> {
@@ -154,8 +163,8 @@ impl Turn<'_> {
     fn build(&mut self, addr: u64, sent: &mut Sent) -> Option<usize> {
         let frame = self.port.frame_mut(addr)?;
         let ConnRecord { tcb, retransmits, path, flow, .. } = &mut *self.record;
-        let segment =
-            Connection { tcb: &mut *tcb, snd: &mut *self.snd, rcv: &mut *self.rcv }.poll_transmit(self.now)?;
+        let (snd, rcv, recovery) = (&mut *self.snd, &mut *self.rcv, &mut *self.recovery);
+        let segment = Connection { tcb: &mut *tcb, snd, rcv, recovery }.poll_transmit(self.now)?;
         if let Some(counter) = segment.counter() {
             sent.kinds[segment.kind as usize] += 1;
             sent.has_kinds = true;

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use super::recovery::Recovery;
 use super::segment::SegmentOut;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use crate::mem::ring;
 
-/// A connection at work: its state and its two rings, whose sizes are powers of two.
+/// A connection at work: its state, its two rings, whose sizes are powers of two, and its transmissions.
 ///
 /// Byte `seq` of a stream lies at [`Tcb::rcv_place`] or [`Tcb::snd_place`]. The send ring holds `[snd_una, snd_end)`; the receive ring holds
 /// the unread bytes `[rcv_read, rcv_nxt)` and, further on, what arrived out of order.
@@ -22,6 +23,8 @@ pub struct Connection<'a> {
     pub snd: &'a mut [u8],
     /// The receive ring.
     pub rcv: &'a mut [u8],
+    /// Its transmissions.
+    pub recovery: &'a mut Recovery,
 }
 
 impl Connection<'_> {

@@ -90,11 +90,12 @@ impl Connection<'_> {
         self.tcb.ack_gap();
         let end = start.plus(data.len() as u32);
         if self.tcb.ooo.holding(start).is_some_and(|held| end.le(held.end)) {
+            self.tcb.note_recent(start);
             return self.tcb.note_duplicate(start, end);
         }
         if self.tcb.ooo.insert(start, end) {
             ring::write(self.rcv, self.tcb.rcv_place(start.0), data);
-            self.tcb.ooo_newest = start;
+            self.tcb.note_recent(start);
         }
     }
 

@@ -8,9 +8,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::cc::{Algorithm, Congestion};
 use super::image::flag;
-use super::loss::Loss;
 use super::ranges::{Range, Ranges};
 use super::rtt::Rtt;
+use super::segment::SackBlocks;
 use super::seq::SeqNr;
 use super::time::Instant;
 use super::timer::Timers;
@@ -45,8 +45,6 @@ pub(crate) mod bit {
     pub const LOSS_PROBE: u32 = 1 << 27;
     /// The persist timer ran out: send what little the window allows.
     pub const OVERRIDE: u32 = 1 << 28;
-    /// The newest tail loss probe is not answered yet.
-    pub const PROBED: u32 = 1 << 29;
     /// The peer pushed data that is not acknowledged yet.
     pub const PUSHED: u32 = 1 << 30;
     /// A duplicate arrived: tell the peer in a D-SACK block (RFC 2883).
@@ -60,7 +58,6 @@ pub struct Tcb {
     pub(crate) timers: Timers,
     pub(crate) rtt: Rtt,
     pub(crate) cc: Congestion,
-    pub(crate) loss: Loss,
     /// Out-of-order data in the receive ring.
     pub(crate) ooo: Ranges,
 
@@ -97,8 +94,8 @@ pub struct Tcb {
     pub(crate) rcv_adv: SeqNr,
     /// Sequence number of the peer's FIN, with [`bit::FIN_SEEN`].
     pub(crate) rcv_fin: SeqNr,
-    /// Where the newest out-of-order segment began: the first SACK block holds it.
-    pub(crate) ooo_newest: SeqNr,
+    /// Where those blocks of out-of-order data lie that grew last, the newest first: so the SACK option lists them.
+    pub(crate) ooo_recent: [SeqNr; SackBlocks::MAX],
     /// The newest duplicate, with [`bit::DUPLICATE`].
     pub(crate) duplicate: Range,
     /// Duplicate acknowledgements still to be sent, when they are all that the peer goes by.
@@ -143,8 +140,6 @@ pub struct Tcb {
     pub(crate) rcv_base: SeqNr,
     /// The same for the send ring.
     pub(crate) snd_base: SeqNr,
-    /// Always zero.
-    pub(crate) pad: u32,
 }
 
 /// The states of a connection (RFC 9293, section 3.3.2), from ESTABLISHED on.

@@ -11,6 +11,8 @@ pub(crate) enum Timer {
     Retransmit,
     /// Unacknowledged data at the end of a flight: probe (RFC 8985, section 7).
     LossProbe,
+    /// Data that something sent later has overtaken: lost (RFC 8985, section 6.3).
+    Reorder,
     /// Data and no window: probe (RFC 9293, section 3.8.6.1).
     Persist,
     /// Received data: acknowledge.
@@ -24,9 +26,10 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Retransmit,
         Self::LossProbe,
+        Self::Reorder,
         Self::Persist,
         Self::DelayedAck,
         Self::Cork,

@@ -7,7 +7,7 @@ use zerocopy::FromZeros;
 use super::cc::Congestion;
 use super::connection::Connection;
 use super::image::{Image, flag};
-use super::loss::Loss;
+use super::recovery::Recovery;
 use super::rtt::Rtt;
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
@@ -58,7 +58,7 @@ impl std::fmt::Display for ImportError {
 impl std::error::Error for ImportError {}
 
 impl<'a> Connection<'a> {
-    /// Takes a connection over: fills in `tcb` and both rings. `recv_bytes` are the unread bytes, `send_bytes` the
+    /// Takes a connection over: fills in `tcb` and both rings, and begins `recovery`. `recv_bytes` are the unread bytes, `send_bytes` the
     /// unacknowledged and unsent ones; `mtu` is that of the path.
     #[expect(
         clippy::too_many_arguments,
@@ -68,6 +68,7 @@ impl<'a> Connection<'a> {
         tcb: &'a mut Tcb,
         snd: &'a mut [u8],
         rcv: &'a mut [u8],
+        recovery: &'a mut Recovery,
         image: &Image,
         recv_bytes: &[u8],
         send_bytes: &[u8],
@@ -83,6 +84,10 @@ impl<'a> Connection<'a> {
         ring::write(snd, 0, send_bytes);
         compiler_fence(Ordering::Release);
         *tcb = Tcb::from_image(image, mtu, now);
+        recovery.begin(tcb, now);
+        if tcb.flight() != 0 {
+            Connection { tcb, snd, rcv, recovery }.watch_flight(now);
+        }
         Ok(())
     }
 }
@@ -118,12 +123,8 @@ impl Tcb {
         tcb.take_settings(image, mtu, now);
         tcb.rtt = Rtt::new(image.srtt_us, image.rttvar_us);
         tcb.cc = Congestion::new(image.cwnd, image.ssthresh, tcb.mss);
-        tcb.loss = Loss::new(tcb.snd_una);
         tcb.heard_at = now;
         tcb.data_sent_at = now;
-        if tcb.flight() != 0 {
-            tcb.watch_flight(now);
-        }
         if has(flag::FIN_RECEIVED) || tcb.rcv_wup != tcb.rcv_nxt {
             tcb.set(bit::ACK_NOW);
         }

@@ -9,7 +9,7 @@ use crate::ip::path::Path;
 use crate::ip::{input, output};
 use crate::stats::Counter;
 use crate::tcp::image::{Image, flag};
-use crate::tcp::{Algorithm, Connection, ImportError, Instant, Outcome, SegmentOut, Tcb};
+use crate::tcp::{Algorithm, Connection, ImportError, Instant, Outcome, Recovery, SegmentOut, Tcb};
 
 /// How two simulated ends are set up.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +90,7 @@ pub struct Host {
     pub tcb: Box<Tcb>,
     snd: Vec<u8>,
     rcv: Vec<u8>,
+    recovery: Recovery,
     flow: FlowKey,
     path: Path,
     congestion: Algorithm,
@@ -108,6 +109,7 @@ impl Host {
             tcb: Box::new(Tcb::new_zeroed()),
             snd: vec![0; setup.ring],
             rcv: vec![0; setup.ring],
+            recovery: Recovery::default(),
             flow: image.flow,
             path,
             congestion: setup.congestion,
@@ -121,7 +123,7 @@ impl Host {
 
     /// The engine, for calls.
     pub fn connection(&mut self) -> Connection<'_> {
-        Connection { tcb: &mut self.tcb, snd: &mut self.snd, rcv: &mut self.rcv }
+        Connection { tcb: &mut self.tcb, snd: &mut self.snd, rcv: &mut self.rcv, recovery: &mut self.recovery }
     }
 
     /// How often something was counted.
@@ -157,8 +159,8 @@ impl Host {
     ) -> Result<(), ImportError> {
         self.snd.fill(0xee);
         self.rcv.fill(0xdd);
-        let Self { tcb, snd, rcv, path, .. } = self;
-        Connection::import(tcb, snd, rcv, image, unread, unacked, path.mtu, now)?;
+        let Self { tcb, snd, rcv, recovery, path, .. } = self;
+        Connection::import(tcb, snd, rcv, recovery, image, unread, unacked, path.mtu, now)?;
         self.tcb.choose_congestion(self.congestion);
         Ok(())
     }

@@ -117,12 +117,11 @@ impl Link {
     pub fn send(&mut self, now: Instant, mut frame: Vec<u8>) {
         self.count += 1;
         let in_burst = self.lost_at.is_some_and(|at| now.nanos_since(at) < BURST_MAX) && self.spec.burst != 0;
-        let is_lost = (in_burst && self.random.chance(self.spec.burst)) || self.random.chance(self.spec.loss);
+        let is_lost = (in_burst && self.random.chance(self.spec.burst))
+            || self.random.chance(self.spec.loss)
+            || (self.spec.rare_loss != 0 && self.random.below(1_000_000) < self.spec.rare_loss);
         self.lost_at = is_lost.then_some(now);
         if is_lost {
-            return;
-        }
-        if self.spec.rare_loss != 0 && self.random.below(1_000_000) < self.spec.rare_loss {
             return;
         }
         if self.is_filtered(frame.len()) {
