@@ -7,8 +7,10 @@ pub mod host;
 pub mod link;
 pub mod pair;
 pub mod random;
+pub mod shared;
 pub mod traffic;
 
 pub use host::{Host, Setup};
 pub use link::{Link, LinkSpec};
 pub use pair::{A, B, Pair};
+pub use shared::{Flow, Shared, fairness};

@@ -9,7 +9,7 @@ use underpass_stack::ip::output::{FromPeer, build, complete_checksum, synthesize
 use underpass_stack::ip::path::Path;
 use underpass_stack::tcp::image::{Image, flag};
 use underpass_stack::tcp::segment::{SackBlocks, Timestamps};
-use underpass_stack::tcp::{Flags, Kind, SegmentOut, SeqNr};
+use underpass_stack::tcp::{Codepoint, Flags, Kind, SegmentOut, SeqNr};
 use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 use underpass_stack::wire::checksum::Sum;
 
@@ -38,6 +38,7 @@ fn segment(len: u32) -> SegmentOut {
         ack: SeqNr(77),
         flags: Flags::ACK.with(Flags::PSH),
         window: 501,
+        ecn: Codepoint::Ect0,
         timestamps: Some(Timestamps { val: 123_456, ecr: 654_321 }),
         sack,
         len,
