@@ -82,8 +82,8 @@ impl Recovery {
 
 #[cfg(test)]
 mod tests {
-    use super::super::seq::SeqNr;
     use super::super::sent::Stamp;
+    use super::super::seq::SeqNr;
     use super::*;
 
     /// Something in flight that needs so many records.
