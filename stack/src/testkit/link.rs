@@ -228,7 +228,7 @@ fn mark(frame: &mut [u8]) -> bool {
     else {
         return false;
     };
-    if Codepoint::of(header.tos) == Codepoint::NotEct {
+    if header.version_ihl >> 4 != 4 || Codepoint::of(header.tos) == Codepoint::NotEct {
         return false;
     }
     header.tos |= Codepoint::Ce as u8;

@@ -65,7 +65,8 @@ fn make_partial(frame: &mut [u8]) {
 fn a_frame_is_what_the_standards_say() {
     let frame = frame(b"abc");
     assert_eq!(&frame[..14], &[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
-    assert_eq!(&frame[14..24], &[0x45, 0, 0, 67, 0, 99, 0x40, 0, 64, 6], "DF, TTL 64, TCP, 67 bytes");
+    assert_eq!(&frame[14..24], &[0x45, 2, 0, 67, 0, 99, 0x40, 0, 64, 6], "ECT(0), DF, TTL 64, TCP, 67 bytes");
+    assert_eq!(parse(&frame, MAX).unwrap().segment.ecn, Codepoint::Ect0);
     assert_eq!(&frame[26..34], &[10, 1, 2, 3, 192, 168, 200, 4]);
     assert_eq!(&frame[34..38], &[0x18, 0xeb, 0xc7, 0x38], "ports 6379 and 51000");
     assert_eq!(&frame[46..48], &[0xb0, 0x18], "44 bytes of header, PSH and ACK");
