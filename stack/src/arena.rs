@@ -40,7 +40,7 @@ pub const BOARD_AT: usize = STATS_AT + 4096;
 /// Offset of the first connection record.
 pub const CONNS_AT: usize = BOARD_AT + MAX_FDS * size_of::<SocketEntry>();
 /// Distance between connection records.
-pub const CONN_STRIDE: usize = 1152;
+pub const CONN_STRIDE: usize = 1024;
 /// Offset of the ring space, on a page of its own.
 pub const RINGS_AT: usize = (CONNS_AT + MAX_CONNS * CONN_STRIDE).next_multiple_of(MAX_RING as usize);
 /// Bytes of the whole arena.
