@@ -20,11 +20,6 @@ pub(super) struct MaxFilter {
 }
 
 impl MaxFilter {
-    /// A window that holds `value` alone.
-    pub fn new(round: u32, value: u64) -> Self {
-        Self { best: [Sample { value, round, pad: 0 }; 3] }
-    }
-
     /// The largest value in the window.
     pub fn max(&self) -> u64 {
         self.best[0].value
@@ -65,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_maximum_lasts_as_long_as_the_window() {
-        let mut filter = MaxFilter::new(0, 0);
+        let mut filter = MaxFilter::default();
         filter.add(1, 100, 10);
         for round in 2..=11 {
             filter.add(round, 50, 10);
@@ -80,7 +75,7 @@ mod tests {
     #[test]
     fn it_is_never_below_what_was_seen_in_the_newest_half_of_the_window_nor_above_what_was_seen_in_all_of_it() {
         let mut random = crate::testkit::random::Random::new(7);
-        let mut filter = MaxFilter::new(u32::MAX - 500, 0);
+        let mut filter = MaxFilter::default();
         let mut seen: Vec<(u32, u64)> = Vec::new();
         for n in 0..2000u32 {
             let (round, value) = ((u32::MAX - 500).wrapping_add(n / 3), random.below(1000));
