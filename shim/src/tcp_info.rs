@@ -12,6 +12,8 @@ mod at {
     pub const STATE: usize = 0;
     pub const RETRANSMITS: usize = 2;
     pub const BACKOFF: usize = 4;
+    /// Bit 0.
+    pub const DELIVERY_APP_LIMITED: usize = 7;
     pub const SND_MSS: usize = 16;
     pub const UNACKED: usize = 24;
     pub const RETRANS: usize = 36;
@@ -20,9 +22,11 @@ mod at {
     pub const SND_SSTHRESH: usize = 76;
     pub const SND_CWND: usize = 80;
     pub const TOTAL_RETRANS: usize = 100;
+    pub const PACING_RATE: usize = 104;
     pub const BYTES_ACKED: usize = 120;
     pub const BYTES_RECEIVED: usize = 128;
     pub const NOTSENT_BYTES: usize = 144;
+    pub const DELIVERY_RATE: usize = 160;
     pub const BYTES_SENT: usize = 200;
 }
 
@@ -70,6 +74,15 @@ pub fn of_lane(mut bytes: Vec<u8>, connection: &mut Connection<'_>) -> Vec<u8> {
         if let Some(place) = bytes.get_mut(offset..offset + 4) {
             place.copy_from_slice(&value.to_ne_bytes());
         }
+    }
+    let (delivery_rate, app_limited) = tcb.delivery_rate();
+    for (offset, value) in [(at::PACING_RATE, tcb.pacing_rate()), (at::DELIVERY_RATE, delivery_rate)] {
+        if let Some(place) = bytes.get_mut(offset..offset + 8) {
+            place.copy_from_slice(&value.to_ne_bytes());
+        }
+    }
+    if let Some(place) = bytes.get_mut(at::DELIVERY_APP_LIMITED) {
+        *place = (*place & !1) | u8::from(app_limited);
     }
     for (offset, value) in [(at::STATE, number_of(tcb.state())), (at::RETRANSMITS, 0), (at::BACKOFF, 0)] {
         if let Some(place) = bytes.get_mut(offset) {

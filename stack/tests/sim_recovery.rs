@@ -86,7 +86,7 @@ fn loss_costs_what_the_window_costs() {
     for (loss, bursts, flags, least) in [
         (1, 0, ALL, 18.0),
         (10, 0, ALL, 6.0),
-        (30, 0, ALL, 3.0),
+        (30, 0, ALL, 2.5),
         (50, 0, ALL, 2.0),
         (100, 0, ALL, 1.0),
         (200, 0, ALL, 0.3),

@@ -129,6 +129,7 @@ impl Client {
             inode: 0,
             rings: (1 << 20, 1 << 20),
             congestion: Default::default(),
+            pacing_limit: u64::MAX,
         };
         if let Err(reason) = self.stack.import(slot, &request, now()) {
             self.ask(&Demote { slot, generation }, &[])

@@ -30,6 +30,8 @@ pub struct ImportRequest<'a> {
     pub rings: (u32, u32),
     /// Congestion control wanted.
     pub congestion: Algorithm,
+    /// SO_MAX_PACING_RATE, bytes a second; `u64::MAX`: no limit.
+    pub pacing_limit: u64,
 }
 
 /// The ring for at least `wanted` bytes with room for `needed`.
@@ -136,6 +138,7 @@ impl Stack {
         record.tcb.limit_window(request.rings.0);
         record.tcb.limit_queue(request.rings.1);
         record.tcb.choose_congestion(request.congestion);
+        record.tcb.limit_pacing(request.pacing_limit);
         // The phase makes the record valid for the daemon: last.
         compiler_fence(SeqCst);
         record.phase = Phase::Live as u32;

@@ -34,6 +34,7 @@ impl Connection<'_> {
             tcb.timers.stop(Timer::Cork);
         }
         tcb.cc.on_sent(now, start, end);
+        tcb.pacing.on_sent(now, end.since(start), tcb.mss);
         let Recovery { sent, rate, prr, .. } = &mut *self.recovery;
         let stamp = rate.stamp(now, end.since(start), sent.in_flight());
         sent.push(start, end, stamp);
@@ -46,6 +47,7 @@ impl Connection<'_> {
     pub(crate) fn send_again(&mut self, now: Instant, start: SeqNr, end: SeqNr, blocks: SackBlocks) -> SegmentOut {
         let tcb = &mut *self.tcb;
         tcb.retransmits = tcb.retransmits.wrapping_add(1);
+        tcb.pacing.on_sent(now, end.since(start), tcb.mss);
         let Recovery { sent, rate, prr, undo, loss, .. } = &mut *self.recovery;
         let stamp = rate.stamp(now, end.since(start), sent.in_flight());
         sent.push_again(start, end, stamp);
@@ -78,9 +80,11 @@ impl Connection<'_> {
         if start.lt(end) && end.gt(tcb.snd_end) {
             flags = flags.with(Flags::FIN);
         }
+        let (marks, ecn) = tcb.ecn_of(kind, len);
         let window = tcb.offer_window(self.rcv.len());
         tcb.ack_sent();
-        SegmentOut { seq: start, ack: tcb.rcv_nxt, flags, window, timestamps: tcb.timestamps(now), sack, len, kind }
+        let (ack, timestamps) = (tcb.rcv_nxt, tcb.timestamps(now));
+        SegmentOut { seq: start, ack, flags: flags.with(marks), window, ecn, timestamps, sack, len, kind }
     }
 }
 

@@ -30,6 +30,8 @@ pub mod flag {
     pub const KEEPALIVE: u32 = 1 << 10;
     /// The peer's valid RST ended the connection (its sequence number is `rcv_nxt`).
     pub const RESET_RECEIVED: u32 = 1 << 11;
+    /// ECN was negotiated (RFC 3168).
+    pub const ECN: u32 = 1 << 12;
 }
 
 /// A connection's numbers, in units of the sequence space (bytes) unless said otherwise. The unread bytes

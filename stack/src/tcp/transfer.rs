@@ -23,7 +23,8 @@ const COMMON: u32 = flag::WSCALE
     | flag::NODELAY
     | flag::CORK
     | flag::KEEPALIVE
-    | flag::RESET_RECEIVED;
+    | flag::RESET_RECEIVED
+    | flag::ECN;
 /// Bits of an image which say that the program closed its sending side.
 const CLOSED_BY_US: u32 = flag::FIN_QUEUED | flag::FIN_SENT | flag::FIN_ACKED;
 /// A path must carry at least this, bytes: full headers and the smallest segment.
