@@ -96,7 +96,9 @@ impl Loss {
 
     /// A SACK block of the peer (RFC 2018). Blocks of nothing in flight (D-SACK, nonsense) are passed over.
     pub fn sack(&mut self, start: SeqNr, end: SeqNr, f: Flight) {
-        if f.una.lt(start) && start.lt(end) && end.le(f.nxt) {
+        // Distances: three comparisons of numbers that lie anywhere can be true although the block is not in flight.
+        let [from, to, sent] = [start, end, f.nxt].map(|number| number.since(f.una));
+        if 0 < from && from < to && to <= sent {
             // A block that finds no room is reported again by the peer, or its data sent again in vain.
             self.sacked.insert(start, end);
         }
