@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::random::Random;
+use crate::ip::input;
 use crate::tcp::{Codepoint, Instant};
 use crate::wire::checksum::Sum;
 use crate::wire::{ethernet, ipv4};
@@ -153,6 +154,11 @@ impl Link {
         if self.random.chance(self.spec.corruption) {
             let at = self.random.below(frame.len() as u64) as usize;
             frame[at] ^= 1 << self.random.below(8);
+            // One frame of 65,536 has by chance the checksum of those whose checksum is left to the network card. These are believed as they
+            // are (see `ip::input`), so that an error in one proves nothing: it counts as a loss.
+            if input::parse(&frame, usize::MAX).is_ok() {
+                return;
+            }
         }
         if self.random.chance(self.spec.duplication) {
             self.launch(now, frame.clone());
