@@ -1,7 +1,8 @@
 //! Waiting, in one place: spin while it pays, then sleep in one system call that covers the doorbell, the AF_XDP sockets, the
 //! next timer and whatever kernel descriptors the caller waits for.
 
-use std::cell::Cell;
+mod habit;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
@@ -10,26 +11,21 @@ use underpass_stack::config::Spin;
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::Instant;
 
+use self::habit::BUDGET;
 use crate::doorbell::{self, Doorbell, Waiters};
 use crate::errno::{Errno, Result};
 use crate::shm::places::Dozing;
 use crate::signals::{self, Disturbance, Watch};
 use crate::{carry, engine, options, sys};
 
-/// Spin budget while spinning pays, ns.
-const BUDGET: u64 = 200_000;
-/// Wasted spins in a row after which a thread sleeps at once.
-const GIVE_UP: u32 = 16;
-/// Short waits in a row after which it tries spinning again; doubled each time that did not pay.
-const TRY_AGAIN: u32 = 4;
 /// A spinning thread offers its core to others every so many looks.
 const YIELD_EVERY: u32 = 64;
-/// A yield that lasted longer let somebody else run, ns.
-const TAKEN: u64 = 1_500;
 /// It notices signals and cancellations every so many looks.
 const NOTICE_EVERY: u32 = 8;
 /// A spinning thread looks at the clock every so many looks.
 const CLOCK_EVERY: u32 = 8;
+/// A spin of so few looks does without a last look at the clock.
+const UNCLOCKED: u32 = 32;
 /// A brief wait, in looks.
 const BRIEF: u32 = 40;
 /// Threads that sleep on the AF_XDP sockets at most; others are woken by them.
@@ -47,67 +43,20 @@ pub fn is_attended() -> bool {
     ATTENDING.load(SeqCst) > 0
 }
 
-/// What a thread has learnt about its waits.
-#[derive(Clone, Copy)]
-struct Habit {
-    spins: bool,
-    wasted: u32,
-    short: u32,
-    try_again: u32,
-    /// Others want this processor: when the thread offered it, somebody took it.
-    contended: bool,
-}
-
-thread_local! {
-    static HABIT: Cell<Habit> = const { Cell::new(Habit { spins: true, wasted: 0, short: 0, try_again: TRY_AGAIN, contended: false }) };
-}
-
 fn budget() -> u64 {
     match options::get().spin {
         Spin::Never => 0,
         Spin::Always => u64::MAX,
         Spin::Usec(us) => u64::from(us) * 1_000,
         Spin::Auto if carry::live() == 0 => 0,
-        Spin::Auto => HABIT.with(|habit| if habit.get().spins { BUDGET } else { 0 }),
+        Spin::Auto if habit::spins() => BUDGET,
+        Spin::Auto => 0,
     }
 }
 
 /// Looks that a call may take at a ring before it waits in earnest: an answer that is under way is there within a microsecond or two.
 pub fn brief_looks() -> u32 {
-    if budget() > 0 && !HABIT.with(Cell::get).contended { BRIEF } else { 0 }
-}
-
-fn learn(spun: bool, paid: bool, waited: u64) {
-    HABIT.with(|cell| {
-        let mut habit = cell.get();
-        match (spun, paid) {
-            (true, true) => {
-                habit.wasted = 0;
-                habit.short = habit.short.saturating_add(1);
-                if habit.short > 256 {
-                    habit.try_again = TRY_AGAIN;
-                }
-            }
-            (true, false) => {
-                habit.wasted += 1;
-                habit.short = 0;
-                if habit.wasted >= GIVE_UP {
-                    habit.spins = false;
-                    habit.wasted = 0;
-                    habit.try_again = (habit.try_again * 2).min(4096);
-                }
-            }
-            (false, _) if waited < BUDGET => {
-                habit.short += 1;
-                if habit.short >= habit.try_again {
-                    habit.spins = true;
-                    habit.short = 0;
-                }
-            }
-            (false, _) => habit.short = 0,
-        }
-        cell.set(habit);
-    });
+    if budget() > 0 && !habit::is_contended() { BRIEF } else { 0 }
 }
 
 /// What is waited for beside lanes.
@@ -185,27 +134,34 @@ pub fn until<T>(sleep: &Sleep<'_>, mut look: impl FnMut(Look) -> Option<T>) -> s
     }
     if budget > 0 {
         if let Some(found) = spin(sleep, start, budget, &mut look) {
-            learn(true, true, 0);
+            habit::paid(start);
             engine::count(Counter::SpinsPaid, 1);
             return Ok(found);
         }
+        habit::wasted();
         engine::count(Counter::SpinsWasted, 1);
     }
     let ended = sleep_until(sleep, &mut look);
-    if sleep.lanes {
-        learn(budget > 0, false, sys::now().nanos_since(start));
+    if sleep.lanes && budget == 0 {
+        let now = sys::now();
+        habit::slept(now.nanos_since(start), now);
     }
     ended
 }
 
 fn spin<T>(sleep: &Sleep<'_>, start: Instant, budget: u64, look: &mut impl FnMut(Look) -> Option<T>) -> Option<T> {
     let mut now = start;
-    let mut every = if HABIT.with(Cell::get).contended { 1 } else { YIELD_EVERY };
+    let mut every = if habit::is_contended() { 1 } else { YIELD_EVERY };
     for looks in 1u32.. {
         let found = look(Look { now, sure: false });
         if found.is_some() {
+            if looks > UNCLOCKED {
+                // What was waited for may have been there for long.
+                habit::lost_processor(now, sys::now());
+            }
             return found;
         }
+        let before = now;
         if looks % every == 0 {
             every = offer_processor();
             now = sys::now();
@@ -217,7 +173,8 @@ fn spin<T>(sleep: &Sleep<'_>, start: Instant, budget: u64, look: &mut impl FnMut
             }
         }
         let disturbed = looks % NOTICE_EVERY == 0 && sleep.watch.disturbance().is_some();
-        if disturbed || now.nanos_since(start) >= budget || sleep.deadline.is_some_and(|at| now >= at) {
+        let preempted = habit::lost_processor(before, now) && options::get().spin == Spin::Auto;
+        if disturbed || preempted || now.nanos_since(start) >= budget || sleep.deadline.is_some_and(|at| now >= at) {
             break;
         }
     }
@@ -228,9 +185,7 @@ fn spin<T>(sleep: &Sleep<'_>, start: Instant, budget: u64, look: &mut impl FnMut
 fn offer_processor() -> u32 {
     let before = sys::now();
     std::thread::yield_now();
-    let contended = sys::now().nanos_since(before) > TAKEN;
-    HABIT.with(|habit| habit.set(Habit { contended, ..habit.get() }));
-    if contended { 1 } else { YIELD_EVERY }
+    if habit::offered(before, sys::now()) { 1 } else { YIELD_EVERY }
 }
 
 /// Enters a doorbell everywhere, and takes it out again on the way out.
