@@ -18,7 +18,7 @@ use crate::errno::{Errno, Result};
 use crate::fd::{self, Entry, Ref};
 use crate::policy::{self, Seen};
 use crate::socket::{self, Blocking, Foreign, Kind, Lane, Sleepers, Socket, Where};
-use crate::{engine, log, options, session, shm, sys, tier};
+use crate::{engine, holders, log, options, session, shm, sys, tier};
 
 /// What a hook does after the shim has looked at the call.
 pub enum Act<T> {
@@ -83,6 +83,7 @@ pub fn introduce(fd: RawFd) -> Option<Ref<Socket>> {
             if sys::sockopt(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR) == Ok(1) {
                 socket.foreign.store(Foreign::Xdp as u8, Relaxed);
             }
+            stay_if_shared(&socket, fd);
             enter(fd, &socket);
             if socket.foreign.load(Relaxed) != 0 {
                 call_home(&socket, fd);
@@ -95,6 +96,17 @@ pub fn introduce(fd: RawFd) -> Option<Ref<Socket>> {
         }
         Err(_) => None,
     }
+}
+
+/// A socket that this process has neither made nor accepted came from another one (SCM_RIGHTS, execve(2)), which may hold it still
+/// and does not ask us before it reads. What a listening one accepts is our own.
+fn stay_if_shared(socket: &Ref<Socket>, fd: RawFd) {
+    if sys::sockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1) {
+        return;
+    }
+    holders::mark_shared_for_ever(socket);
+    socket.reason.store(Reason::Shared as u16, Relaxed);
+    socket.retry_at.store(u64::MAX, Relaxed);
 }
 
 /// The socket with this inode, if one of our descriptors names it.
