@@ -78,6 +78,23 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) {
     }
 }
 
+/// Takes note of a data call on a connection that `auto` will not promote for another few: what most short ones never get beyond.
+/// False: it takes [`observe`]. The record may have become another socket's; that one then seems a call or two older.
+pub fn note_young(socket: &Socket, seen: Seen) -> bool {
+    let weight = match seen {
+        Seen::Received(n) if n < MESSAGE => SENDS,
+        Seen::Sent(n) if n < MESSAGE => 1,
+        _ => return false,
+    };
+    let score = socket.score.load(Relaxed) + weight;
+    let young = options::get().promote == Promote::Auto && score < PROVEN * SENDS;
+    if young {
+        // Two calls at once may count as one.
+        socket.score.store(score, Relaxed);
+    }
+    young
+}
+
 /// Can the socket not leave the kernel for the time being, so that a real call may sleep?
 pub fn is_put_off(socket: &Socket) -> bool {
     if socket.place() != Where::Kernel {

@@ -72,8 +72,8 @@ pub fn close(fd: RawFd) -> Act<c_int> {
             fd::clear(fd);
             Act::Real
         }
-        Entry::Socket(_) | Entry::Epoll(_) => {
-            forget(fd);
+        known => {
+            forget_entry(fd, known);
             Act::Real
         }
     }
@@ -82,7 +82,11 @@ pub fn close(fd: RawFd) -> Act<c_int> {
 /// A descriptor is about to be closed (or replaced): the last of a connection on a lane demotes it first, so that the kernel
 /// finishes it; reference counts in other processes decide about FIN, as always.
 pub fn forget(fd: RawFd) {
-    match fd::lookup(fd) {
+    forget_entry(fd, fd::lookup(fd));
+}
+
+fn forget_entry(fd: RawFd, entry: Entry) {
+    match entry {
         Entry::Socket(socket) => forget_socket(fd, &socket),
         Entry::Epoll(set) => {
             if fd::Record::fds(&*set).load(Acquire) == 1 {
@@ -265,6 +269,15 @@ pub fn kernel_only<T>(fd: RawFd, reason: Reason) -> Act<T> {
         Some(socket) => needs_kernel(&socket, reason),
         None => Act::Real,
     }
+}
+
+/// connect(2): a connection will be there, unless it fails.
+pub fn connect<T>(fd: RawFd) -> Act<T> {
+    let Some(socket) = socket_of(fd) else { return Act::Real };
+    if socket.reason() == Reason::NotConnected {
+        socket.reason.store(Reason::NotYetBusy as u16, Relaxed);
+    }
+    needs_kernel(&socket, Reason::CallNotCarried)
 }
 
 /// A call in which the kernel receives, and may sleep over it (splice, recvmmsg): the socket stays there meanwhile.

@@ -41,13 +41,19 @@ pub enum Flow {
     Out,
 }
 
+impl Flow {
+    /// What a call shows that moved so many bytes.
+    pub fn seen(self, moved: usize) -> Seen {
+        match self {
+            Self::In => Seen::Received(moved),
+            Self::Out => Seen::Sent(moved),
+        }
+    }
+}
+
 /// A real data call on `fd` is over that was made for [`Act::Sleep`]: what it showed of the connection.
-pub fn slept(fd: RawFd, flow: Flow, moved: usize) {
+pub fn slept(fd: RawFd, seen: Seen) {
     if let Entry::Socket(socket) = fd::lookup(fd) {
-        let seen = match flow {
-            Flow::In => Seen::Received(moved),
-            Flow::Out => Seen::Sent(moved),
-        };
         policy::observe(&socket, fd, seen);
     }
 }

@@ -393,12 +393,3 @@ pub fn listens(fd: RawFd) {
         engine::show(fd, &socket);
     }
 }
-
-/// connect(2) was called: a connection is, or will be, there.
-pub fn connects(fd: RawFd) {
-    if let Some(socket) = socket_of(fd)
-        && socket.reason() == Reason::NotConnected
-    {
-        socket.reason.store(Reason::NotYetBusy as u16, Relaxed);
-    }
-}

@@ -45,7 +45,7 @@ use crate::call::{Act, Flow, slept};
 use crate::errno::{self, Errno};
 use crate::guard::{self, Guard};
 use crate::socket::Sleepers;
-use crate::{engine, log, options, signals};
+use crate::{engine, log, options, policy, signals};
 
 unsafe extern "C-unwind" {
     /// pthread_testcancel(3).
@@ -66,7 +66,10 @@ fn take_asleep() -> Option<(Sleepers, Option<Flow>)> {
 fn woken(sleepers: Sleepers, call: Option<(RawFd, Flow)>, result: isize) {
     sleepers.wake();
     if let (Some((fd, flow)), Ok(moved @ 1..)) = (call, usize::try_from(result)) {
-        after(|| slept(fd, flow, moved));
+        let seen = flow.seen(moved);
+        if !sleepers.only().is_some_and(|socket| policy::note_young(socket, seen)) {
+            after(|| slept(fd, seen));
+        }
     }
 }
 

@@ -57,11 +57,8 @@ unsafe extern "C-unwind" fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut so
 /// connect(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
-    let result = kernel_only(fd).unwrap_or_else(|| pass!(connect(fd, addr, len)));
-    if !table::is_plain(fd) {
-        after(|| opt::connects(fd));
-    }
-    result
+    let own = if table::is_plain(fd) { None } else { run(|| conn::connect(fd)) };
+    own.unwrap_or_else(|| pass!(connect(fd, addr, len)))
 }
 
 /// shutdown(2).

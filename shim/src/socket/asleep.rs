@@ -70,8 +70,16 @@ impl Sleepers {
     }
 
     /// The call is over.
-    pub fn wake(self) {
-        self.each.into_iter().flatten().for_each(Asleep::wake);
+    pub fn wake(&self) {
+        self.each.iter().flatten().for_each(|one| one.wake());
+    }
+
+    /// The record of the one socket on which the call might sleep. It may be another socket's by now.
+    pub fn only(&self) -> Option<&'static Socket> {
+        match self.each {
+            [Some(one), None, ..] => Some(one.socket),
+            _ => None,
+        }
     }
 }
 
