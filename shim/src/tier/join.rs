@@ -51,22 +51,32 @@ fn try_join(socket: &Ref<Socket>, number: u32) -> Option<Result<(), Reason>> {
         socket.settle(Where::Kernel);
         return None;
     }
-    let fd = socket.fd.load(Relaxed);
-    let mut change = Change { socket, end: Where::Kernel };
-    let begun = channel(number).is_some_and(|channel| channel.rx().as_mut().is_some_and(|rx| rx.begin(fd)));
+    // Nobody is to be told by the kernel while its entries change: a one-shot member would be armed anew behind an event.
+    let begun = close_gates(socket, || begin(socket, number));
     if !begun {
         let_sleep(socket);
         return Some(Err(Reason::Urgent));
     }
-    change.end = Where::Lane(Lane::Shm(number));
-    socket.moves[0].fetch_add(1, Relaxed);
-    policy::promoted(socket);
-    drop(change);
-    follow(socket, true);
+    let fd = socket.fd.load(Relaxed);
     engine::count(Counter::ShmPromotions, 1);
     engine::show(fd, socket);
     log::info(format_args!("fd {fd}: joined its peer"));
     Some(Ok(()))
+}
+
+/// From now on the channel is looked at. False: it cannot be.
+fn begin(socket: &Ref<Socket>, number: u32) -> bool {
+    let fd = socket.fd.load(Relaxed);
+    let mut change = Change { socket, end: Where::Kernel };
+    let begun = channel(number).is_some_and(|channel| channel.rx().as_mut().is_some_and(|rx| rx.begin(fd)));
+    if begun {
+        change.end = Where::Lane(Lane::Shm(number));
+        socket.moves[0].fetch_add(1, Relaxed);
+        policy::promoted(socket);
+        drop(change);
+        follow(socket, true);
+    }
+    begun
 }
 
 /// Moves a socket off its channel, by `give_back`; the caller holds its change lock.

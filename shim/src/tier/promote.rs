@@ -28,26 +28,37 @@ fn promote_undisturbed(socket: &Ref<Socket>, fd: RawFd) {
     if !socket.leave_kernel() {
         return;
     }
-    let mut change = Change { socket, end: Where::Kernel };
-    match close_gates(socket, || carry_over(socket, fd)) {
+    let change = Change { socket, end: Where::Kernel };
+    match close_gates(socket, || enter_lane(socket, fd, change)) {
+        Ok(()) => {
+            engine::show(fd, socket);
+            helper::start();
+            log::info(format_args!("fd {fd}: promoted"));
+        }
+        Err(reason) => {
+            // The flow may have been redirected for a moment.
+            collect_stragglers();
+            engine::show(fd, socket);
+            log::info(format_args!("fd {fd}: not promoted: {}", reason.text()));
+        }
+    }
+}
+
+/// The change, during which no thread looks at the socket's epoll sets in the kernel.
+fn enter_lane(socket: &Ref<Socket>, fd: RawFd, mut change: Change<'_>) -> Result<(), Reason> {
+    match carry_over(socket, fd) {
         Ok(slot) => {
             change.end = Where::Lane(Lane::Xdp(slot));
             socket.moves[0].fetch_add(1, Relaxed);
             policy::promoted(socket);
             drop(change);
             follow(socket, true);
-            engine::show(fd, socket);
-            helper::start();
-            log::info(format_args!("fd {fd}: promoted"));
+            Ok(())
         }
         Err(reason) => {
             policy::refused(socket, reason);
             let_sleep(socket);
-            drop(change);
-            // The flow may have been redirected for a moment.
-            collect_stragglers();
-            engine::show(fd, socket);
-            log::info(format_args!("fd {fd}: not promoted: {}", reason.text()));
+            Err(reason)
         }
     }
 }
