@@ -1,11 +1,20 @@
-//! A program that only keeps its CPU out of its sleep states.
+//! Programs that do nothing but run: what a CPU does beside those that are measured.
 
 use crate::Outcome;
 
-/// Runs until it is ended.
+/// Keeps its CPU out of its sleep states, until it is ended.
 pub fn keep_awake() -> Outcome {
     underpass_lab::run_idle()?;
-    println!("awake");
+    run("awake")
+}
+
+/// Wants its CPU all the time, until it is ended.
+pub fn keep_busy() -> Outcome {
+    run("busy")
+}
+
+fn run(state: &str) -> Outcome {
+    println!("{state}");
     loop {
         std::hint::spin_loop();
     }

@@ -64,6 +64,8 @@ enum Program {
     PipeRead(pipe::PipeRead),
     /// Keep a CPU from going to sleep, at the lowest priority (SCHED_IDLE).
     Awake,
+    /// Want a CPU all the time, as any busy program does.
+    Busy,
     /// Send frames back that arrive by AF_XDP.
     FloorEcho(floor::Echo),
     /// Time round trips by AF_XDP.
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         Program::ManyClient(program) => program.run(),
         Program::PipeRead(program) => program.run(),
         Program::Awake => idle::keep_awake(),
+        Program::Busy => idle::keep_busy(),
         Program::FloorEcho(program) => program.run(),
         Program::FloorPing(program) => program.run(),
         Program::FloorSink(program) => program.run(),

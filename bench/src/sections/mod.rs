@@ -32,6 +32,8 @@ pub enum SectionName {
     ShmPingpong,
     /// redis-server under redis-benchmark, over loopback.
     ShmRedis,
+    /// The same beside other work that wants every CPU.
+    ShmBusy,
     /// iperf3, over loopback.
     ShmIperf,
     /// A connection for every request, over loopback.
@@ -70,9 +72,10 @@ pub struct Section<'a> {
 
 impl SectionName {
     /// A full run, in its order: first what needs no lab, so that the labs' daemon is not there yet.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ShmPingpong,
         Self::ShmRedis,
+        Self::ShmBusy,
         Self::ShmIperf,
         Self::ShmConnect,
         Self::ShmMany,
@@ -89,7 +92,9 @@ impl SectionName {
     pub fn place(self) -> Place {
         match self {
             Self::Engine => Place::Memory,
-            Self::ShmPingpong | Self::ShmRedis | Self::ShmIperf | Self::ShmConnect | Self::ShmMany => Place::Loopback,
+            Self::ShmPingpong | Self::ShmRedis | Self::ShmBusy | Self::ShmIperf | Self::ShmConnect | Self::ShmMany => {
+                Place::Loopback
+            }
             Self::Pingpong | Self::Stream | Self::Connect | Self::Redis | Self::Iperf | Self::Overhead | Self::Idle => {
                 Place::Labs
             }
@@ -112,6 +117,7 @@ impl SectionName {
             Self::Engine => engine::section(stand.programs()),
             Self::ShmPingpong => shm::pingpong::section(stand.loopback()?),
             Self::ShmRedis => shm::redis::section(stand.loopback()?),
+            Self::ShmBusy => shm::busy::section(stand.loopback()?),
             Self::ShmIperf => shm::iperf::section(stand.loopback()?),
             Self::ShmConnect => shm::connect::section(stand.loopback()?),
             Self::ShmMany => shm::many::section(stand.loopback()?),

@@ -1,5 +1,6 @@
 //! Programs of one host that talk over loopback, with and without the `shm` lane.
 
+pub mod busy;
 pub mod connect;
 pub mod iperf;
 pub mod many;

@@ -13,19 +13,20 @@ use crate::turns::{Mode, Sample};
 
 /// A load that redis-benchmark makes.
 #[derive(Clone, Copy)]
-struct Load {
+pub struct Load {
     /// GET or SET.
-    test: &'static str,
+    pub test: &'static str,
     /// Connections.
-    clients: u64,
+    pub clients: u64,
     /// Requests sent without waiting for the answer before.
-    pipeline: u64,
+    pub pipeline: u64,
     /// Requests in all, in a full run.
-    requests: u64,
+    pub requests: u64,
 }
 
 impl Load {
-    fn name(self) -> String {
+    /// What the table calls it.
+    pub fn name(self) -> String {
         let Self { test, clients, pipeline, .. } = self;
         let clients = if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") };
         if pipeline == 1 { format!("{test}, {clients}") } else { format!("{test}, {clients}, -P {pipeline}") }
@@ -54,7 +55,8 @@ pub fn section(stand: &Loopback) -> Section<'_> {
     Section { about, modes }
 }
 
-fn run(stand: &Loopback, carriers: Carriers, load: Load) -> Result<Sample, LabError> {
+/// Measures one load.
+pub fn run(stand: &Loopback, carriers: Carriers, load: Load) -> Result<Sample, LabError> {
     let port = free_port()?;
     let server = serve(stand, carriers, port)?;
     let requests = stand.programs.scaled(load.requests);
