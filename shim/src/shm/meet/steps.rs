@@ -16,8 +16,9 @@ use super::super::bells::{self, Bells};
 use super::super::channel::{Channel, End};
 use super::super::places;
 use super::super::trunk::{Trunk, trunks};
+use super::Outcome;
+use super::meetings::{BELL, Candidate, Meetings, Offered, TRUNK};
 use super::proof::{is_mirror, our_end};
-use super::{Candidate, Meetings, Offered, Outcome, TRUNK};
 use crate::fd::{Own, Ref};
 use crate::options;
 use crate::socket::Socket;
@@ -85,7 +86,7 @@ impl Meetings {
         let user = sys::peer_user(socket.as_fd()).map_err(|_| Reason::PeerSilent)?;
         let made = Bells::made_for(user).map_err(|_| Reason::StackFull)?;
         for bell in bells::of(places::GENERAL).into_iter().filter(|&bell| bell >= 0) {
-            self.watch(bell, super::BELL)?;
+            self.watch(bell, BELL)?;
         }
         Ok(made)
     }
