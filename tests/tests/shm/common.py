@@ -10,7 +10,7 @@ import struct
 import time
 
 LIMIT = 20
-SHM = 2
+KERNEL, SHM = 0, 2
 HOST = "127.0.0.1"
 
 

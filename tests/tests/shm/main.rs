@@ -182,7 +182,7 @@ fn calls_that_force_a_connection_off_the_lane_cost_no_byte() {
 
 #[test]
 fn other_processes_get_what_was_waiting() {
-    same(&["exec_waiting", "pass_waiting", "duplicates"]);
+    same(&["exec_waiting", "pass_waiting", "lent", "duplicates"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 
-from common import LIMIT, SHM, drain, drained, exactly, exactly_peeked, outcome, pattern, say, tier, until
+from common import KERNEL, LIMIT, SHM, drain, drained, exactly, exactly_peeked, outcome, pattern, say, tier, until
 
 
 # Other processes.
@@ -59,6 +59,43 @@ def pass_waiting(serves, s, lines):
         s.shutdown(socket.SHUT_WR)
         say("the rest", drained(s))
 
+
+def lent(serves, s, lines):
+    """To a preloaded program, which talks for a while; the lender has kept its descriptor, and goes on by itself."""
+    if serves:
+        ours, theirs = socket.socketpair()
+        other = subprocess.Popen([sys.executable, "-c", BORROWER, str(theirs.fileno())], pass_fds=[theirs.fileno()])
+        socket.send_fds(ours, [b"x"], [s.fileno()])
+        say("the borrower", ours.recv(100).decode())
+        lines.step()
+        lines.step()
+        s.sendall(exactly(s, 1000))
+        ours.sendall(b"over")
+        say("its end", other.wait(LIMIT))
+        s.sendall(exactly(s, 1000))
+    else:
+        for n in range(LENT):
+            s.sendall(pattern(n, 64))
+            assert exactly(s, 64) == pattern(n, 64)
+        lines.step()
+        # A channel would have been found by now, if the borrower sought one.
+        say("from the kernel", tier(s) in (-1, KERNEL))
+        lines.step()
+        for n in (1, 2):
+            s.sendall(pattern(n, 1000))
+            say("back", outcome(exactly, s, 1000))
+
+
+LENT = 2000
+BORROWER = f"""
+import ctypes, socket, sys
+line = socket.socket(fileno=int(sys.argv[1]))
+s = socket.socket(fileno=socket.recv_fds(line, 1, 1)[1][0])
+for n in range({LENT}):
+    s.sendall(s.recv(64, socket.MSG_WAITALL))
+line.sendall(b"has done")
+line.recv(10)
+"""
 
 TAKER = """
 import socket, sys

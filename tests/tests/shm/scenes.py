@@ -17,7 +17,7 @@ from common import Lines, meet, say
 SCENES = {name: scene for module in (traffic, others, lies, many) for name, scene in vars(module).items()}
 
 # Scenes that see to it themselves that the connection comes to the lane, or does not.
-COLD = ("strangers", "urgent_unread")
+COLD = ("strangers", "urgent_unread", "lent")
 
 
 def main():
