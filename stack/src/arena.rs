@@ -17,7 +17,7 @@ use crate::tcp::tcb::Tcb;
 /// First word of an arena: "UPAR".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAR");
 /// Layout version.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Name of the memfd; `/proc/PID/fd/N` shows `/memfd:underpass-arena (deleted)`.
 pub const MEMFD_NAME: &std::ffi::CStr = c"underpass-arena";
 /// Interface attachments of one stack at most.
@@ -40,7 +40,7 @@ pub const BOARD_AT: usize = STATS_AT + 4096;
 /// Offset of the first connection record.
 pub const CONNS_AT: usize = BOARD_AT + MAX_FDS * size_of::<SocketEntry>();
 /// Distance between connection records.
-pub const CONN_STRIDE: usize = 1024;
+pub const CONN_STRIDE: usize = 1280;
 /// Offset of the ring space, on a page of its own.
 pub const RINGS_AT: usize = (CONNS_AT + MAX_CONNS * CONN_STRIDE).next_multiple_of(MAX_RING as usize);
 /// Bytes of the whole arena.

@@ -5,6 +5,7 @@
 //! to the kernel in [`Stack::take_leftovers`].
 
 mod pass;
+mod paths;
 mod port;
 mod receive;
 mod slots;
@@ -108,6 +109,7 @@ pub struct Stack {
     leftovers: Vec<Leftover>,
     /// Frames of unknown flows that came during a promotion.
     early: Vec<Leftover>,
+    path_mtus: paths::PathMtus,
     /// Promotions under way.
     reserved: usize,
     /// The latest time that anybody brought along.
@@ -136,6 +138,7 @@ impl Stack {
             with_events: Vec::new(),
             leftovers: Vec::new(),
             early: Vec::new(),
+            path_mtus: paths::PathMtus::default(),
             reserved: 0,
             latest: Instant::NEVER,
             unkicked: false,

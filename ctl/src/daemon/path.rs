@@ -47,11 +47,11 @@ pub fn find(namespace: &mut Namespace, settings: &Settings, ends: &Endpoints) ->
     let path = Path {
         ifindex: route.ifindex,
         mtu: route.mtu.unwrap_or(link.mtu).min(link.mtu),
+        known_mtu: route.learnt_mtu.and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(0),
         src_mac: link.mac,
         dst_mac: mac.ok_or(Reason::NoNeighbour)?,
         ttl: route.hop_limit.unwrap_or(ends.ttl),
         tos: ends.tos,
-        pad: [0; 2],
     };
     Ok(Way { path, next_hop: route.next_hop, link })
 }

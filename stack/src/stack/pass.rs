@@ -31,7 +31,7 @@ impl Stack {
     }
 
     /// Carries an engine's decisions out.
-    pub(super) fn apply(&mut self, slot: u32, outcome: &Outcome) {
+    pub(super) fn apply(&mut self, slot: u32, outcome: &Outcome, now: Instant) {
         let stats = self.stats();
         for counter in outcome.counts.iter() {
             stats.add(counter, 1);
@@ -46,6 +46,9 @@ impl Stack {
             (outcome.closed, event::CLOSED),
         ];
         let bits = bits.iter().filter(|(on, _)| *on).fold(0, |all, (_, bit)| all | bit);
+        if outcome.path_mtu {
+            self.note_path(slot, now);
+        }
         self.raise(slot, bits);
         self.touch(slot);
         if bits & (event::CLOSED | event::DEMOTE) != 0 && self.slots[slot as usize].orphan {
@@ -67,7 +70,7 @@ impl Stack {
             let Some(mut connection) = self.connection(slot) else { continue };
             if connection.tcb.deadline().is_some_and(|due| due <= now) {
                 let outcome = connection.on_timer(now);
-                self.apply(slot, &outcome);
+                self.apply(slot, &outcome, now);
             } else {
                 self.schedule(slot);
             }

@@ -124,7 +124,7 @@ impl Stack {
         }
         let outcome = Connection { tcb: &mut record.tcb, snd, rcv }.on_segment(now, &incoming.segment);
         self.slots[slot as usize].queue = queue;
-        self.apply(slot, &outcome);
+        self.apply(slot, &outcome, now);
         // Urgent data was not processed: the kernel gets the segment after the demotion.
         if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done }
     }

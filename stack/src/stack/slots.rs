@@ -127,9 +127,10 @@ impl Stack {
         record.tcb.limit_window(request.rings.0);
         record.tcb.limit_queue(request.rings.1);
         record.tcb.choose_congestion(request.congestion);
+        self.recall_path(slot, &request.path, now);
         // The phase makes the record valid for the daemon: last.
         compiler_fence(SeqCst);
-        record.phase = Phase::Live as u32;
+        self.record_mut(slot).ok_or(Reason::BadImage)?.phase = Phase::Live as u32;
         Ok(())
     }
 
@@ -223,14 +224,15 @@ impl Stack {
     }
 
     /// Packets of a connection take another path from now on.
-    pub fn set_path(&mut self, slot: u32, generation: u32, path: Path) {
+    pub fn set_path(&mut self, slot: u32, generation: u32, path: Path, now: Instant) {
+        let now = self.not_back(now);
         let Some(record) = self.record_mut(slot) else { return };
         if record.generation != generation || Phase::from_raw(record.phase) == Phase::Free {
             return;
         }
         record.path = path;
         if let Some(mut connection) = self.connection(slot) {
-            connection.set_mtu(path.mtu);
+            connection.set_path_mtu(now, path.mtu, path.known());
         }
         self.touch(slot);
     }

@@ -143,7 +143,9 @@ impl Tcb {
     /// Loss was seen: reduce the window and send again what is missing.
     fn enter_recovery(&mut self, out: &mut Outcome) {
         out.count(Counter::FastRetransmits);
-        self.cc.on_loss(self.flight(), self.mss);
+        if !self.lost_probe(out) {
+            self.cc.on_loss(self.flight(), self.mss);
+        }
         self.rtt.cancel();
         self.timers.stop(Timer::LossProbe);
         self.clear(bit::PROBED | bit::LOSS_PROBE);

@@ -47,6 +47,7 @@ impl Connection<'_> {
     pub(crate) fn send_again(&mut self, now: Instant, start: SeqNr, end: SeqNr, blocks: SackBlocks) -> SegmentOut {
         let tcb = &mut *self.tcb;
         tcb.rtt.cancel();
+        tcb.forget_probe(start, end);
         tcb.retransmits = tcb.retransmits.wrapping_add(1);
         if !tcb.timers.is_set(Timer::Retransmit) {
             tcb.timers.set(Timer::Retransmit, tcb.timeout_at(now));

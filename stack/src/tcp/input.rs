@@ -34,6 +34,7 @@ impl Connection<'_> {
         self.check_ack(now, segment)?; // fifth
         self.heard(now, segment);
         self.take_ack(now, segment, out);
+        self.tcb.take_probe(out);
         self.take_data(now, segment, out); // seventh
         self.take_fin(now, segment, out); // eighth
         self.settle(now, out);

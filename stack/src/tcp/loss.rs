@@ -153,6 +153,15 @@ impl Loss {
         self.timeouts = self.timeouts.saturating_add(1);
     }
 
+    /// What is in flight was too large for the path: what the peer has not reported goes again, cut smaller. No sign of congestion.
+    pub fn too_large(&mut self, f: Flight) {
+        self.phase = Phase::Loss as u32;
+        self.recover = f.nxt;
+        self.lost_below = f.nxt;
+        self.rtx_nxt = f.una;
+        self.dup_acks = 0;
+    }
+
     /// The peer acknowledged `acked` new bytes, up to `f.una`.
     pub fn progress(&mut self, f: Flight, acked: u32) {
         let resent = self.rtx_nxt;

@@ -14,6 +14,7 @@ pub mod image;
 pub(crate) mod input;
 pub(crate) mod keepalive;
 pub(crate) mod loss;
+pub(crate) mod mtu;
 pub(crate) mod nagle;
 pub mod outcome;
 pub(crate) mod output;

@@ -19,6 +19,8 @@ pub struct Outcome {
     pub urgent: bool,
     /// Both directions are closed for good.
     pub closed: bool,
+    /// The size of packets that get through became known: see [`super::Tcb::path_mtu`].
+    pub path_mtu: bool,
     /// What to count.
     pub counts: Counts,
 }

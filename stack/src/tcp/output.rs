@@ -62,8 +62,9 @@ impl Connection<'_> {
             return None;
         }
         let blocks = tcb.sack_blocks();
-        let full = tcb.room_for_data(&blocks);
         let window = tcb.snd_edge().ahead_of(tcb.snd_nxt);
+        let larger = if probe { None } else { tcb.plan_probe(now, unsent, window, &blocks) };
+        let full = larger.unwrap_or_else(|| tcb.room_for_data(&blocks));
         let len = unsent.min(full).min(window);
         if window == 0 || !tcb.is_worth_sending(now, len, unsent, full) {
             tcb.wait_for_window(now, window, unsent);
@@ -72,10 +73,16 @@ impl Connection<'_> {
         tcb.restart_after_idle(now);
         let pipe = tcb.pipe();
         if !probe && pipe != 0 && pipe.saturating_add(len) > tcb.cc.cwnd() {
+            if larger.is_some() {
+                tcb.drop_probe();
+            }
             return None;
         }
         let with_fin = fin_due && len == unsent && window > len;
         let end = tcb.snd_nxt.plus(len + u32::from(with_fin));
+        if larger.is_some() {
+            tcb.probe_sent(tcb.snd_nxt, end);
+        }
         Some(self.send_new(now, end, full, blocks))
     }
 

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::cc::{Algorithm, Congestion};
 use super::image::flag;
 use super::loss::Loss;
+use super::mtu::PathMtu;
 use super::ranges::{Range, Ranges};
 use super::rtt::Rtt;
 use super::seq::SeqNr;
@@ -59,6 +60,7 @@ pub struct Tcb {
     pub(crate) rtt: Rtt,
     pub(crate) cc: Congestion,
     pub(crate) loss: Loss,
+    pub(crate) pmtu: PathMtu,
     /// Out-of-order data in the receive ring.
     pub(crate) ooo: Ranges,
 
@@ -111,8 +113,8 @@ pub struct Tcb {
     pub(crate) bits: u32,
     /// The peer's MSS option.
     pub(crate) mss_clamp: u32,
-    /// Largest IP packet of the path, bytes.
-    pub(crate) mtu: u32,
+    /// Always zero.
+    pub(crate) pad2: u32,
     /// Bytes of data in a full segment.
     pub(crate) mss: u32,
     pub(crate) snd_wscale: u32,

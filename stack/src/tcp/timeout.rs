@@ -91,6 +91,7 @@ impl Tcb {
         let first = self.loss.timeouts() == 0;
         self.cc.on_timeout(self.pipe(), self.mss, first);
         self.loss.timeout(self.flight_view());
+        self.suspect_black_hole(out);
         self.rtt.cancel();
         self.rtt.back_off();
         self.clear(bit::PROBED | bit::LOSS_PROBE);

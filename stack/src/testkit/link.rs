@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::random::Random;
 use crate::tcp::Instant;
+use crate::wire::ethernet::HEADER_LEN;
 
 /// How bad a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct LinkSpec {
     pub rate: u64,
     /// Bytes that may wait for their turn when the rate is limited; frames that find no room are lost.
     pub queue: u64,
+    /// Bytes of the largest packet that passes; larger ones vanish. 0: any.
+    pub mtu: usize,
 }
 
 impl LinkSpec {
@@ -41,6 +44,7 @@ impl LinkSpec {
         rare_loss: 0,
         rate: 0,
         queue: 0,
+        mtu: 0,
     };
 }
 
@@ -85,6 +89,9 @@ impl Link {
     /// A frame leaves at `now`.
     pub fn send(&mut self, now: Instant, mut frame: Vec<u8>) {
         self.count += 1;
+        if self.spec.mtu != 0 && frame.len() > HEADER_LEN + self.spec.mtu {
+            return;
+        }
         if self.random.chance(self.spec.loss) {
             return;
         }

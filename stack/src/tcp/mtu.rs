@@ -1,0 +1,320 @@
+//! How large may packets be? (RFC 1191, RFC 8201; RFC 4821 and RFC 8899 where routers say nothing)
+//!
+//! Downwards: a router says so (believed only if it quotes something that is in flight, RFC 5927, section 4.1), or full segments
+//! stay unanswered while nothing says why: a black hole. Upwards: now and then one segment is sent larger than the others.
+//! If it is lost, it is sent again in the proven size, and the congestion window stays as it is.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::connection::Connection;
+use super::loss::Phase;
+use super::outcome::Outcome;
+use super::segment::SackBlocks;
+use super::seq::SeqNr;
+use super::tcb::Tcb;
+use super::time::Instant;
+use crate::stats::Counter;
+use crate::wire::tcp::options_len;
+
+/// Linux: `net.ipv4.route.min_pmtu`. Who claims that less fits is not believed that far: all would be headers.
+const CLAIM_MIN: u32 = 552;
+/// Sizes to fall back to, one after the other, when full segments vanish: what IPv6 guarantees, RFC 4821's (section 7.2), and
+/// what every IPv4 host takes (RFC 791). Packets that were never larger than the first are not suspected.
+const FALLBACKS: [u32; 3] = [1280, 1024, 576];
+/// Timeouts in a row that make a black hole of silence.
+const SILENCE: u32 = 2;
+/// Probes of one size that are lost before it counts as too large (RFC 8899, section 5.1.2, MAX_PROBES).
+const PROBES_MAX: u16 = 3;
+/// A gain in size that is not worth a probe, bytes (Linux: TCP_PROBE_THRESHOLD).
+const GAIN_MIN: u32 = 8;
+/// After this, what was too large may be tried again, ns (RFC 8899, section 5.1.1, PMTU_RAISE_TIMER).
+const RAISE: u64 = 600_000_000_000;
+/// Full segments that follow a probe, so that its loss shows without a timeout (RFC 4821, section 7.4).
+const FOLLOWERS: u32 = 3;
+
+/// The size of a connection's packets, all in bytes of IP packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub(crate) struct PathMtu {
+    /// After this the search may begin anew; [`Instant::NEVER`]: it has never ended.
+    rested: Instant,
+    /// Largest packet to send.
+    current: u32,
+    /// What route and interface allow.
+    limit: u32,
+    /// Larger packets than this are known not to get through.
+    ceiling: u32,
+    /// Size of the probe that is in flight, or 0.
+    probe: u32,
+    probe_start: SeqNr,
+    probe_end: SeqNr,
+    /// Probes of the next size that were lost.
+    lost: u16,
+    /// 1: the ceiling itself was tried in vain.
+    halving: u16,
+    /// A [`Source`].
+    source: u32,
+}
+
+/// Where the present size comes from, if it is less than the route allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// From a router, or from the route.
+    Told,
+    /// Full segments vanished; nothing has been acknowledged since.
+    Suspected,
+    /// They did, and smaller ones arrive.
+    BlackHole,
+}
+
+impl PathMtu {
+    /// Nothing is known but what the route allows.
+    pub fn new(limit: u32) -> Self {
+        Self { current: limit, limit, ceiling: limit, ..Self::default() }
+    }
+
+    /// Largest packet to send.
+    pub fn current(&self) -> u32 {
+        self.current
+    }
+
+    fn source(&self) -> Source {
+        match self.source {
+            1 => Source::Suspected,
+            2 => Source::BlackHole,
+            _ => Source::Told,
+        }
+    }
+
+    /// The size that a black hole has taught. The kernel cannot find it out by itself.
+    pub fn black_hole(&self) -> Option<u32> {
+        (self.source() == Source::BlackHole && self.current < self.limit).then_some(self.current)
+    }
+
+    fn lower(&mut self, to: u32, source: Source) {
+        self.current = to;
+        self.source = source as u32;
+        (self.probe, self.lost) = (0, 0);
+    }
+
+    /// The size to try next, at most `largest`: first the largest, since silence has other causes too, then the middle.
+    fn candidate(&self, largest: u32) -> Option<u32> {
+        let top = self.ceiling.min(largest);
+        let gain = top.checked_sub(self.current).filter(|gain| *gain >= GAIN_MIN)?;
+        Some(if self.halving == 0 { top } else { self.current + gain.div_ceil(2) })
+    }
+
+    fn probe_lost(&mut self) {
+        let size = std::mem::take(&mut self.probe);
+        if size > self.ceiling {
+            // A router has said why already.
+            return;
+        }
+        self.lost = self.lost.saturating_add(1);
+        if self.lost >= PROBES_MAX {
+            self.bound(size.saturating_sub(1));
+            self.halving = 1;
+        }
+    }
+
+    /// Nothing larger than `ceiling` gets through; that itself is worth a try.
+    fn bound(&mut self, ceiling: u32) {
+        self.ceiling = ceiling.max(self.current);
+        (self.lost, self.halving) = (0, 0);
+    }
+
+    /// Does the probe begin at the oldest byte in flight?
+    fn probes_at(&self, una: SeqNr) -> bool {
+        self.probe != 0 && self.probe_start == una
+    }
+}
+
+impl Connection<'_> {
+    /// The path's MTU is another now: `limit` is what its route and interface allow, `known` what is known to get through.
+    pub fn set_path_mtu(&mut self, now: Instant, limit: u32, known: u32) {
+        let tcb = &mut *self.tcb;
+        if limit != tcb.pmtu.limit {
+            tcb.pmtu = PathMtu::new(limit);
+            tcb.fit_segments();
+        }
+        tcb.know_path_mtu(now, known, false);
+    }
+
+    /// A router has dropped a packet of ours whose segment began at `seq`: no more than `claim` bytes fit into its next link.
+    pub fn packet_too_big(&mut self, now: Instant, seq: SeqNr, claim: u32) -> Outcome {
+        let mut out = Outcome::default();
+        let tcb = &mut *self.tcb;
+        let in_flight = tcb.snd_una.le(seq) && seq.lt(tcb.snd_nxt);
+        let claim = claim.max(CLAIM_MIN);
+        let (current, probe) = (tcb.pmtu.current, tcb.pmtu.probe);
+        let was_probe = probe != 0 && seq == tcb.pmtu.probe_start && (current..probe).contains(&claim);
+        if !in_flight || (claim >= current && !was_probe) {
+            out.count(Counter::TooBigIgnored);
+            return out;
+        }
+        out.count(Counter::TooBigTaken);
+        if was_probe {
+            // The next probe has that size; the loss of this one will show, and be repaired.
+            tcb.pmtu.bound(claim);
+            return out;
+        }
+        out.path_mtu = true;
+        tcb.pmtu.lower(claim, Source::Told);
+        tcb.pmtu.bound(claim);
+        tcb.pmtu.rested = now.after(RAISE);
+        tcb.fit_segments();
+        tcb.rtt.cancel();
+        tcb.loss.too_large(tcb.flight_view());
+        out
+    }
+}
+
+impl Tcb {
+    /// Packets larger than this are known not to get through, from another connection or from the kernel; `silent` if no router
+    /// says so.
+    pub fn know_path_mtu(&mut self, now: Instant, known: u32, silent: bool) {
+        let known = known.max(CLAIM_MIN);
+        if known < self.pmtu.current {
+            self.pmtu.rested = now.after(RAISE);
+            self.pmtu.lower(known, if silent { Source::BlackHole } else { Source::Told });
+            self.pmtu.bound(known);
+            self.fit_segments();
+        }
+    }
+
+    /// Do packets larger than [`Tcb::path_mtu`] vanish without a word?
+    pub fn in_black_hole(&self) -> bool {
+        self.pmtu.black_hole().is_some()
+    }
+
+    /// Largest packet that is sent, bytes.
+    pub fn path_mtu(&self) -> u32 {
+        self.pmtu.current
+    }
+
+    /// Bytes of data in a packet of this size beside these SACK blocks.
+    fn room_in(&self, packet: u32, blocks: &SackBlocks) -> u32 {
+        self.segment_in(packet).saturating_sub(options_len(false, blocks) as u32).max(1)
+    }
+
+    /// Shall the next new segment be larger than the others, to see whether it gets through? Says how much data it holds.
+    /// `unsent` bytes wait, `window` is what the peer allows.
+    pub(crate) fn plan_probe(&mut self, now: Instant, unsent: u32, window: u32, blocks: &SackBlocks) -> Option<u32> {
+        if self.pmtu.current >= self.pmtu.limit || self.pmtu.probe != 0 {
+            return None;
+        }
+        if self.pmtu.rested.is_set() {
+            if now < self.pmtu.rested {
+                return None;
+            }
+            self.pmtu.rested = Instant::NEVER;
+            self.pmtu.bound(self.pmtu.limit);
+        }
+        let Some(size) = self.pmtu.candidate(self.largest_packet()) else {
+            self.pmtu.rested = now.after(RAISE);
+            return None;
+        };
+        let len = self.room_in(size, blocks);
+        let needed = len.saturating_add(FOLLOWERS * self.mss);
+        let calm = self.loss.phase() == Phase::Open && !self.loss.has_sacked();
+        let suits = calm && needed <= unsent.min(window).min(self.cc.cwnd());
+        suits.then(|| {
+            self.pmtu.probe = size;
+            len
+        })
+    }
+
+    /// The planned probe goes out as `[start, end)`.
+    pub(crate) fn probe_sent(&mut self, start: SeqNr, end: SeqNr) {
+        (self.pmtu.probe_start, self.pmtu.probe_end) = (start, end);
+    }
+
+    /// The planned probe does not go out now.
+    pub(crate) fn drop_probe(&mut self) {
+        self.pmtu.probe = 0;
+    }
+
+    /// A segment was looked at: what has been acknowledged says something of the size.
+    pub(crate) fn take_probe(&mut self, out: &mut Outcome) {
+        if self.pmtu.source() == Source::Suspected && self.loss.timeouts() == 0 {
+            self.pmtu.source = Source::BlackHole as u32;
+            out.path_mtu = true;
+        }
+        if self.pmtu.probe != 0 && self.snd_una.ge(self.pmtu.probe_end) {
+            let size = std::mem::take(&mut self.pmtu.probe);
+            self.pmtu.current = size;
+            self.pmtu.lost = 0;
+            out.path_mtu = true;
+            self.fit_segments();
+        }
+    }
+
+    /// Loss was seen. True if it is that of the probe, which says nothing of congestion (RFC 4821, section 7.6.1).
+    pub(crate) fn lost_probe(&mut self, out: &mut Outcome) -> bool {
+        let at_probe = self.pmtu.probes_at(self.snd_una);
+        if at_probe {
+            out.count(Counter::MtuProbesLost);
+            self.pmtu.probe_lost();
+        }
+        at_probe
+    }
+
+    /// `[start, end)` is sent again: if it is the probe's, its acknowledgement says nothing any more.
+    pub(crate) fn forget_probe(&mut self, start: SeqNr, end: SeqNr) {
+        if self.pmtu.probe != 0 && start.lt(self.pmtu.probe_end) && end.gt(self.pmtu.probe_start) {
+            self.pmtu.probe = 0;
+        }
+    }
+
+    /// The retransmission timer ran out, and again: perhaps only small packets get through (RFC 8899, section 4.3).
+    pub(crate) fn suspect_black_hole(&mut self, out: &mut Outcome) {
+        if self.pmtu.probes_at(self.snd_una) {
+            self.pmtu.probe_lost();
+        }
+        self.pmtu.probe = 0;
+        let oldest = self.packet_of(self.flight().min(self.mss));
+        let suspect = oldest > FALLBACKS[0] || self.pmtu.source() == Source::Suspected;
+        let smaller = FALLBACKS.into_iter().find(|size| *size < oldest.min(self.pmtu.current));
+        let Some(smaller) = smaller.filter(|_| suspect && self.loss.timeouts() >= SILENCE) else { return };
+        out.count(Counter::BlackHoles);
+        self.pmtu.lower(smaller, Source::Suspected);
+        self.pmtu.bound(self.pmtu.limit);
+        self.pmtu.rested = Instant::NEVER;
+        self.fit_segments();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever the path's true MTU, the search ends close below it, and after a bounded number of probes.
+        #[test]
+        fn the_search_ends_close_below_the_truth(limit in 600u32..9000, truth in 0u32..9000, start in 552u32..600) {
+            let truth = truth.clamp(start, limit);
+            let mut path = PathMtu { current: start, ..PathMtu::new(limit) };
+            let mut probes = 0;
+            while let Some(size) = path.candidate(limit) {
+                probes += 1;
+                prop_assert!(probes < 100 && size > path.current && size <= path.ceiling);
+                path.probe = size;
+                if size <= truth { (path.current, path.lost) = (size, 0) } else { path.probe_lost() }
+            }
+            prop_assert!(path.current <= truth && truth - path.current < GAIN_MIN, "{path:?}, truly {truth}");
+        }
+
+        /// A record that somebody scribbled over.
+        #[test]
+        fn no_record_is_nonsense(bytes in proptest::collection::vec(any::<u8>(), size_of::<PathMtu>()), largest in any::<u32>()) {
+            let mut path = PathMtu::read_from_bytes(&bytes).unwrap();
+            if let Some(size) = path.candidate(largest) {
+                prop_assert!(size > path.current && size <= largest);
+            }
+            path.probe_lost();
+            path.black_hole();
+            path.lower(576, Source::Suspected);
+        }
+    }
+}
