@@ -10,7 +10,8 @@ use crate::error::LabError;
 use crate::ground::Ground;
 use crate::namespace::{Namespace, ip};
 use crate::process::Process;
-use crate::view::{self, Counters, SocketView};
+use crate::router::Router;
+use crate::view::{self, Connection, Counters, SocketView};
 
 /// One of the two hosts. The names only help to talk about them: the hosts are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +29,15 @@ pub struct LabOptions {
     pub queues: u32,
     /// MTU of the wire in bytes.
     pub mtu: u32,
+    /// A router in the middle instead of a wire: see [`Lab::router`].
+    pub routed: bool,
     /// Which build of Underpass is used.
     pub profile: Profile,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { queues: 1, mtu: 1500, profile: Profile::Newest }
+        Self { queues: 1, mtu: 1500, routed: false, profile: Profile::Newest }
     }
 }
 
@@ -59,6 +62,7 @@ pub struct Lab {
     daemon: Option<Daemon>,
     server: Host,
     client: Host,
+    router: Option<Router>,
     options: LabOptions,
     // Last: the next lab may begin when all else is gone.
     ground: Ground,
@@ -75,8 +79,12 @@ impl Lab {
         let ground = Ground::take(options.profile)?;
         let server = Host::new(ground.number(), Side::Server)?;
         let client = Host::new(ground.number(), Side::Client)?;
-        let lab = Self { daemon: None, server, client, options, ground };
-        lab.wire()?;
+        let router = if options.routed { Some(Router::new(ground.number())?) } else { None };
+        let lab = Self { daemon: None, server, client, router, options, ground };
+        match &lab.router {
+            Some(router) => router.join(&lab)?,
+            None => lab.wire()?,
+        }
         Ok(lab)
     }
 
@@ -114,6 +122,11 @@ impl Lab {
         }
     }
 
+    /// The router in the middle, in a lab that was made with one.
+    pub fn router(&self) -> Option<&Router> {
+        self.router.as_ref()
+    }
+
     /// A directory for the files of this lab.
     pub fn dir(&self) -> &Path {
         self.ground.dir()
@@ -141,6 +154,11 @@ impl Lab {
     /// The sockets of a preloaded process (`underpass ss`).
     pub fn sockets(&self, pid: u32) -> Result<Vec<SocketView>, LabError> {
         self.artifacts()?.sockets(pid)
+    }
+
+    /// The sockets of every preloaded process, of other labs too, with their addresses.
+    pub fn connections(&self) -> Result<Vec<Connection>, LabError> {
+        view::connections(&self.artifacts()?.command)
     }
 
     /// A counter of a preloaded process (`underpass stats`).
@@ -171,13 +189,18 @@ impl Lab {
 
     fn wire(&self) -> Result<(), LabError> {
         let (server, client) = (&self.server, &self.client);
-        let queues = self.options.queues.to_string();
-        let side = ["mtu", &self.options.mtu.to_string(), "numrxqueues", &queues, "numtxqueues", &queues];
-        let near = [&["link", "add", &server.interface, "netns", server.namespace.name()], &side[..]].concat();
-        let far = [&["type", "veth", "peer", "name", &client.interface, "netns", client.namespace.name()], &side[..]];
-        ip(&[near, far.concat()].concat())?;
+        self.pair((&server.interface, &server.namespace), (&client.interface, &client.namespace))?;
         server.configure()?;
         client.configure()
+    }
+
+    /// A veth pair with its ends in two namespaces.
+    pub(crate) fn pair(&self, near: (&str, &Namespace), far: (&str, &Namespace)) -> Result<(), LabError> {
+        let queues = self.options.queues.to_string();
+        let side = ["mtu", &self.options.mtu.to_string(), "numrxqueues", &queues, "numtxqueues", &queues];
+        let near = [&["link", "add", near.0, "netns", near.1.name()], &side[..]].concat();
+        let far = [&["type", "veth", "peer", "name", far.0, "netns", far.1.name()], &side[..]].concat();
+        ip(&[near, far].concat()).map(drop)
     }
 }
 

@@ -1,6 +1,7 @@
-//! What the daemon asks the kernel about a network namespace, over netlink.
+//! What the daemon asks the kernel about a network namespace, over netlink, and what it hears from routers there.
 
 pub mod conntrack;
+pub mod icmp;
 pub mod ipsec;
 pub mod link;
 pub mod neigh;
