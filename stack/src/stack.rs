@@ -4,6 +4,7 @@
 //! (a socket became readable, a connection must go back to the kernel) is left in [`Stack::take_events`]; frames that belong
 //! to the kernel in [`Stack::take_leftovers`].
 
+mod grow;
 mod pass;
 mod paths;
 mod port;

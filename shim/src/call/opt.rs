@@ -17,6 +17,7 @@ use crate::errno::Result;
 use crate::fd::Ref;
 use crate::socket::{Blocking, Lane, Socket, Where};
 use crate::tcp_info;
+use crate::tier::buffer_of;
 use crate::{carry, engine, sys};
 
 const SIOCINQ: c_ulong = libc::FIONREAD;
@@ -193,7 +194,11 @@ fn set_on_lane(
     real: &mut dyn FnMut() -> Result<c_int>,
 ) -> Option<Result<c_int>> {
     if KERNEL_KEEPS.contains(&name) {
-        return Some(steady(socket, real));
+        let kept = steady(socket, real);
+        if matches!(name, (SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF)) && kept.is_ok() {
+            resize(socket, slot, name.1);
+        }
+        return Some(kept);
     }
     match name {
         (SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT) => return Some(steady(socket, real)),
@@ -236,6 +241,18 @@ fn set_on_lane(
             _ => connection.set_quickack(value != 0),
         }
     })
+}
+
+/// The program has chosen the size of a buffer: it is not tuned any more (socket(7)). The kernel knows the size, as twice of what
+/// it was asked for.
+fn resize(socket: &Ref<Socket>, slot: u32, name: c_int) {
+    let Ok(doubled) = sys::sockopt(socket.fd.load(Relaxed), SOCKET, name) else { return };
+    let bytes = buffer_of(doubled as u32);
+    // If it has just left the lane, the kernel goes by it.
+    let _ = change(socket, slot, |connection, _| match name {
+        libc::SO_RCVBUF => connection.tcb.fix_window(bytes),
+        _ => connection.tcb.fix_queue(bytes),
+    });
 }
 
 /// A connection's keepalive settings; times in ms.

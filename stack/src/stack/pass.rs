@@ -49,6 +49,7 @@ impl Stack {
         if outcome.path_mtu {
             self.note_path(slot, now);
         }
+        self.fit_rings(slot);
         self.raise(slot, bits);
         self.touch(slot);
         if bits & (event::CLOSED | event::DEMOTE) != 0 && self.slots[slot as usize].orphan {

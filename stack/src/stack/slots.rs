@@ -27,8 +27,10 @@ pub struct ImportRequest<'a> {
     pub fd: i32,
     /// The socket's inode, for the board.
     pub inode: u64,
-    /// Receive and send ring wanted, bytes.
+    /// Receive and send buffer wanted, bytes.
     pub rings: (u32, u32),
+    /// What they may grow to, bytes; 0: they stay as they are.
+    pub largest: (u32, u32),
     /// Congestion control wanted.
     pub congestion: Algorithm,
 }
@@ -126,6 +128,7 @@ impl Stack {
             .map_err(|_| Reason::BadImage)?;
         record.tcb.limit_window(request.rings.0);
         record.tcb.limit_queue(request.rings.1);
+        record.tcb.tune_buffers(request.largest.0.min(MAX_RING), request.largest.1.min(MAX_RING));
         record.tcb.choose_congestion(request.congestion);
         self.recall_path(slot, &request.path, now);
         // The phase makes the record valid for the daemon: last.
@@ -190,11 +193,14 @@ impl Stack {
     }
 
     fn drop_rings(&mut self, rcv: RingRef, snd: RingRef) {
-        for ring in [rcv, snd] {
-            if let Some((offset, len)) = ring.range() {
-                self.arena.discard(offset, len);
-                self.rings.put(ring);
-            }
+        self.drop_ring(rcv);
+        self.drop_ring(snd);
+    }
+
+    pub(super) fn drop_ring(&mut self, ring: RingRef) {
+        if let Some((offset, len)) = ring.range() {
+            self.arena.discard(offset, len);
+            self.rings.put(ring);
         }
     }
 

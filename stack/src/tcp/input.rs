@@ -37,6 +37,7 @@ impl Connection<'_> {
         self.tcb.take_probe(out);
         self.take_data(now, segment, out); // seventh
         self.take_fin(now, segment, out); // eighth
+        self.tune(now, segment);
         self.settle(now, out);
         Ok(())
     }

@@ -31,6 +31,7 @@ pub(crate) mod timeout;
 pub(crate) mod timer;
 pub(crate) mod timestamps;
 pub mod transfer;
+pub(crate) mod tune;
 pub(crate) mod window;
 
 pub use cc::Algorithm;

@@ -15,6 +15,7 @@ use super::rtt::Rtt;
 use super::seq::SeqNr;
 use super::time::Instant;
 use super::timer::Timers;
+use super::tune::Tuning;
 
 /// Bits of [`Tcb::bits`] beyond those of [`flag`], which mean the same here.
 pub(crate) mod bit {
@@ -61,6 +62,7 @@ pub struct Tcb {
     pub(crate) cc: Congestion,
     pub(crate) loss: Loss,
     pub(crate) pmtu: PathMtu,
+    pub(crate) tuning: Tuning,
     /// Out-of-order data in the receive ring.
     pub(crate) ooo: Ranges,
 

@@ -18,6 +18,8 @@ pub struct Setup {
     pub isn: [u32; 2],
     /// [`flag`] bits of both.
     pub flags: u32,
+    /// What the rings may grow to, bytes; 0: they stay.
+    pub largest: usize,
     /// Window scale of both.
     pub wscale: u8,
     /// MTU of the path.
@@ -31,6 +33,7 @@ impl Default for Setup {
         let flags = flag::WSCALE | flag::SACK | flag::TIMESTAMPS;
         Self {
             ring: 64 << 10,
+            largest: 0,
             isn: [1_000, 2_000_000_000],
             flags,
             wscale: 7,
@@ -84,6 +87,7 @@ pub struct Host {
     flow: FlowKey,
     path: Path,
     congestion: Algorithm,
+    largest: u32,
     ip_id: u16,
     /// All outcomes so far, joined.
     pub seen: Outcome,
@@ -102,6 +106,7 @@ impl Host {
             flow: image.flow,
             path,
             congestion: setup.congestion,
+            largest: setup.largest as u32,
             ip_id: 0,
             seen: Outcome::default(),
             counted: vec![0; Counter::ALL.len()],
@@ -140,6 +145,31 @@ impl Host {
         let Self { tcb, snd, rcv, path, .. } = self;
         Connection::import(tcb, snd, rcv, image, unread, unacked, path.mtu, now).expect("a sound image");
         self.tcb.choose_congestion(self.congestion);
+        if self.largest != 0 {
+            self.tcb.limit_window(self.rcv.len() as u32);
+            self.tcb.limit_queue(self.snd.len() as u32);
+            self.tcb.tune_buffers(self.largest, self.largest);
+        }
+    }
+
+    /// Bytes of the receive and the send ring.
+    pub fn rings(&self) -> (usize, usize) {
+        (self.rcv.len(), self.snd.len())
+    }
+
+    /// Gives the engine the rings that it has come to want.
+    fn fit_rings(&mut self) {
+        let (rcv, snd) = self.tcb.wanted_rings();
+        let extents = [self.tcb.received_extent(), self.tcb.queued_extent()];
+        for ((ring, wanted), (start, held)) in [(&mut self.rcv, rcv), (&mut self.snd, snd)].into_iter().zip(extents) {
+            let wanted = (wanted as usize).next_power_of_two();
+            if wanted > ring.len() {
+                let mut bytes = vec![0; held as usize];
+                crate::mem::ring::read(ring, start.0, &mut bytes);
+                *ring = vec![0; wanted];
+                crate::mem::ring::write(ring, start.0, &bytes);
+            }
+        }
     }
 
     /// Gives the connection away and takes it back, as a demotion and promotion would.
@@ -153,6 +183,7 @@ impl Host {
         match input::parse(frame, 14 + self.path.mtu as usize) {
             Ok(incoming) if incoming.flow == self.flow => {
                 let outcome = self.connection().on_segment(now, &incoming.segment);
+                self.fit_rings();
                 self.note(&outcome);
             }
             Ok(_) => self.counted[Counter::RxNoConnection as usize] += 1,
