@@ -83,6 +83,8 @@ const KERNEL_KEEPS: &[Name] = &[
     (TCP, libc::TCP_SYNCNT),
     (TCP, libc::TCP_DEFER_ACCEPT),
     (TCP, libc::TCP_LINGER2),
+    // Of an open connection it changes nothing: it is for the handshake.
+    (TCP, libc::TCP_MAXSEG),
 ];
 
 /// Options that put something between the program and the kernel's bytes: nothing can go past that.
@@ -129,10 +131,11 @@ fn ours(socket: &Socket, slot: u32, name: Name) -> Option<Vec<u8>> {
         (SOCKET, libc::SO_KEEPALIVE) => int(u32::from(socket.restore.lock().keepalive != 0)),
         (SOCKET, libc::SO_REUSEADDR) => int(u32::from(socket.restore.lock().reuse_addr != 0)),
         (TCP, libc::TCP_MAXSEG) => int(engine::get()?.stack.connection(slot)?.tcb.mss()),
+        (libc::IPPROTO_IP, libc::IP_MTU) => int(engine::get()?.stack.connection(slot)?.tcb.path_mtu()),
         (TCP, libc::TCP_INFO) => {
             let silent = tcp_info::of_kernel(socket.fd.load(Relaxed))?;
             let mut engine = engine::get()?;
-            Some(tcp_info::of_lane(silent, &mut engine.stack.connection(slot)?))
+            Some(tcp_info::of_lane(silent, &mut engine.stack.connection(slot)?, sys::now()))
         }
         _ => None,
     }
@@ -218,6 +221,7 @@ fn set_on_lane(
             | libc::TCP_KEEPINTVL
             | libc::TCP_KEEPCNT
             | libc::TCP_USER_TIMEOUT
+            | libc::TCP_NOTSENT_LOWAT
             | libc::TCP_QUICKACK,
         ) => {}
         _ => return None,
@@ -238,6 +242,7 @@ fn set_on_lane(
             libc::TCP_KEEPINTVL => connection.set_keepalive(now, on, idle, ms, count),
             libc::TCP_KEEPCNT => connection.set_keepalive(now, on, idle, interval, value as u32),
             libc::TCP_USER_TIMEOUT => connection.set_user_timeout(value as u32),
+            libc::TCP_NOTSENT_LOWAT => connection.set_notsent_lowat(value as u32),
             _ => connection.set_quickack(value != 0),
         }
     })

@@ -188,6 +188,9 @@ fn import(
         log::warn(format_args!("fd {fd}: the stack does not take {:?}", promoted.image));
         return Err(reason);
     }
+    // The kernel's socket keeps the value all the time.
+    let lowat = sys::sockopt(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT).unwrap_or(0);
+    engine.stack.with_connection(slot, now, |connection| connection.set_notsent_lowat(lowat as u32));
     engine.set_owner(slot, Some(socket.clone()));
     engine.pass(now);
     Ok(())

@@ -76,7 +76,10 @@ impl Connection<'_> {
         }
         let window = tcb.offer_window(self.rcv.len());
         tcb.ack_sent();
-        SegmentOut { seq: start, ack: tcb.rcv_nxt, flags, window, timestamps: tcb.timestamps(now), sack, len, kind }
+        let timestamps = tcb.timestamps(now);
+        let segment = SegmentOut { seq: start, ack: tcb.rcv_nxt, flags, window, timestamps, sack, len, kind };
+        tcb.tally_out(&segment, kind == Kind::Retransmission);
+        segment
     }
 }
 

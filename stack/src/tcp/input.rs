@@ -15,8 +15,11 @@ impl Connection<'_> {
     /// A segment arrived for this connection. Answers come out of [`Connection::poll_transmit`].
     pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
         let mut out = Outcome::default();
+        let (una, nxt) = (self.tcb.snd_una, self.tcb.rcv_nxt);
+        self.tcb.tally_in(segment);
         // A step that stops has said why in `out`.
         let _ = self.steps(now, segment, &mut out);
+        self.tcb.tally_progress(self.tcb.snd_una.ahead_of(una), self.tcb.rcv_nxt.ahead_of(nxt));
         out
     }
 

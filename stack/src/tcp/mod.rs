@@ -25,6 +25,7 @@ pub(crate) mod rtt;
 pub mod segment;
 pub mod seq;
 pub(crate) mod settings;
+pub mod tally;
 pub mod tcb;
 pub mod time;
 pub(crate) mod timeout;

@@ -88,9 +88,20 @@ impl Connection<'_> {
         if self.tcb.ooo.holding(start).is_some_and(|held| end.le(held.end)) {
             return self.tcb.note_duplicate(start, end);
         }
+        self.write_missing(start, end, data);
         if self.tcb.ooo.insert(start, end) {
-            ring::write(self.rcv, start.0, data);
             self.tcb.ooo_newest = start;
+        }
+    }
+
+    /// Of what overlaps, the bytes that came first stay, as in Linux.
+    fn write_missing(&mut self, start: SeqNr, end: SeqNr, data: &[u8]) {
+        let mut at = start;
+        while let Some(gap) = self.tcb.ooo.gap(at, end) {
+            let (from, to) = (gap.start.since(start) as usize, gap.end.since(start) as usize);
+            let Some(bytes) = data.get(from..to) else { return };
+            ring::write(self.rcv, gap.start.0, bytes);
+            at = gap.end;
         }
     }
 

@@ -28,6 +28,11 @@ impl Connection<'_> {
         self.tcb.user_timeout_ms = ms;
     }
 
+    /// TCP_NOTSENT_LOWAT, bytes: the program is asked for more only when less waits to be sent; 0: whenever there is room.
+    pub fn set_notsent_lowat(&mut self, bytes: u32) {
+        self.tcb.notsent_lowat = bytes;
+    }
+
     /// TCP_QUICKACK: whether acknowledgements go out at once. Switching it on sends one that is pending.
     pub fn set_quickack(&mut self, on: bool) {
         self.tcb.assign(bit::QUICKACK, on);

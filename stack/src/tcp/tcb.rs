@@ -13,6 +13,7 @@ use super::mtu::PathMtu;
 use super::ranges::{Range, Ranges};
 use super::rtt::Rtt;
 use super::seq::SeqNr;
+use super::tally::Tally;
 use super::time::Instant;
 use super::timer::Timers;
 use super::tune::Tuning;
@@ -63,6 +64,7 @@ pub struct Tcb {
     pub(crate) loss: Loss,
     pub(crate) pmtu: PathMtu,
     pub(crate) tuning: Tuning,
+    pub(crate) tally: Tally,
     /// Out-of-order data in the receive ring.
     pub(crate) ooo: Ranges,
 
@@ -115,8 +117,8 @@ pub struct Tcb {
     pub(crate) bits: u32,
     /// The peer's MSS option.
     pub(crate) mss_clamp: u32,
-    /// Always zero.
-    pub(crate) pad2: u32,
+    /// TCP_NOTSENT_LOWAT, bytes; 0: none.
+    pub(crate) notsent_lowat: u32,
     /// Bytes of data in a full segment.
     pub(crate) mss: u32,
     pub(crate) snd_wscale: u32,

@@ -41,6 +41,13 @@ pub(crate) struct Tuning {
     snd_max: u32,
 }
 
+impl Tuning {
+    /// The round trip as a receiver sees it, µs, and what the program reads in one, bytes.
+    pub fn measured(&self) -> (u32, u32) {
+        ((self.rtt / 1_000).min(u64::from(u32::MAX)) as u32, self.space)
+    }
+}
+
 impl Tcb {
     /// From now on the limits of [`Tcb::limit_window`] and [`Tcb::limit_queue`] grow as the connection needs, up to these
     /// numbers of bytes; 0: they stay as they are.
