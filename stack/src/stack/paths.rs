@@ -49,6 +49,7 @@ impl Stack {
         let Some(mut connection) = self.connection(slot) else { return };
         let outcome = connection.packet_too_big(now, SeqNr(seq), mtu);
         self.apply(slot, &outcome, now);
+        self.touch(slot);
     }
 
     /// The connection knows now what its path carries.
