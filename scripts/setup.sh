@@ -92,7 +92,7 @@ if [ "${#packages[@]}" -gt 0 ] && [ "$root" = yes ] && command -v apt-get >/dev/
     look
 fi
 
-command -v cargo >/dev/null 2>&1 || missing+=("cargo: a Rust toolchain, 1.85 or newer (https://rustup.rs)")
+command -v cargo >/dev/null 2>&1 || missing+=("cargo: a Rust toolchain, 1.91 or newer (https://rustup.rs)")
 [ "$purpose" != run ] || [ "$root" = yes ] || missing+=("root: network namespaces, AF_XDP, BPF and TCP_REPAIR need it")
 # What is shown on loopback alone works with older kernels.
 if [ "$purpose" = run ] || { [ "$purpose" != build ] && [ "$root" = yes ]; }; then

@@ -1,4 +1,6 @@
-//! What the load programs print and the benchmark reads.
+//! What the load programs print and the benchmark reads; and the engines that are compared.
+
+pub mod engine;
 
 use serde::{Deserialize, Serialize};
 

@@ -8,6 +8,7 @@ mod memory;
 mod octets;
 mod sections;
 mod stand;
+mod summary;
 mod table;
 mod turns;
 
@@ -29,7 +30,7 @@ struct Cli {
     /// Fewer rounds, shorter runs: a first look, not a result.
     #[arg(long)]
     quick: bool,
-    /// Rounds, instead of 5 (quick: 3).
+    /// Rounds, instead of 5 (quick: 3), or 3 (quick: 1) of the long ones.
     #[arg(long)]
     rounds: Option<usize>,
     /// Only modes whose name contains one of these words.
@@ -58,9 +59,9 @@ fn run(cli: &Cli) -> Result<(), LabError> {
     if let Some(notice) = choice.notice() {
         println!("{notice}");
     }
-    let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { 5 }).max(1);
     let (mut documents, mut failures) = (Vec::new(), Vec::new());
     for name in choice.measured {
+        let rounds = cli.rounds.unwrap_or(name.rounds(cli.quick)).max(1);
         let Section { about, mut modes } = match name.build(&stand) {
             Ok(section) => section,
             Err(error) => {
@@ -72,12 +73,15 @@ fn run(cli: &Cli) -> Result<(), LabError> {
         modes.retain(|mode| cli.only.is_empty() || cli.only.iter().any(|word| mode.title().contains(word.as_str())));
         let results = turns::take(rounds, &mut modes);
         println!("\n{}", table::render(&about, &results));
+        if let Some(text) = summary::of(&about, &results) {
+            println!("{text}");
+        }
         documents.push(table::document(&about, &results));
         let failed = results.iter().filter(|measured| !measured.errors.is_empty());
         failures.extend(failed.map(|measured| format!("{} ({name})", measured.title())));
     }
     if let Some(path) = &cli.json {
-        let whole = json!({ "machine": machine, "quick": cli.quick, "rounds": rounds, "sections": documents });
+        let whole = json!({ "machine": machine, "quick": cli.quick, "sections": documents });
         std::fs::write(path, format!("{whole:#}\n"))
             .map_err(|error| LabError::new(format!("write {}: {error}", path.display())))?;
     }

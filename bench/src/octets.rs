@@ -8,13 +8,26 @@ use underpass_lab::{Host, LabError};
 const HEADERS: u64 = 20 + 32;
 
 /// Bytes of IP packets that the kernel of this host has received and sent so far (`InOctets` and `OutOctets` of
-/// /proc/net/netstat, RFC 4293).
+/// /proc/net/netstat and /proc/net/snmp6, RFC 4293).
 pub fn carried_by_kernel(host: &Host) -> Result<u64, LabError> {
-    let text = host
-        .namespace
-        .inside(|| std::fs::read_to_string("/proc/thread-self/net/netstat"))?
-        .map_err(|error| LabError::new(format!("/proc/thread-self/net/netstat: {error}")))?;
-    both_ways(&text).ok_or_else(|| LabError::new("no IpExt InOctets and OutOctets in /proc/net/netstat"))
+    let read = |name: &str| {
+        let path = format!("/proc/thread-self/net/{name}");
+        let text = host.namespace.inside(|| std::fs::read_to_string(&path))?;
+        text.map_err(|error| LabError::new(format!("{path}: {error}")))
+    };
+    let v4 = both_ways(&read("netstat")?);
+    // A kernel without IPv6 has no such file.
+    let v6 = read("snmp6").map_or(Some(0), |text| both_ways_v6(&text));
+    let sum = v4.zip(v6).map(|(v4, v6)| v4 + v6);
+    sum.ok_or_else(|| LabError::new("no InOctets and OutOctets in /proc/net/netstat and /proc/net/snmp6"))
+}
+
+fn both_ways_v6(text: &str) -> Option<u64> {
+    let figure = |name: &str| {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    Some(figure("Ip6InOctets")? + figure("Ip6OutOctets")?)
 }
 
 /// Bytes of IP packets that the loopback interface of our namespace has carried so far. It sends what it receives: each counts once.
@@ -59,6 +72,13 @@ mod tests {
         let text = "TcpExt: A B\nTcpExt: 1 2\nIpExt: X OutOctets InOctets\nIpExt: 1 77 99\n";
         assert_eq!(both_ways(text), Some(176));
         assert_eq!(both_ways("IpExt: OutOctets\nIpExt: 3\n"), None);
+    }
+
+    #[test]
+    fn those_of_ipv6_stand_a_line_each() {
+        let text = "Ip6InOctets   \t20\nIp6OutOctets\t 3\nIp6InMcastOctets 100\n";
+        assert_eq!(both_ways_v6(text), Some(23));
+        assert_eq!(both_ways_v6("Ip6InOctets 5\n"), None);
     }
 
     #[test]

@@ -134,11 +134,20 @@ static __always_inline int parse_v4(void *at, void *end, struct flow_key *key, s
 	return parse_tcp(ip + 1, end, total - sizeof(*ip), key, seg);
 }
 
+// ::ffff:0:0/96
+static __always_inline int is_mapped(const struct in6_addr *address)
+{
+	return !address->s6_addr32[0] && !address->s6_addr32[1] && address->s6_addr32[2] == bpf_htonl(0xffff);
+}
+
 static __always_inline int parse_v6(void *at, void *end, struct flow_key *key, struct segment *seg)
 {
 	struct ipv6hdr *ip = at;
 
 	if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_TCP)
+		return -1;
+	// In the map these stand for IPv4.
+	if (is_mapped(&ip->daddr) || is_mapped(&ip->saddr))
 		return -1;
 	__builtin_memcpy(key->local, &ip->daddr, 16);
 	__builtin_memcpy(key->remote, &ip->saddr, 16);

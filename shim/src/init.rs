@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
-use crate::guard::Guard;
-use crate::{engine, fork, options, real, session, sys, tier};
+use crate::guard::{self, Guard};
+use crate::{carry, engine, fork, options, real, session, shm, sys, tier};
 
 static PID: AtomicU32 = AtomicU32::new(0);
 
@@ -27,14 +27,20 @@ extern "C" fn start() {
     });
 }
 
-/// The process ends: the daemon, which hears of it by the hang-up of the session, gives every connection back to the kernel. Only
-/// if there is no daemon now, another one is looked for.
+/// The process ends. A handler that ends it in the middle of a call of ours finds things locked.
 extern "C" fn finish() {
-    if engine::live() == 0 || session::is_open() || sys::getpid() != pid() {
+    if carry::live() == 0 || guard::inside() || sys::getpid() != pid() {
         return;
     }
     let _guard = Guard::enter();
-    let _ = std::panic::catch_unwind(tier::adopt);
+    let _ = std::panic::catch_unwind(|| {
+        shm::leave::before_exit();
+        // The daemon, which hears of it by the hang-up of the session, gives every connection of its lane back to the kernel. Only
+        // if there is no daemon now, another one is looked for.
+        if engine::live() > 0 && !session::is_open() {
+            tier::adopt();
+        }
+    });
 }
 
 #[used]

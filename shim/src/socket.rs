@@ -1,11 +1,15 @@
 //! A TCP socket of the program: one record per open file, shared by its duplicates.
 
+mod asleep;
+
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*};
 
 use parking_lot::Mutex;
 use underpass_stack::lane::Reason;
 
+use self::asleep::ASLEEP;
+pub use self::asleep::Sleepers;
 use crate::doorbell::Waiters;
 use crate::epoll_set::EpollSet;
 use crate::errno::Result;
@@ -105,6 +109,8 @@ pub struct Socket {
     pub moves: [AtomicU32; 2],
     /// SO_REUSEADDR, SO_KEEPALIVE, SO_BUF_LOCK of the program, while promoted.
     pub restore: Mutex<underpass_stack::control::Restore>,
+    /// IPV6_V6ONLY was off before the first promotion. The kernel switches it on when it binds an address anew.
+    pub dual: AtomicBool,
     /// Attachment while promoted.
     pub port: AtomicU32,
 }
@@ -173,70 +179,6 @@ impl Blocking {
     }
 }
 
-/// Count of sleeping threads in a socket's word about them; the rest is its age.
-const ASLEEP: u64 = 0xffff;
-
-/// A thread sleeps in a real call. No destructor ends that: the call may be left by the forced unwinding of pthread_cancel(3), and then
-/// the socket stays in the kernel for good.
-#[derive(Clone, Copy)]
-pub struct Asleep {
-    socket: &'static Socket,
-    age: u64,
-}
-
-impl Asleep {
-    /// The call is over.
-    pub fn wake(self) {
-        // Unless the socket was closed meanwhile and its record is another's.
-        let leave = |word: u64| (word & !ASLEEP == self.age && word & ASLEEP > 0).then(|| word - 1);
-        let _ = self.socket.asleep.fetch_update(SeqCst, Acquire, leave);
-    }
-}
-
-/// All the sockets on which one real call may sleep.
-#[derive(Clone, Copy, Default)]
-pub struct Sleepers {
-    each: [Option<Asleep>; Self::MAX],
-    count: usize,
-}
-
-impl Sleepers {
-    /// More than a call with a few descriptors has.
-    pub const MAX: usize = 4;
-
-    /// One more. False: there are too many.
-    pub fn add(&mut self, asleep: Asleep) -> bool {
-        let Some(place) = self.each.get_mut(self.count) else {
-            asleep.wake();
-            return false;
-        };
-        *place = Some(asleep);
-        self.count += 1;
-        true
-    }
-
-    /// Those of both; who finds no place wakes at once.
-    pub fn and(mut self, others: Self) -> Self {
-        for one in others.each.into_iter().flatten() {
-            self.add(one);
-        }
-        self
-    }
-
-    /// The call is over.
-    pub fn wake(self) {
-        self.each.into_iter().flatten().for_each(Asleep::wake);
-    }
-}
-
-impl From<Asleep> for Sleepers {
-    fn from(asleep: Asleep) -> Self {
-        let mut sleepers = Self::default();
-        sleepers.add(asleep);
-        sleepers
-    }
-}
-
 /// While one lives, the tier does not change: the thread is inside a real call on the socket.
 pub struct Inside<'a>(&'a Socket);
 
@@ -281,6 +223,7 @@ impl Socket {
                 buf_lock: 0,
                 pad: 0,
             }),
+            dual: AtomicBool::new(false),
             port: AtomicU32::new(0),
         }
     }
@@ -303,6 +246,7 @@ impl Socket {
         socket.fds.store(0, Release);
         socket.inode.store(inode, Relaxed);
         socket.shown.store(false, Relaxed);
+        socket.dual.store(false, Relaxed);
         socket.fd.store(fd, Relaxed);
         socket.reason.store(Reason::NotConnected as u16, Relaxed);
         for counter in
@@ -369,19 +313,6 @@ impl Socket {
             self.settle(Where::Kernel);
         }
         alone
-    }
-
-    /// The calling thread is about to make a real call that may sleep: the socket stays in the kernel tier meanwhile. `None`: it is not
-    /// there now.
-    pub fn fall_asleep(&'static self) -> Option<Asleep> {
-        let enter = |word: u64| (word & ASLEEP != ASLEEP).then(|| word + 1);
-        let before = self.asleep.fetch_update(SeqCst, Acquire, enter).ok()?;
-        let asleep = Asleep { socket: self, age: before & !ASLEEP };
-        if self.word.load(SeqCst) & TIER == KERNEL {
-            return Some(asleep);
-        }
-        asleep.wake();
-        None
     }
 
     /// Starts a change out of the lane.

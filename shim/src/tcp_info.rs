@@ -71,8 +71,8 @@ fn number_of(state: State) -> u8 {
 /// The engine's figures in the kernel's answer.
 pub fn of_lane(mut bytes: Vec<u8>, connection: &mut Connection<'_>, now: Instant) -> Vec<u8> {
     let window = connection.recv_limit() as u32;
+    let (tally, report) = (connection.tally(), connection.figures(now));
     let tcb = &connection.tcb;
-    let (tally, report) = (tcb.tally(), tcb.report(now));
     let mss = tcb.mss().max(1);
     let (rtt, rttvar) = tcb.rtt_us();
     let (cwnd, ssthresh) = tcb.congestion();

@@ -307,7 +307,7 @@ fn sleep_once(sleep: &Sleep<'_>, entered: &Entered<'_>) -> bool {
     let mut fds = Vec::with_capacity(sleep.kernel.len() + 4);
     fds.push(watch(entered.bell.fd(), libc::POLLIN));
     fds.extend_from_slice(sleep.kernel);
-    fds.extend(entered.dozing.iter().map(|dozing| watch(dozing.bell(), libc::POLLIN)));
+    fds.extend(entered.dozing.iter().flat_map(Dozing::bells).map(|bell| watch(bell, libc::POLLIN)));
     if entered.attends
         && let Some(engine) = engine::get()
     {

@@ -17,21 +17,22 @@ use crate::tcp::tcb::Tcb;
 /// First word of an arena: "UPAR".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAR");
 /// Layout version.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 7;
 /// Name of the memfd; `/proc/PID/fd/N` shows `/memfd:underpass-arena (deleted)`.
 pub const MEMFD_NAME: &std::ffi::CStr = c"underpass-arena";
 /// Interface attachments of one stack at most.
 pub const MAX_PORTS: usize = 16;
 /// Descriptors that the board can show.
-pub const MAX_FDS: usize = 65_536;
+pub const MAX_FDS: usize = 131_072;
 /// Connections of one stack at most.
-pub const MAX_CONNS: usize = 16_384;
+pub const MAX_CONNS: usize = 131_072;
 /// Smallest ring, bytes.
 pub const MIN_RING: u32 = 64 << 10;
 /// Largest ring, bytes.
 pub const MAX_RING: u32 = 64 << 20;
-/// Ring space, bytes (address space, not memory: pages come when touched).
-pub const RING_SPACE: usize = 16 << 30;
+/// Ring space, bytes (address space, not memory: pages come when touched). The more of it is taken, the smaller the rings that are
+/// handed out (see [`crate::mem::buddy::Buddy::advise`]), so that [`MAX_CONNS`] connections find room.
+pub const RING_SPACE: usize = 32 << 30;
 
 /// Offset of the counters.
 pub const STATS_AT: usize = 4096;
@@ -39,14 +40,14 @@ pub const STATS_AT: usize = 4096;
 pub const BOARD_AT: usize = STATS_AT + 4096;
 /// Offset of the first connection record.
 pub const CONNS_AT: usize = BOARD_AT + MAX_FDS * size_of::<SocketEntry>();
-/// Distance between connection records.
-pub const CONN_STRIDE: usize = 1280;
+/// Distance between connection records: whole cache lines.
+pub const CONN_STRIDE: usize = size_of::<ConnRecord>().next_multiple_of(64);
 /// Offset of the ring space, on a page of its own.
 pub const RINGS_AT: usize = (CONNS_AT + MAX_CONNS * CONN_STRIDE).next_multiple_of(MAX_RING as usize);
 /// Bytes of the whole arena.
 pub const ARENA_LEN: usize = RINGS_AT + RING_SPACE;
 
-const _: () = assert!(size_of::<ConnRecord>() <= CONN_STRIDE && size_of::<ArenaHeader>() <= 4096);
+const _: () = assert!(size_of::<ArenaHeader>() <= 4096);
 
 /// Offset of a connection's record, if there is such a slot.
 pub fn conn_offset(slot: u32) -> Option<usize> {

@@ -15,7 +15,7 @@ use crate::tcp::image::Image;
 /// First word of every message: "UPAS".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAS");
 /// Raised whenever a message or the arena's layout changes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Descriptors in one message at most (AF_XDP queues of one interface).
 pub const MAX_FDS: usize = 64;
 /// Frames in one [`Inject`] at most.

@@ -4,6 +4,7 @@
 //! (a socket became readable, a connection must go back to the kernel) is left in [`Stack::take_events`]; frames that belong
 //! to the kernel in [`Stack::take_leftovers`].
 
+mod demux;
 mod grow;
 mod pass;
 mod paths;
@@ -12,8 +13,9 @@ mod receive;
 mod slots;
 mod transfer;
 mod transmit;
+mod wheel;
 
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -22,13 +24,18 @@ use zerocopy::FromZeros;
 pub use self::port::{Port, PortConfig};
 pub use self::slots::ImportRequest;
 
-use crate::arena::{self, ARENA_LEN, ArenaHeader, ConnRecord, MAX_PORTS, MEMFD_NAME, Phase, STATS_AT, SocketEntry};
+use self::demux::Demux;
+use self::wheel::Wheel;
+
+use crate::arena::{
+    self, ARENA_LEN, ArenaHeader, ConnRecord, MAX_PORTS, MEMFD_NAME, Phase, RingRef, STATS_AT, SocketEntry,
+};
 use crate::control::FrameRef;
-use crate::ip::flow::FlowKey;
 use crate::mem::Region;
 use crate::mem::buddy::Buddy;
 use crate::stats::{self, Stats};
-use crate::tcp::{Connection, Instant};
+use crate::tcp::recovery::Pool;
+use crate::tcp::{Connection, Instant, Recovery};
 
 /// What happened to a connection; bits of [`Event::bits`].
 pub mod event {
@@ -75,20 +82,23 @@ pub struct Leftover {
 /// What the owner keeps about a slot outside the arena.
 #[derive(Debug, Default)]
 struct SlotState {
+    /// Where the rings are. The record says so too, for readers; this cannot be scribbled over.
+    rcv: RingRef,
+    snd: RingRef,
+    /// The deadline that stands in the wheel; never: none.
+    scheduled: Instant,
     /// Queue on which the peer's frames arrive; ours leave on the same.
     queue: u32,
-    /// The deadline that stands in the timer heap, if any.
-    scheduled: Option<Instant>,
     /// In `Stack::touched`.
     touched: bool,
     /// Events not yet taken.
     pending: u8,
     /// Nobody holds a socket for it any more: freed when the peer has everything.
     orphan: bool,
-    /// Frames that arrived after the freeze.
-    held: Vec<Leftover>,
     /// IPv4 identification of the next packet.
     ip_id: u16,
+    /// What was sent and not acknowledged.
+    recovery: Recovery,
 }
 
 /// A process's stack.
@@ -101,12 +111,16 @@ pub struct Stack {
     attachments: u64,
     /// One past the highest attachment in use.
     port_limit: usize,
-    demux: HashMap<FlowKey, u32, foldhash::fast::RandomState>,
+    demux: Demux,
     slots: Vec<SlotState>,
+    /// Frames that arrived for frozen connections, by slot.
+    held: HashMap<u32, Vec<Leftover>>,
     free: VecDeque<u32>,
-    timers: BinaryHeap<std::cmp::Reverse<(Instant, u32)>>,
+    wheel: Wheel,
     touched: Vec<u32>,
     with_events: Vec<u32>,
+    /// Memory of connections that have nothing in flight, for those that will.
+    records: Pool,
     leftovers: Vec<Leftover>,
     /// Frames of unknown flows that came during a promotion.
     early: Vec<Leftover>,
@@ -131,12 +145,14 @@ impl Stack {
             ports: (0..MAX_PORTS).map(|_| None).collect(),
             attachments: 0,
             port_limit: 0,
-            demux: HashMap::default(),
+            demux: Demux::new(),
             slots: Vec::new(),
+            held: HashMap::new(),
             free: VecDeque::new(),
-            timers: BinaryHeap::new(),
+            wheel: Wheel::new(),
             touched: Vec::new(),
             with_events: Vec::new(),
+            records: Pool::default(),
             leftovers: Vec::new(),
             early: Vec::new(),
             path_mtus: paths::PathMtus::default(),
@@ -187,8 +203,15 @@ impl Stack {
 
     /// The connection in a slot, if its phase is [`Phase::Live`].
     pub fn connection(&mut self, slot: u32) -> Option<Connection<'_>> {
-        let (record, rcv, snd) = conn_parts(&mut self.arena, slot)?;
-        (Phase::from_raw(record.phase) == Phase::Live).then_some(Connection { tcb: &mut record.tcb, snd, rcv })
+        let state = self.slots.get_mut(slot as usize)?;
+        let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state)?;
+        let recovery = &mut state.recovery;
+        (Phase::from_raw(record.phase) == Phase::Live).then_some(Connection {
+            tcb: &mut record.tcb,
+            snd,
+            rcv,
+            recovery,
+        })
     }
 
     /// The events since the last call, one per connection.
@@ -228,10 +251,10 @@ impl Stack {
     }
 
     fn raise(&mut self, slot: u32, bits: u8) {
-        let Some(state) = self.slots.get_mut(slot as usize) else { return };
         if bits == 0 {
             return;
         }
+        let Some(state) = self.slots.get_mut(slot as usize) else { return };
         if state.pending == 0 {
             self.with_events.push(slot);
         }
@@ -240,11 +263,14 @@ impl Stack {
 }
 
 /// A connection's record and its rings (receive, send).
-fn conn_parts(arena: &mut Region, slot: u32) -> Option<(&mut ConnRecord, &mut [u8], &mut [u8])> {
-    let offset = arena::conn_offset(slot)?;
-    let record: &ConnRecord = arena.get(offset)?;
-    let (rcv, snd) = (record.rcv_ring.range()?, record.snd_ring.range()?);
-    arena.parts_mut::<ConnRecord>(offset, rcv, snd)
+#[inline]
+fn conn_parts<'a>(
+    arena: &'a mut Region,
+    slot: u32,
+    state: &SlotState,
+) -> Option<(&'a mut ConnRecord, &'a mut [u8], &'a mut [u8])> {
+    let place = |ring: RingRef| (ring.offset as usize, ring.len as usize);
+    arena.parts_mut::<ConnRecord>(arena::conn_offset(slot)?, place(state.rcv), place(state.snd))
 }
 
 fn new_arena(name: &str, pid: u32, started: u64) -> io::Result<Region> {

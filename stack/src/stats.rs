@@ -8,7 +8,7 @@ macro_rules! counters {
     ($($variant:ident, $name:literal, $text:literal;)*) => {
         /// One counter; its number is its place in the arena's counter page.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(usize)]
+        #[repr(u8)]
         pub enum Counter { $(#[doc = $text] $variant,)* }
 
         impl Counter {
@@ -46,7 +46,7 @@ counters! {
     XskDropped, "xsk_dropped", "frames that the kernel dropped: they did not fit";
     RxRunt, "rx_runt", "dropped: shorter than its headers say";
     RxOversize, "rx_oversize", "dropped: longer than a frame of the interface's MTU";
-    RxNotIpv4Tcp, "rx_not_ipv4_tcp", "not an IPv4 TCP packet: injected into the kernel";
+    RxNotTcp, "rx_not_tcp", "not a TCP packet: injected into the kernel";
     RxFragment, "rx_fragment", "an IP fragment: injected into the kernel";
     RxBadIpHeader, "rx_bad_ip_header", "dropped: malformed IP header or wrong header checksum";
     RxBadTcpHeader, "rx_bad_tcp_header", "dropped: malformed TCP header or options";

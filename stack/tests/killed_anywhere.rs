@@ -7,7 +7,8 @@ use std::io::Error;
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::mem::ring;
 use underpass_stack::tcp::image::Image;
-use underpass_stack::tcp::{Connection, Flags, Instant, Segment, SeqNr, State, Tcb};
+use underpass_stack::tcp::recovery::Pool;
+use underpass_stack::tcp::{Connection, Flags, Instant, Recovery, Segment, SeqNr, State, Tcb};
 use underpass_stack::testkit::{A, Setup};
 use zerocopy::FromBytes;
 
@@ -114,13 +115,14 @@ impl Shared {
     ///
     /// # Safety
     /// Nobody else may use the mapping meanwhile.
-    unsafe fn connection(&self) -> Connection<'_> {
+    unsafe fn connection<'a>(&'a self, recovery: &'a mut Recovery) -> Connection<'a> {
         // SAFETY: the three ranges are inside the mapping, aligned and disjoint; the caller excludes other users.
         unsafe {
             Connection {
                 tcb: &mut *self.0.add(TCB_AT).cast::<Tcb>(),
                 snd: std::slice::from_raw_parts_mut(self.0.add(SND_AT), RING),
                 rcv: std::slice::from_raw_parts_mut(self.0.add(RCV_AT), RING),
+                recovery,
             }
         }
     }
@@ -155,7 +157,8 @@ impl Auditor {
         for (n, (at, place, len)) in claims.into_iter().enumerate() {
             let start = if n == 0 { place } else { place.wrapping_sub(len) };
             let mut held = vec![0; len as usize];
-            ring::read(&shared.copy(at, RING), start, &mut held);
+            let from = if n == 0 { tcb.rcv_place(start) } else { tcb.snd_place(start) };
+            ring::read(&shared.copy(at, RING), from, &mut held);
             assert_eq!(held, bytes(start, len), "claim {n} of {image:?}");
         }
         if let Some(last) = self.last {
@@ -194,10 +197,13 @@ fn every_instruction_leaves_a_sound_record() {
     let shared = Shared::new();
     let events = script();
     let image = setup().image(A);
+    // The child needs no memory for it that is not there.
+    let mut recovery = Recovery::default();
+    Pool::default().lend(&mut recovery);
     {
         // SAFETY: there is no child yet.
-        let Connection { tcb, snd, rcv } = unsafe { shared.connection() };
-        Connection::import(tcb, snd, rcv, &image, &[], &[], 1500, NOW).expect("a sound image");
+        let Connection { tcb, snd, rcv, recovery } = unsafe { shared.connection(&mut recovery) };
+        Connection::import(tcb, snd, rcv, recovery, &image, &[], &[], 1500, NOW).expect("a sound image");
     }
     // SAFETY: the child only runs the engine, which neither allocates nor locks, and leaves by _exit.
     let child = unsafe { libc::fork() };
@@ -209,7 +215,7 @@ fn every_instruction_leaves_a_sound_record() {
                 libc::_exit(3);
             }
             libc::raise(libc::SIGSTOP);
-            work(&mut shared.connection(), &events);
+            work(&mut shared.connection(&mut recovery), &events);
             libc::_exit(0);
         }
     }
@@ -218,7 +224,7 @@ fn every_instruction_leaves_a_sound_record() {
     println!("{steps} instructions, {} different images", auditor.changes);
     assert!(steps > 5_000 && auditor.changes > 30, "{steps} instructions, {} images", auditor.changes);
     // SAFETY: the child is gone.
-    let connection = unsafe { shared.connection() };
+    let connection = unsafe { shared.connection(&mut recovery) };
     assert_eq!(connection.tcb.state(), State::TimeWait, "the script ran to its end");
     assert_eq!(connection.tcb.readable() as u32, PIECE);
 }

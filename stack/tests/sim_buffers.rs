@@ -117,7 +117,7 @@ fn bytes_survive_growing_in_every_disorder() {
 #[test]
 fn what_the_program_chose_stays() {
     let mut pair = Pair::new(&setup(), path(200 * MEGABIT, 100 * MS), 1);
-    pair.hosts[B].tcb.fix_window(16_384);
+    pair.hosts[B].connection().fix_window(16_384);
     let mut traffic = Traffic::new([2 << 20, 0], 200_000, 1);
     let mut most = 0;
     traffic.run(&mut pair, 600 * SECOND, |pair| {

@@ -7,9 +7,12 @@ use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
+/// Bytes of an Ethernet header.
+const ETHERNET: u64 = 14;
 
 /// A link of 10 ms that carries packets of `mtu` bytes and says nothing of others.
 fn narrow(mtu: usize) -> LinkSpec {
+    let mtu = if mtu == 0 { 0 } else { mtu as u64 + ETHERNET };
     LinkSpec { delay: 10 * MS, mtu, ..LinkSpec::default() }
 }
 
@@ -50,7 +53,7 @@ fn a_path_that_becomes_narrow_and_wide_again() {
     let mut pair = Pair::new(&Setup::default(), narrow(0), 1);
     transfer(&mut pair, 1 << 20, 10 * SECOND);
     assert_eq!(pair.hosts[A].tcb.path_mtu(), 1500);
-    pair.links[A].spec.mtu = 1400;
+    pair.links[A].spec.mtu = 1400 + ETHERNET;
     transfer_more(&mut pair, 1 << 20);
     assert!((1393..=1400).contains(&pair.hosts[A].tcb.path_mtu()));
     pair.links[A].spec.mtu = 0;

@@ -2,7 +2,7 @@
 
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::image::{Image, flag};
-use underpass_stack::tcp::{Algorithm, Connection, ImportError, State, Tcb};
+use underpass_stack::tcp::{Algorithm, Connection, ImportError, Recovery, State, Tcb};
 use underpass_stack::testkit::random::Random;
 use underpass_stack::testkit::traffic::Traffic;
 use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
@@ -90,7 +90,9 @@ fn impossible_images_are_refused() {
         let mut tcb = Tcb::new_zeroed();
         let (mut snd, mut rcv) = (vec![0; 1 << 16], vec![0; ring]);
         let now = underpass_stack::tcp::Instant(1);
-        Connection::import(&mut tcb, &mut snd, &mut rcv, image, &vec![0; recv], &vec![0; send], mtu, now)
+        let mut recovery = Recovery::default();
+        let (recv, send) = (vec![0; recv], vec![0; send]);
+        Connection::import(&mut tcb, &mut snd, &mut rcv, &mut recovery, image, &recv, &send, mtu, now)
     };
     let bad = |change: &dyn Fn(&mut Image)| {
         let mut image = good;

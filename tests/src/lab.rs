@@ -1,10 +1,13 @@
 //! Two hosts and the wire between them.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
 
+use underpass_stack::testkit::LinkSpec;
+
 use crate::artifact::{Artifacts, Profile};
+use crate::badlink::BadLink;
 use crate::daemon::Daemon;
 use crate::error::LabError;
 use crate::ground::Ground;
@@ -22,6 +25,18 @@ pub enum Side {
     Client,
 }
 
+/// Over which IP version the programs of a lab talk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Over {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6.
+    V6,
+    /// IPv4, but the server listens on `::`, so that its sockets are IPv6 with v4-mapped addresses.
+    Mapped,
+}
+
 /// What a lab is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct LabOptions {
@@ -33,11 +48,15 @@ pub struct LabOptions {
     pub routed: bool,
     /// Which build of Underpass is used.
     pub profile: Profile,
+    /// A bad link in place of the wire, both directions alike; [`Lab::link`] may change it later.
+    pub link: Option<LinkSpec>,
+    /// Over what its programs talk.
+    pub over: Over,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { queues: 1, mtu: 1500, routed: false, profile: Profile::Newest }
+        Self { queues: 1, mtu: 1500, routed: false, profile: Profile::Newest, link: None, over: Over::V4 }
     }
 }
 
@@ -54,12 +73,22 @@ pub struct Host {
     pub v6: Ipv6Addr,
 }
 
+/// A bad link and the namespace in which both cables end.
+#[derive(Debug)]
+struct Between {
+    link: BadLink,
+    // After the link, which has sockets there.
+    _namespace: Namespace,
+}
+
 /// Two hosts joined by a veth pair, perhaps with a daemon. All of it goes away when dropped; a panic (a failed test) first
 /// shows the daemon's log and counters.
 #[derive(Debug)]
 pub struct Lab {
     // Before the namespaces: it must end before they go.
     daemon: Option<Daemon>,
+    // So must this.
+    link: Option<Between>,
     server: Host,
     client: Host,
     router: Option<Router>,
@@ -80,10 +109,11 @@ impl Lab {
         let server = Host::new(ground.number(), Side::Server)?;
         let client = Host::new(ground.number(), Side::Client)?;
         let router = if options.routed { Some(Router::new(ground.number())?) } else { None };
-        let lab = Self { daemon: None, server, client, router, options, ground };
-        match &lab.router {
-            Some(router) => router.join(&lab)?,
-            None => lab.wire()?,
+        let mut lab = Self { daemon: None, server, client, link: None, router, options, ground };
+        match (&lab.router, options.link) {
+            (Some(router), _) => router.join(&lab)?,
+            (None, None) => lab.wire()?,
+            (None, Some(spec)) => lab.link = Some(lab.wire_through(spec)?),
         }
         Ok(lab)
     }
@@ -125,6 +155,25 @@ impl Lab {
     /// The router in the middle, in a lab that was made with one.
     pub fn router(&self) -> Option<&Router> {
         self.router.as_ref()
+    }
+
+    /// The bad link between the hosts; an error if the lab was made with a plain wire.
+    pub fn link(&self) -> Result<&BadLink, LabError> {
+        self.link.as_ref().map(|between| &between.link).ok_or_else(|| LabError::new("this lab has a plain wire"))
+    }
+
+    /// Where the server's programs listen.
+    pub fn listening(&self) -> IpAddr {
+        match self.options.over {
+            Over::V4 => self.server.v4.into(),
+            Over::V6 => self.server.v6.into(),
+            Over::Mapped => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// Where the client's programs reach them.
+    pub fn address(&self) -> IpAddr {
+        if self.options.over == Over::V6 { self.server.v6.into() } else { self.server.v4.into() }
     }
 
     /// A directory for the files of this lab.
@@ -189,19 +238,45 @@ impl Lab {
 
     fn wire(&self) -> Result<(), LabError> {
         let (server, client) = (&self.server, &self.client);
-        self.pair((&server.interface, &server.namespace), (&client.interface, &client.namespace))?;
+        self.cable((&server.interface, &server.namespace), (&client.interface, &client.namespace))?;
         server.configure()?;
         client.configure()
     }
 
-    /// A veth pair with its ends in two namespaces.
-    pub(crate) fn pair(&self, near: (&str, &Namespace), far: (&str, &Namespace)) -> Result<(), LabError> {
+    /// Each host's cable ends in a namespace of the link's own.
+    fn wire_through(&self, spec: LinkSpec) -> Result<Between, LabError> {
+        let number = self.ground.number();
+        let namespace = Namespace::create(number, "link")?;
+        // What the link's own kernel would say there.
+        namespace.set("net/ipv6/conf/default/disable_ipv6", "1")?;
+        let connect = |host: &Host| {
+            let end = format!("l{}", host.interface);
+            self.cable((&host.interface, &host.namespace), (&end, &namespace))?;
+            namespace.ip(&["link", "set", &end, "up"])?;
+            host.configure()?;
+            host.send_whole_frames()?;
+            interface_index(&namespace, &end)
+        };
+        let interfaces = [connect(&self.server)?, connect(&self.client)?];
+        self.server.know(&self.client)?;
+        self.client.know(&self.server)?;
+        Ok(Between { link: BadLink::start(&namespace, interfaces, spec)?, _namespace: namespace })
+    }
+
+    /// A veth pair between two namespaces.
+    pub(crate) fn cable(&self, near: (&str, &Namespace), far: (&str, &Namespace)) -> Result<(), LabError> {
         let queues = self.options.queues.to_string();
         let side = ["mtu", &self.options.mtu.to_string(), "numrxqueues", &queues, "numtxqueues", &queues];
-        let near = [&["link", "add", near.0, "netns", near.1.name()], &side[..]].concat();
-        let far = [&["type", "veth", "peer", "name", far.0, "netns", far.1.name()], &side[..]].concat();
-        ip(&[near, far].concat()).map(drop)
+        let one = [&["link", "add", near.0, "netns", near.1.name()], &side[..]].concat();
+        let two = [&["type", "veth", "peer", "name", far.0, "netns", far.1.name()], &side[..]].concat();
+        ip(&[one, two].concat()).map(|_| ())
     }
+}
+
+fn interface_index(namespace: &Namespace, name: &str) -> Result<u32, LabError> {
+    let text = namespace.ip(&["-o", "link", "show", name])?;
+    let number = text.split_once(':').and_then(|(number, _)| number.trim().parse().ok());
+    number.ok_or_else(|| LabError::new(format!("no interface number: {text}")))
 }
 
 impl Drop for Lab {
@@ -227,6 +302,25 @@ impl Host {
             v4: Ipv4Addr::new(10, x, y, host),
             v6: Ipv6Addr::new(0xfd00, u16::from(x), u16::from(y), 0, 0, 0, 0, u16::from(host)),
         })
+    }
+
+    /// Has the kernel send segments of the wire's size with complete checksums, as a network card would see them to it.
+    fn send_whole_frames(&self) -> Result<(), LabError> {
+        let offloads = ["tx", "off", "tso", "off", "gso", "off", "gro", "off"];
+        self.namespace.run("ethtool", &[&["-K", &self.interface], &offloads[..]].concat()).map(|_| ())
+    }
+
+    /// Tells this host the other's address for good: a lost ARP frame would cost a connection a second.
+    fn know(&self, other: &Self) -> Result<(), LabError> {
+        let link = other.namespace.ip(&["-o", "link", "show", &other.interface])?;
+        let address = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        let address = address.ok_or_else(|| LabError::new(format!("no Ethernet address: {link}")))?;
+        let (v4, v6) = (other.v4.to_string(), other.v6.to_string());
+        for neighbour in [&v4, &v6] {
+            let what = ["neigh", "replace", neighbour, "lladdr", address, "nud", "permanent", "dev", &self.interface];
+            self.namespace.ip(&what)?;
+        }
+        Ok(())
     }
 
     fn configure(&self) -> Result<(), LabError> {

@@ -14,6 +14,7 @@
 //! what a killed run has left is removed by the next one.
 
 mod artifact;
+pub mod badlink;
 mod child;
 mod daemon;
 mod error;
@@ -31,10 +32,11 @@ mod view;
 mod wait;
 
 pub use artifact::{Artifacts, Profile};
+pub use badlink::{BadLink, Lateness, LinkReport};
 pub use child::{CommandExt, is_root, reset_signals, run_idle};
 pub use daemon::Daemon;
 pub use error::LabError;
-pub use lab::{Host, Lab, LabOptions, Side};
+pub use lab::{Host, Lab, LabOptions, Over, Side};
 pub use namespace::Namespace;
 pub use neighbourhood::Neighbourhood;
 pub use process::Process;

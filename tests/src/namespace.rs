@@ -60,6 +60,11 @@ impl Namespace {
         outcome.doing(format_args!("enter namespace {}", self.name))
     }
 
+    /// Sets a variable of the namespace's network stack, named as below /proc/sys (sysctl(8)).
+    pub fn set(&self, name: &str, value: &str) -> Result<(), LabError> {
+        self.inside(|| std::fs::write(format!("/proc/sys/{name}"), value))?.doing(format_args!("set {name} to {value}"))
+    }
+
     /// Runs ip(8) on this namespace; its output.
     pub fn ip(&self, args: &[&str]) -> Result<String, LabError> {
         ip(&[&["-n", &self.name], args].concat())

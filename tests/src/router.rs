@@ -34,7 +34,7 @@ impl Router {
         self.namespace.run("sysctl", &["-qw", "net.ipv4.ip_forward=1"])?;
         for side in [Side::Server, Side::Client] {
             let (host, ours) = (lab.host(side), self.interface(side));
-            lab.pair((&host.interface, &host.namespace), (&ours, &self.namespace))?;
+            lab.cable((&host.interface, &host.namespace), (&ours, &self.namespace))?;
             let gateway = gateway(host);
             self.namespace.ip(&["addr", "add", &format!("{gateway}/32"), "dev", &ours])?;
             self.namespace.ip(&["link", "set", &ours, "up"])?;

@@ -1,6 +1,7 @@
 //! Two programs that talk over the wire, every byte checked (the `traffic` program), each preloaded or not.
 
 use std::fs::{File, Permissions};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -102,12 +103,13 @@ impl Talk {
             Kind::Duplex => ("answer", "duplex"),
             Kind::Flood => ("drain", "flood"),
         };
-        let address = lab.host(Side::Server).v4;
+        let listening = SocketAddr::new(lab.listening(), 0);
         let mut server =
-            lab.spawn(&format!("server{number}"), command(Side::Server)?.args([serve, &format!("{address}:0")]))?;
-        let port = server.expect_line("port:", LIMIT)?;
+            lab.spawn(&format!("server{number}"), command(Side::Server)?.args([serve, &listening.to_string()]))?;
+        let port = server.expect_line("port:", LIMIT)?.parse().doing("read the port")?;
+        let to = SocketAddr::new(lab.address(), port);
         let mut asking = command(Side::Client)?;
-        asking.args([ask, &format!("{address}:{port}"), &path]);
+        asking.args([ask, &to.to_string(), &path]);
         if let Kind::PingPong(size) = kind {
             asking.arg(size.to_string());
         }

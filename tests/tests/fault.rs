@@ -5,14 +5,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
-use underpass_lab::{Kind, Lab, LabOptions, Preload, Profile, Side, Talk, wait_for};
+use underpass_lab::{Kind, Lab, LabOptions, Over, Preload, Profile, Side, Talk, wait_for};
 
 const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
 const LIMIT: Duration = Duration::from_secs(20);
 const EAGER: (&str, &str) = ("UNDERPASS_PROMOTE", "eager");
 
 fn lab() -> Lab {
-    Lab::with_daemon(LabOptions { profile: Profile::Release, ..LabOptions::default() }).unwrap()
+    lab_over(Over::V4)
+}
+
+fn lab_over(over: Over) -> Lab {
+    Lab::with_daemon(LabOptions { profile: Profile::Release, over, ..LabOptions::default() }).unwrap()
 }
 
 /// A conversation of programs without privilege, whom the daemon admits: privileged ones would start a daemon by themselves as
@@ -44,7 +48,16 @@ fn kill_the_writer(lab: &Lab, preload: Preload, bytes: u64) -> (u64, u64, String
 
 #[test]
 fn a_killed_writers_bytes_arrive_and_then_the_end() {
-    let lab = lab();
+    kill_writers(Over::V4);
+}
+
+#[test]
+fn a_killed_writers_bytes_arrive_over_ipv6_too() {
+    kill_writers(Over::V6);
+}
+
+fn kill_writers(over: Over) {
+    let lab = lab_over(over);
     let (received, written, plainly) = kill_the_writer(&lab, Preload::Neither, 1 << 20);
     assert!(received >= written, "{received} of {written}");
     for round in 1..=5 {

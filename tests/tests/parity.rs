@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use underpass_lab::{Lab, LabError, LabOptions, Preload, Profile, Side};
+use underpass_lab::{Lab, LabError, LabOptions, Over, Preload, Profile, Side};
 
 const PARITY: &str = env!("CARGO_BIN_EXE_parity");
 const LIMIT: Duration = Duration::from_secs(20);
@@ -57,7 +57,9 @@ struct Case {
 struct Place {
     /// Both are here; `None`: one on each host.
     host: Option<Side>,
-    /// The accepting end's address.
+    /// Where the accepting end listens.
+    listening: String,
+    /// Where the other reaches it.
     address: String,
     /// What the preloaded ends are told beside.
     env: &'static [(&'static str, &'static str)],
@@ -67,12 +69,14 @@ struct Place {
 
 impl Place {
     fn on_the_wire(lab: &Lab) -> Self {
-        Self { host: None, address: lab.host(Side::Server).v4.to_string(), env: &[], laned: ": promoted" }
+        let (listening, address) = (lab.listening().to_string(), lab.address().to_string());
+        Self { host: None, listening, address, env: &[], laned: ": promoted" }
     }
 
     fn on_one_host(address: &str) -> Self {
         let env = &[("UNDERPASS_LANES", "shm")];
-        Self { host: Some(Side::Server), address: address.to_owned(), env, laned: ": joined its peer" }
+        let (listening, address) = (address.to_owned(), address.to_owned());
+        Self { host: Some(Side::Server), listening, address, env, laned: ": joined its peer" }
     }
 }
 
@@ -114,8 +118,8 @@ fn run(lab: &Lab, place: &Place, case: &Case, tested: Side, preload: Preload) ->
         if preload.covers(side) {
             command.env("UNDERPASS_PROMOTE", "eager").env("UNDERPASS_LOG", "info").envs(place.env.iter().copied());
         }
-        let role = if side == Side::Server { "accept" } else { "connect" };
-        command.args(what).args([role, &place.address]).arg(&control);
+        let role = if side == Side::Server { ["accept", &place.listening] } else { ["connect", &place.address] };
+        command.args(what).args(role).arg(&control);
         lab.spawn(if side == tested { "tested" } else { "peer" }, &mut command)
     };
     let mut end = start(tested, &["run", &case.name])?;
@@ -176,9 +180,12 @@ fn compare(lab: &Lab, place: &Place, group: &str, preloads: &[Preload], left_out
 }
 
 fn group(name: &str) {
-    let lab = Lab::with_daemon(LabOptions { profile: Profile::Release, ..LabOptions::default() }).unwrap();
-    let place = Place::on_the_wire(&lab);
-    compare(&lab, &place, name, &[Preload::Server, Preload::Client, Preload::Both], LEFT_OUT);
+    group_over(Over::V4, name, &[Preload::Server, Preload::Client, Preload::Both]);
+}
+
+fn group_over(over: Over, name: &str, preloads: &[Preload]) {
+    let lab = Lab::with_daemon(LabOptions { profile: Profile::Release, over, ..LabOptions::default() }).unwrap();
+    compare(&lab, &Place::on_the_wire(&lab), name, preloads, LEFT_OUT);
 }
 
 /// Both ends in one namespace, without a daemon: the connection is carried on the shm lane.
@@ -207,7 +214,36 @@ groups! {
     threads "threads";
     signals "signals";
     options "options";
+    options_of_ipv6 "options6";
     odd_calls "odd";
+}
+
+mod over_ipv6 {
+    use super::{Over, Preload, group_over};
+
+    groups! {
+        |name| group_over(Over::V6, name, &[Preload::Both]);
+        receiving "recv";
+        sending "send";
+        epoll "epoll";
+        ends "close";
+        duplicates_and_processes "fds";
+        options "options";
+        options_of_ipv6 "options6";
+        odd_calls "odd";
+    }
+}
+
+/// The accepting end's socket is IPv6, what goes over the wire is IPv4.
+mod over_mapped_addresses {
+    use super::{Over, Preload, group_over};
+
+    groups! {
+        |name| group_over(Over::Mapped, name, &[Preload::Server, Preload::Both]);
+        ends "close";
+        options "options";
+        options_of_ipv6 "options6";
+    }
 }
 
 mod on_one_host {

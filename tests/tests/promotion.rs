@@ -1,6 +1,6 @@
 //! Live connections move to the lane and back under traffic: no byte lost or doubled, no reset, and hardly a timeout.
 
-use underpass_lab::{Kind, Lab, LabOptions, Preload, Profile, Side, SocketView, Talk, Tally};
+use underpass_lab::{Kind, Lab, LabOptions, Over, Preload, Profile, Side, SocketView, Talk, Tally};
 
 const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
 const EAGER: (&str, &str) = ("UNDERPASS_PROMOTE", "eager");
@@ -10,7 +10,11 @@ const BREATH: u64 = 20;
 const GULP: u64 = 1 << 20;
 
 fn lab() -> Lab {
-    Lab::with_daemon(LabOptions { profile: Profile::Release, ..LabOptions::default() }).unwrap()
+    lab_over(Over::V4)
+}
+
+fn lab_over(over: Over) -> Lab {
+    Lab::with_daemon(LabOptions { profile: Profile::Release, over, ..LabOptions::default() }).unwrap()
 }
 
 /// How often a connection goes there and back; the larger form for a quiet machine is set by hand.
@@ -31,7 +35,11 @@ fn demote(lab: &Lab, talk: &mut Talk, side: Side) {
 }
 
 fn there_and_back(kind: Kind, preload: Preload, promote: (&str, &str)) {
-    let lab = lab();
+    there_and_back_over(Over::V4, kind, preload, promote);
+}
+
+fn there_and_back_over(over: Over, kind: Kind, preload: Preload, promote: (&str, &str)) {
+    let lab = lab_over(over);
     let mut talk = Talk::start(&lab, TRAFFIC, kind, preload, &[promote]).unwrap();
     let more = if matches!(kind, Kind::PingPong(_)) { BREATH } else { GULP };
     for side in preload.sides() {
@@ -87,7 +95,11 @@ fn bulk_transfers_go_there_and_back() {
 
 #[test]
 fn large_transfers_on_the_lane_arrive_whole() {
-    let lab = lab();
+    large_transfers(Over::V4);
+}
+
+fn large_transfers(over: Over) {
+    let lab = lab_over(over);
     let asked = std::env::var("UNDERPASS_TEST_BYTES").ok();
     let bytes = asked.map_or(256 * GULP, |text| text.parse().expect("UNDERPASS_TEST_BYTES is a number"));
     for preload in [Preload::Server, Preload::Client, Preload::Both] {
@@ -148,7 +160,11 @@ fn switched_off_nothing_is_promoted() {
 
 /// Demotes a live connection again and again; eager promotion takes it back each time.
 fn shuttle(kind: Kind, preload: Preload, count: u64) {
-    let lab = lab();
+    shuttle_over(Over::V4, kind, preload, count);
+}
+
+fn shuttle_over(over: Over, kind: Kind, preload: Preload, count: u64) {
+    let lab = lab_over(over);
     let mut talk = Talk::start(&lab, TRAFFIC, kind, preload, &[EAGER]).unwrap();
     let more = if matches!(kind, Kind::PingPong(_)) { BREATH } else { GULP };
     for side in preload.sides() {
@@ -176,7 +192,7 @@ fn shuttle(kind: Kind, preload: Preload, count: u64) {
         assert!(done * preload.sides().len() as u64 >= count, "{side:?}: {done} demotions of {count}");
         assert_eq!(lab.counter(pid, "demotions_failed").unwrap(), 0);
     }
-    println!("{kind:?} {preload:?}: {cycles} cycles, {timeouts} timeouts; counted meanwhile: {tally}");
+    println!("{over:?} {kind:?} {preload:?}: {cycles} cycles, {timeouts} timeouts; counted meanwhile: {tally}");
     talk.end().unwrap();
     // Up to one timeout is noise of a loaded machine; the larger form says what it is worth.
     assert!(
@@ -205,4 +221,51 @@ fn a_bulk_transfer_shuttles_against_a_kernel_peer() {
 #[test]
 fn a_bulk_transfer_shuttles_with_both_ends_on_lanes() {
     shuttle(Kind::Duplex, Preload::Both, cycles(50));
+}
+
+mod over_ipv6 {
+    use super::*;
+
+    #[test]
+    fn pingpongs_go_there_and_back() {
+        for preload in [Preload::Server, Preload::Client, Preload::Both] {
+            there_and_back_over(Over::V6, Kind::PingPong(64), preload, AUTO);
+        }
+        there_and_back_over(Over::V6, Kind::PingPong(100_000), Preload::Both, EAGER);
+    }
+
+    #[test]
+    fn large_transfers_arrive_whole() {
+        large_transfers(Over::V6);
+    }
+
+    #[test]
+    fn a_pingpong_shuttles() {
+        shuttle_over(Over::V6, Kind::PingPong(64), Preload::Server, cycles(100));
+        shuttle_over(Over::V6, Kind::PingPong(64), Preload::Both, cycles(100));
+    }
+
+    #[test]
+    fn a_bulk_transfer_shuttles() {
+        shuttle_over(Over::V6, Kind::Duplex, Preload::Server, cycles(50));
+        shuttle_over(Over::V6, Kind::Duplex, Preload::Both, cycles(50));
+    }
+}
+
+/// The server's sockets are IPv6, what goes over the wire is IPv4.
+mod over_mapped_addresses {
+    use super::*;
+
+    #[test]
+    fn pingpongs_go_there_and_back() {
+        for preload in [Preload::Server, Preload::Both] {
+            there_and_back_over(Over::Mapped, Kind::PingPong(64), preload, AUTO);
+        }
+    }
+
+    #[test]
+    fn a_pingpong_and_a_bulk_transfer_shuttle() {
+        shuttle_over(Over::Mapped, Kind::PingPong(64), Preload::Server, cycles(50));
+        shuttle_over(Over::Mapped, Kind::Duplex, Preload::Server, cycles(20));
+    }
 }

@@ -3,6 +3,7 @@
 
 mod connect;
 mod floor;
+mod goodput;
 mod hold;
 mod idle;
 mod latency;
@@ -10,6 +11,7 @@ mod many;
 mod pattern;
 mod pingpong;
 mod pipe;
+mod request;
 mod shm_floor;
 mod stream;
 mod tcp;
@@ -38,6 +40,14 @@ enum Program {
     StreamServe(stream::Serve),
     /// Send bulk data over TCP.
     Stream(stream::Send),
+    /// Receive for a given time what a sender sends that would go on for ever.
+    GoodputServe(goodput::Serve),
+    /// Send until the receiver has had enough.
+    Goodput(goodput::Send),
+    /// Answer requests of a given size with a byte.
+    RequestServe(request::Serve),
+    /// Time requests whose last segment the link loses.
+    Request(request::Run),
     /// Answer one request a connection.
     ConnectServe(connect::Serve),
     /// Connect, ask, read the answer, again and again.
@@ -74,6 +84,10 @@ fn main() -> ExitCode {
         Program::Pingpong(program) => program.run(),
         Program::StreamServe(program) => program.run(),
         Program::Stream(program) => program.run(),
+        Program::GoodputServe(program) => program.run(),
+        Program::Goodput(program) => program.run(),
+        Program::RequestServe(program) => program.run(),
+        Program::Request(program) => program.run(),
         Program::ConnectServe(program) => program.run(),
         Program::Connect(program) => program.run(),
         Program::HoldServe(program) => program.run(),

@@ -73,3 +73,12 @@ pub fn total_retrans(stream: &TcpStream) -> Option<u32> {
     };
     (result == 0).then_some(info.tcpi_total_retrans)
 }
+
+/// Which congestion control the kernel is to use for a connection (TCP_CONGESTION, tcp(7)).
+pub fn set_congestion(stream: &TcpStream, name: &str) -> io::Result<()> {
+    let (fd, option) = (stream.as_raw_fd(), libc::TCP_CONGESTION);
+    // SAFETY: the kernel reads the name.
+    let result =
+        unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, option, name.as_ptr().cast(), name.len() as libc::socklen_t) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

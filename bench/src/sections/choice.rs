@@ -34,7 +34,7 @@ impl Choice {
     /// The places of the measurements.
     pub fn places(&self) -> Vec<Place> {
         let used = |place: &Place| self.measured.iter().any(|section| section.place() == *place);
-        [Place::Loopback, Place::Labs].into_iter().filter(used).collect()
+        [Place::Memory, Place::Loopback, Place::Labs, Place::BadLinks].into_iter().filter(used).collect()
     }
 
     /// What to say about the sections left out, if any were.

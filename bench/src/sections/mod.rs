@@ -1,7 +1,9 @@
 //! What can be measured, one file a section.
 
+mod bad_link;
 mod choice;
 mod connect;
+mod engine;
 mod idle;
 mod iperf;
 mod overhead;
@@ -24,6 +26,8 @@ use crate::turns::Mode;
 /// A section on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SectionName {
+    /// The TCP engine alone, beside smoltcp's: instructions and time of a segment (only if named).
+    Engine,
     /// 64 bytes there and back, over loopback.
     ShmPingpong,
     /// redis-server under redis-benchmark, over loopback.
@@ -48,6 +52,12 @@ pub enum SectionName {
     Overhead,
     /// What a silent program costs.
     Idle,
+    /// Goodput over bad links: loss by round-trip time by congestion control (12 minutes; only if named).
+    BadLink,
+    /// Requests whose last segment is lost (only if named).
+    TailLoss,
+    /// A connection of the lane and one of the kernel share a link (only if named).
+    Fairness,
 }
 
 /// A section ready to run.
@@ -59,7 +69,7 @@ pub struct Section<'a> {
 }
 
 impl SectionName {
-    /// All, in the order of a full run: first what needs no lab, so that the labs' daemon is not there yet.
+    /// A full run, in its order: first what needs no lab, so that the labs' daemon is not there yet.
     pub const ALL: [Self; 12] = [
         Self::ShmPingpong,
         Self::ShmRedis,
@@ -78,16 +88,28 @@ impl SectionName {
     /// Where it is measured.
     pub fn place(self) -> Place {
         match self {
+            Self::Engine => Place::Memory,
             Self::ShmPingpong | Self::ShmRedis | Self::ShmIperf | Self::ShmConnect | Self::ShmMany => Place::Loopback,
             Self::Pingpong | Self::Stream | Self::Connect | Self::Redis | Self::Iperf | Self::Overhead | Self::Idle => {
                 Place::Labs
             }
+            Self::BadLink | Self::TailLoss | Self::Fairness => Place::BadLinks,
+        }
+    }
+
+    /// Rounds, if nobody asks for another number.
+    pub fn rounds(self, quick: bool) -> usize {
+        match (self, quick) {
+            (Self::BadLink | Self::Fairness, true) => 1,
+            (Self::BadLink | Self::Fairness, false) | (_, true) => 3,
+            (_, false) => 5,
         }
     }
 
     /// The section's modes on this stand; an error if its place cannot be made.
     pub fn build(self, stand: &Stand) -> Result<Section<'_>, LabError> {
         Ok(match self {
+            Self::Engine => engine::section(stand.programs()),
             Self::ShmPingpong => shm::pingpong::section(stand.loopback()?),
             Self::ShmRedis => shm::redis::section(stand.loopback()?),
             Self::ShmIperf => shm::iperf::section(stand.loopback()?),
@@ -100,6 +122,9 @@ impl SectionName {
             Self::Iperf => iperf::section(stand.labs()?),
             Self::Overhead => overhead::section(stand.labs()?),
             Self::Idle => idle::section(stand.labs()?),
+            Self::BadLink => bad_link::goodput::section(stand.bad_links()?),
+            Self::Fairness => bad_link::fairness::section(stand.bad_links()?),
+            Self::TailLoss => bad_link::tail_loss::section(stand.bad_links()?),
         })
     }
 }

@@ -51,6 +51,8 @@ pub fn section(stand: &Labs) -> Section<'_> {
         ("underpass client", Manner { carriers: Carriers::CLIENT, ..DEFAULT }),
         ("underpass client, server spins", Manner { carriers: Carriers::CLIENT, ..spinning_server }),
         ("underpass both", Manner { carriers: Carriers::BOTH, ..DEFAULT }),
+        ("IPv6, kernel", Manner { carriers: Carriers::KERNEL.over_v6(), ..DEFAULT }),
+        ("IPv6, underpass both", Manner { carriers: Carriers::BOTH.over_v6(), ..DEFAULT }),
     ];
     let mut modes: Vec<Mode<'_>> =
         manners.into_iter().map(|(name, manner)| Mode::new(name, move || over_tcp(stand, manner))).collect();

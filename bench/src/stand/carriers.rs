@@ -22,6 +22,8 @@ pub struct Carriers {
     pub client: Carrier,
     /// Promotion at the first data call, also of what the policy would leave in the kernel.
     pub eager: bool,
+    /// The connections are over IPv6.
+    pub v6: bool,
 }
 
 impl Carriers {
@@ -35,12 +37,17 @@ impl Carriers {
     pub const BOTH: Self = Self::new(Carrier::Underpass, Carrier::Underpass);
 
     const fn new(server: Carrier, client: Carrier) -> Self {
-        Self { server, client, eager: false }
+        Self { server, client, eager: false, v6: false }
     }
 
     /// The same with [`Self::eager`].
     pub const fn eagerly(self) -> Self {
         Self { eager: true, ..self }
+    }
+
+    /// The same over IPv6.
+    pub const fn over_v6(self) -> Self {
+        Self { v6: true, ..self }
     }
 
     /// What carries this side's.

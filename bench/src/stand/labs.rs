@@ -1,5 +1,6 @@
 //! Three labs alike: kernel only, with a daemon, for the floor.
 
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
 use serde::de::DeserializeOwned;
@@ -69,7 +70,9 @@ impl Labs {
     pub fn serve(&self, carriers: Carriers, args: &[&str]) -> Result<(Process, String), LabError> {
         let lab = self.lab(carriers)?;
         let mut command = self.command(carriers, Side::Server, &self.programs.load)?;
-        command.args(args).arg("--bind").arg(format!("{}:0", lab.host(Side::Server).v4));
+        let host = lab.host(Side::Server);
+        let address: IpAddr = if carriers.v6 { host.v6.into() } else { host.v4.into() };
+        command.args(args).arg("--bind").arg(SocketAddr::new(address, 0).to_string());
         let mut process = lab.spawn("server", &mut command)?;
         let address = programs::address(&mut process)?;
         Ok((process, address))

@@ -1,5 +1,6 @@
-//! What sections are measured on: places of two sorts, each made when a section first asks for it.
+//! What sections are measured on: places of several sorts, each made when a section first asks for it.
 
+mod bad_links;
 mod carriers;
 mod cpus;
 mod labs;
@@ -13,6 +14,7 @@ use std::fmt;
 
 use underpass_lab::LabError;
 
+pub use self::bad_links::{BadLinks, Conditions};
 pub use self::carriers::{Carrier, Carriers};
 pub use self::labs::{Labs, cpu_of};
 pub use self::loopback::Loopback;
@@ -21,39 +23,52 @@ pub use self::programs::Programs;
 /// Where a section is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
+    /// Nothing but memory of our own.
+    Memory,
     /// Namespaces of its own, joined by a veth pair.
     Labs,
     /// 127.0.0.1 of the namespace that we are in.
     Loopback,
+    /// Namespaces of its own, joined by a link that delays and loses.
+    BadLinks,
 }
 
 impl Place {
     /// Can only root make it?
     pub fn needs_root(self) -> bool {
-        self == Self::Labs
+        matches!(self, Self::Labs | Self::BadLinks)
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Memory => "memory",
             Self::Labs => "veth, MTU 1500",
             Self::Loopback => "loopback",
+            Self::BadLinks => "veth through an emulated bad link, MTU 1500, without offloads",
         })
     }
 }
 
-/// Both sorts of place. One that cannot be made fails the sections that need it.
+/// All sorts of place. One that cannot be made fails the sections that need it.
 pub struct Stand {
     programs: Programs,
     labs: OnceCell<Result<Labs, String>>,
     loopback: OnceCell<Result<Loopback, String>>,
+    bad_links: OnceCell<Result<BadLinks, String>>,
 }
 
 impl Stand {
     /// Makes nothing yet. An error if our own programs were not built.
     pub fn new(quick: bool) -> Result<Self, LabError> {
-        Ok(Self { programs: Programs::find(quick)?, labs: OnceCell::new(), loopback: OnceCell::new() })
+        let (labs, loopback, bad_links) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Ok(Self { programs: Programs::find(quick)?, labs, loopback, bad_links })
+    }
+
+    /// Our own programs.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
     }
 
     /// The labs.
@@ -64,6 +79,11 @@ impl Stand {
     /// The loopback interface.
     pub fn loopback(&self) -> Result<&Loopback, LabError> {
         made(&self.loopback, || Loopback::new(self.programs.clone()))
+    }
+
+    /// The bad links.
+    pub fn bad_links(&self) -> Result<&BadLinks, LabError> {
+        made(&self.bad_links, || BadLinks::new(self.programs.clone()))
     }
 
     /// Machine and build in a line or two, for measurements at these places.

@@ -1,6 +1,6 @@
 //! After a restart: clients hand over again what an earlier daemon made for them.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use underpass_stack::arena::MAX_CONNS;
@@ -12,10 +12,10 @@ use super::demote::claimed;
 use super::eligible::{Endpoints, is_tcp};
 use super::repair::in_repair;
 use super::reply::{Answer, Refusal, Reply};
-use super::restore::{local_address, to_v4};
 use super::session::{Conn, Port};
 use super::sockopt::{self, get_int};
 use super::state::Daemon;
+use crate::net::flow_label::Label;
 
 impl Daemon {
     /// Answers [`AdoptPort`]. The XSKMAP still holds the sockets: nothing is entered on a client's word.
@@ -61,7 +61,8 @@ impl Daemon {
             return Err(Reason::BadImage.into());
         }
         let netns = self.namespace_of(fd.as_fd())?;
-        let (flow, ends) = addresses(&fd)?;
+        let ends = Endpoints::of(fd.as_fd())?;
+        let flow = FlowKey::tcp(ends.local, ends.remote);
         let known = self.session(session)?;
         let record = known.taken_over(ask.slot, ask.generation).ok_or(Reason::BadImage)?;
         let port = known.ports.get(&ask.port).ok_or(Reason::ProtocolError)?;
@@ -73,6 +74,7 @@ impl Daemon {
         let namespace = self.namespaces.get_mut(&netns).ok_or(Reason::LinkDown)?;
         namespace.awake(ifindex)?.steer.redirect(&flow, xsk_base)?;
         // The way as it is now; if there is none, the watch on the network will say so to the client in its own time.
+        let ends = Endpoints { label: Label::Fixed(record.path.flow_label), ..ends };
         let way = self.way(netns, &ends).ok().filter(|way| way.path.ifindex == ifindex);
         let mut path = record.path;
         path.ifindex = ifindex;
@@ -84,24 +86,11 @@ impl Daemon {
             netns,
             port: ask.port,
             path: way.as_ref().map_or(path, |way| way.path),
-            next_hop: way.map_or(Ipv4Addr::UNSPECIFIED, |way| way.next_hop),
+            next_hop: way.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |way| way.next_hop),
             restore: claimed(ask.restore),
             kept: None,
         };
         self.session(session)?.conns.insert(ask.slot, conn);
         Ok(Reply::done(1))
     }
-}
-
-fn addresses(fd: &OwnedFd) -> Result<(FlowKey, Endpoints), Refusal> {
-    use std::os::fd::AsRawFd;
-    let local = local_address(fd.as_fd())?;
-    let remote = to_v4(nix::sys::socket::getpeername(fd.as_raw_fd())?)?;
-    let ends = Endpoints {
-        local,
-        remote,
-        tos: get_int(fd.as_fd(), libc::SOL_IP, libc::IP_TOS)? as u8,
-        ttl: get_int(fd.as_fd(), libc::SOL_IP, libc::IP_TTL)? as u8,
-    };
-    Ok((FlowKey::tcp(SocketAddr::V4(local), SocketAddr::V4(remote)), ends))
 }

@@ -8,6 +8,7 @@ use super::eligible::Endpoints;
 use super::path;
 use super::session::{Conn, Session};
 use super::state::Daemon;
+use crate::net::flow_label::Label;
 use crate::net::icmp;
 use crate::net::watch::{self, Change};
 
@@ -85,7 +86,7 @@ impl Daemon {
                     Verdict::Keep
                 }
             }
-            Change::AddressGone(address) if Addr::v4(address.octets()) == conn.flow.local => {
+            Change::AddressGone(address) if Addr::from(*address) == conn.flow.local => {
                 Verdict::Demote(Reason::PathChanged)
             }
             Change::Neighbour(n) if mine(n.ifindex) && n.address == conn.next_hop => match n.mac {
@@ -103,8 +104,8 @@ impl Daemon {
         let Self { namespaces, sessions, settings, .. } = self;
         let found = sessions.get_mut(&session).and_then(|s| s.conns.get_mut(&slot));
         let (Some(namespace), Some(conn)) = (namespaces.get_mut(&netns), found) else { return Verdict::Keep };
-        let Some(ends) = endpoints(conn) else { return Verdict::Keep };
-        match path::find(namespace, settings, &ends) {
+        let ends = endpoints(conn);
+        match path::find(namespace, settings, &ends, conn.path.flow_label) {
             Ok(way) if way.path.ifindex != conn.path.ifindex => Verdict::Demote(Reason::PathChanged),
             Ok(way) => {
                 conn.next_hop = way.next_hop;
@@ -133,17 +134,16 @@ impl Daemon {
 
 /// Is the next hop the peer itself? Then no route can have moved it.
 fn is_direct(conn: &Conn, ends: &Endpoints) -> bool {
-    conn.next_hop == *ends.remote.ip()
+    conn.next_hop == ends.remote.ip()
 }
 
 fn frame_size(daemon: &Daemon, session: u32, conn: &Conn) -> u32 {
     daemon.sessions.get(&session).and_then(|s| s.ports.get(&conn.port)).map_or(0, |port| port.frame_size)
 }
 
-fn endpoints(conn: &Conn) -> Option<Endpoints> {
-    let (std::net::SocketAddr::V4(local), std::net::SocketAddr::V4(remote)) = (conn.flow.local(), conn.flow.remote())
-    else {
-        return None;
-    };
-    Some(Endpoints { local, remote, tos: conn.path.tos, ttl: conn.path.ttl })
+/// As they were at the promotion: nothing of this can change on the lane.
+fn endpoints(conn: &Conn) -> Endpoints {
+    let (local, remote) = (conn.flow.local(), conn.flow.remote());
+    let label = Label::Fixed(conn.path.flow_label);
+    Endpoints { local, remote, tos: conn.path.tos, ttl: conn.path.ttl, label }
 }

@@ -9,6 +9,7 @@ use underpass_stack::ip::output::{FromPeer, synthesize};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::{Region, ring};
 use underpass_stack::tcp::image::{Image, flag};
+use underpass_stack::wire::{ipv4, ipv6};
 
 use super::repair::{self, Dump};
 use super::reply::{Answer, Refusal, Reply};
@@ -24,9 +25,9 @@ const CONTROL_FRAME: usize = 128;
 const MAX_AHEAD: usize = 1024;
 /// What every path carries (RFC 791: hosts accept 576 bytes).
 const MIN_MTU: usize = 576;
-/// Bytes of an Ethernet header; of IPv4 and TCP headers with a timestamp.
+/// Bytes of an Ethernet header; of a TCP header with a timestamp.
 const ETHERNET: usize = 14;
-const IP_TCP_HEADERS: usize = 20 + 32;
+const TCP_HEADER: usize = 32;
 
 impl Daemon {
     /// Answers [`Demote`].
@@ -117,20 +118,21 @@ pub fn read_record(session: &Session, conn: &Conn, record: &ConnRecord) -> Optio
         return None;
     }
     let fin_acked = u32::from(image.flags & flag::FIN_ACKED != 0);
-    let piece = |(start, end): (u32, u32)| Some((start, copy(arena, rcv, start, end.wrapping_sub(start))?));
+    let received = |seq: u32, len: u32| copy(arena, rcv, record.tcb.rcv_place(seq), len);
+    let piece = |(start, end): (u32, u32)| Some((start, received(start, end.wrapping_sub(start))?));
     let ahead = || record.tcb.ahead(record.rcv_ring.len).into_iter().filter_map(piece).collect();
     Some(Dump {
         // A process that died may have been about to write the bytes of the newest piece.
         ahead: if Phase::from_raw(record.phase) == Phase::Frozen { ahead() } else { Vec::new() },
-        recv: copy(arena, rcv, image.rcv_read, image.unread())?,
-        send: copy(arena, snd, image.snd_una.wrapping_sub(fin_acked), image.unacknowledged())?,
+        recv: received(image.rcv_read, image.unread())?,
+        send: copy(arena, snd, record.tcb.snd_place(image.snd_una.wrapping_sub(fin_acked)), image.unacknowledged())?,
         image,
     })
 }
 
-fn copy(arena: &Region, (offset, size): (usize, usize), seq: u32, len: u32) -> Option<Vec<u8>> {
+fn copy(arena: &Region, (offset, size): (usize, usize), place: u32, len: u32) -> Option<Vec<u8>> {
     let mut out = vec![0; len as usize];
-    ring::read(arena.bytes(offset, size)?, seq, &mut out);
+    ring::read(arena.bytes(offset, size)?, place, &mut out);
     Some(out)
 }
 
@@ -161,8 +163,10 @@ pub fn control_frames(conn: &Conn, image: &Image) -> Vec<Vec<u8>> {
 /// timeout that we do not.
 fn data_frames(conn: &Conn, dump: &Dump) -> Vec<Vec<u8>> {
     // The path may be a client's word.
-    let mtu = (conn.path.mtu as usize).clamp(MIN_MTU, MAX_FRAME - ETHERNET);
-    let room = mtu - IP_TCP_HEADERS;
+    let (least, ip_header) =
+        if conn.flow.is_v6() { (ipv6::MTU_MIN as usize, ipv6::HEADER_LEN) } else { (MIN_MTU, ipv4::HEADER_LEN) };
+    let mtu = (conn.path.mtu as usize).clamp(least, MAX_FRAME - ETHERNET);
+    let room = mtu - ip_header - TCP_HEADER;
     let pieces = dump.ahead.iter().flat_map(|(seq, bytes)| {
         let cut = bytes.chunks(room).enumerate();
         cut.map(move |(n, chunk)| (seq.wrapping_add((n * room) as u32), chunk))

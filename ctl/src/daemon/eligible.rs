@@ -1,17 +1,17 @@
 //! May this socket be promoted? What the lane cannot honour exactly stays in the kernel, with its reason.
 
-use std::io;
-use std::net::SocketAddrV4;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::getpeername;
 use underpass_stack::lane::Reason;
+use underpass_stack::wire::ipv6::FLOW_LABEL;
 
+use super::address;
 use super::repair::{TcpInfo, in_repair};
 use super::reply::Refusal;
-use super::restore::{local_address, to_v4};
 use super::sockopt::{get, get_int, get_len, ioctl_int, poll_now};
+use crate::net::flow_label::Label;
 
 const IPPROTO_MPTCP: i32 = 262;
 const TCP_ESTABLISHED: u8 = 1;
@@ -50,17 +50,61 @@ const PLAIN_OPTIONS: &[(i32, i32, i32)] = &[
     (libc::SOL_IP, IP_RECVORIGDSTADDR, 0),
 ];
 
+/// The same of sockets that were made for IPv6 (linux/in6.h).
+const PLAIN_OPTIONS_V6: &[i32] = &[
+    2, // IPV6_2292PKTINFO
+    3, // IPV6_2292HOPOPTS
+    4, // IPV6_2292DSTOPTS
+    5, // IPV6_2292RTHDR
+    8, // IPV6_2292HOPLIMIT
+    IPV6_FLOWINFO,
+    libc::IPV6_RECVERR,
+    31, // IPV6_RECVERR_RFC4884
+    libc::IPV6_RECVPKTINFO,
+    libc::IPV6_RECVHOPLIMIT,
+    libc::IPV6_RECVHOPOPTS,
+    libc::IPV6_RECVRTHDR,
+    libc::IPV6_RECVDSTOPTS,
+    libc::IPV6_RECVPATHMTU,
+    libc::IPV6_RECVTCLASS,
+    libc::IPV6_MINHOPCOUNT,
+    libc::IPV6_RECVORIGDSTADDR,
+    libc::IPV6_RECVFRAGSIZE,
+];
+/// Extension headers that a socket puts into its packets.
+const EXTENSIONS: &[i32] = &[libc::IPV6_HOPOPTS, libc::IPV6_RTHDRDSTOPTS, libc::IPV6_RTHDR, libc::IPV6_DSTOPTS];
+const IPV6_FLOWINFO: i32 = 11;
+const IPV6_FLOWLABEL_MGR: i32 = 32;
+const IPV6_FLOWINFO_SEND: i32 = 33;
+const IPV6_AUTOFLOWLABEL: i32 = 70;
+
 /// What the look at the socket has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoints {
-    /// Its own address.
-    pub local: SocketAddrV4,
+    /// Its own address; v4-mapped ones as IPv4.
+    pub local: SocketAddr,
     /// The peer's.
-    pub remote: SocketAddrV4,
-    /// IP_TOS.
+    pub remote: SocketAddr,
+    /// IP_TOS or IPV6_TCLASS.
     pub tos: u8,
-    /// IP_TTL.
+    /// IP_TTL or IPV6_UNICAST_HOPS.
     pub ttl: u8,
+    /// Which flow label its packets have.
+    pub label: Label,
+}
+
+impl Endpoints {
+    /// Of a connected socket.
+    pub fn of(fd: BorrowedFd<'_>) -> Result<Self, Refusal> {
+        let remote = address::remote(fd).map_err(|_| Refusal::from(Reason::NotConnected))?;
+        let local = address::local(fd)?;
+        let (level, tos, ttl) = match remote {
+            SocketAddr::V4(_) => (libc::SOL_IP, libc::IP_TOS, libc::IP_TTL),
+            SocketAddr::V6(_) => (libc::SOL_IPV6, libc::IPV6_TCLASS, libc::IPV6_UNICAST_HOPS),
+        };
+        let small = |name| get_int(fd, level, name).map(|value| value as u8);
+        Ok(Self { local, remote, tos: small(tos)?, ttl: small(ttl)?, label: label(fd, &remote)? })
+    }
 }
 
 /// Checks everything that can be seen on the socket itself.
@@ -70,7 +114,10 @@ pub fn check(fd: BorrowedFd<'_>) -> Result<Endpoints, Refusal> {
         return Err(Reason::Inherited.into());
     }
     is_established(fd)?;
-    let endpoints = endpoints(fd)?;
+    let endpoints = Endpoints::of(fd)?;
+    if [endpoints.local, endpoints.remote].iter().any(|end| is_link_local(end.ip())) {
+        return Err(Reason::LinkLocal.into());
+    }
     routes_plainly(fd)?;
     has_plain_options(fd)?;
     is_quiet(fd)?;
@@ -103,18 +150,35 @@ fn is_established(fd: BorrowedFd<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn endpoints(fd: BorrowedFd<'_>) -> Result<Endpoints, Refusal> {
-    let v6 = |error: io::Error| match error.raw_os_error() {
-        Some(libc::EAFNOSUPPORT) => Refusal::from(Reason::Ipv6),
-        _ => error.into(),
-    };
-    let remote = getpeername(fd.as_raw_fd()).map_err(|_| Refusal::from(Reason::NotConnected))?;
-    Ok(Endpoints {
-        local: local_address(fd).map_err(v6)?,
-        remote: to_v4(remote).map_err(v6)?,
-        tos: get_int(fd, libc::SOL_IP, libc::IP_TOS)? as u8,
-        ttl: get_int(fd, libc::SOL_IP, libc::IP_TTL)? as u8,
-    })
+/// The flow label that the kernel would give the socket's packets (ipv6(7), linux/in6.h).
+fn label(fd: BorrowedFd<'_>, remote: &SocketAddr) -> Result<Label, Refusal> {
+    if remote.is_ipv4() {
+        return Ok(Label::None);
+    }
+    let is_on = |name| get_int(fd, libc::SOL_IPV6, name).is_ok_and(|value| value != 0);
+    let chosen = u32::from_be(address::flow_info(fd)) & FLOW_LABEL;
+    if is_on(IPV6_FLOWINFO_SEND) && chosen != 0 {
+        return Ok(Label::Fixed(chosen));
+    }
+    if reflects(fd) {
+        // The label came with the peer's segments; nothing would bring it back into the kernel's socket.
+        return Err(Reason::SocketOption.into());
+    }
+    Ok(if is_on(IPV6_AUTOFLOWLABEL) { Label::Auto } else { Label::None })
+}
+
+/// Does the socket send the peer's own label back (IPV6_FL_F_REFLECT)? Then the kernel tells it of a label without an owner.
+fn reflects(fd: BorrowedFd<'_>) -> bool {
+    /// Places of `flr_label` and `flr_share` in `struct in6_flowlabel_req`.
+    const LABEL: std::ops::Range<usize> = 16..20;
+    const SHARE: usize = 21;
+    let request = get::<[u8; 32]>(fd, libc::SOL_IPV6, IPV6_FLOWLABEL_MGR);
+    request.is_ok_and(|(known, _)| known[SHARE] == 0 && known[LABEL] != [0; 4])
+}
+
+/// fe80::/10 (RFC 4291, section 2.5.6).
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 fn routes_plainly(fd: BorrowedFd<'_>) -> Result<(), Refusal> {
@@ -129,6 +193,9 @@ fn has_plain_options(fd: BorrowedFd<'_>) -> Result<(), Refusal> {
         if get_int(fd, level, name).is_ok_and(|value| value != default) {
             return Err(Reason::SocketOption.into());
         }
+    }
+    if get_int(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)? == libc::AF_INET6 {
+        has_plain_options_v6(fd)?;
     }
     if get::<[u8; 40]>(fd, libc::SOL_IP, libc::IP_OPTIONS).is_ok_and(|(_, len)| len > 0) {
         return Err(Reason::SocketOption.into());
@@ -148,6 +215,13 @@ fn has_plain_options(fd: BorrowedFd<'_>) -> Result<(), Refusal> {
     }
     let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
     if flags.contains(OFlag::O_ASYNC) { Err(Reason::SocketOption.into()) } else { Ok(()) }
+}
+
+fn has_plain_options_v6(fd: BorrowedFd<'_>) -> Result<(), Refusal> {
+    let is_set = |&name: &i32| get_int(fd, libc::SOL_IPV6, name).is_ok_and(|value| value != 0);
+    let is_added = |&name: &i32| get::<[u8; 64]>(fd, libc::SOL_IPV6, name).is_ok_and(|(_, len)| len > 0);
+    let plain = !PLAIN_OPTIONS_V6.iter().any(is_set) && !EXTENSIONS.iter().any(is_added);
+    if plain { Ok(()) } else { Err(Reason::SocketOption.into()) }
 }
 
 /// Nothing pending that a lane would have to report: urgent data, errors, a shutdown.

@@ -5,6 +5,7 @@
 //! [`eligible`] (may this socket be promoted?), [`settle`] (has the kernel processed what it was given?), [`repair`] and
 //! [`restore`].
 
+mod address;
 mod adopt;
 mod attach;
 mod changes;

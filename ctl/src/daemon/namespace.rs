@@ -12,7 +12,7 @@ use super::sockopt;
 use crate::net::link::{self, Link};
 use crate::net::netlink::{Netlink, Protocol};
 use crate::net::netns::{Inside, Netns};
-use crate::net::{icmp, ipsec, watch};
+use crate::net::{flow_label, icmp, ipsec, watch};
 
 const SO_NETNS_COOKIE: i32 = 71;
 
@@ -55,6 +55,12 @@ impl Namespace {
     pub fn has_ipsec(&self, home: &Netns) -> io::Result<bool> {
         let _inside = self.enter(home)?;
         ipsec::any_policy()
+    }
+
+    /// How flow labels are chosen here.
+    pub fn label_policy(&self, home: &Netns) -> io::Result<flow_label::Policy> {
+        let _inside = self.enter(home)?;
+        Ok(flow_label::Policy::read())
     }
 
     /// An interface as it is now.

@@ -1,6 +1,6 @@
 //! How the packets of a connection reach its peer, and whether a lane may carry them.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use underpass_stack::ip::path::Path;
 use underpass_stack::lane::Reason;
@@ -27,13 +27,13 @@ pub struct Way {
     /// For the stack.
     pub path: Path,
     /// Whose Ethernet address `path.dst_mac` is.
-    pub next_hop: Ipv4Addr,
+    pub next_hop: IpAddr,
     /// The interface.
     pub link: Link,
 }
 
-/// Finds the way of a connection's packets.
-pub fn find(namespace: &mut Namespace, settings: &Settings, ends: &Endpoints) -> Result<Way, Refusal> {
+/// Finds the way of a connection's packets, which have this flow label.
+pub fn find(namespace: &mut Namespace, settings: &Settings, ends: &Endpoints, label: u32) -> Result<Way, Refusal> {
     let route = route::lookup(&mut namespace.route, ends.local, ends.remote, ends.tos)
         .map_err(|error| Refusal { reason: Reason::NoRoute, errno: error.raw_os_error().unwrap_or(0) })?;
     match route.kind {
@@ -44,14 +44,18 @@ pub fn find(namespace: &mut Namespace, settings: &Settings, ends: &Endpoints) ->
     let link = namespace.link(route.ifindex)?;
     is_usable(&link, settings)?;
     let mac = neigh::resolve(&mut namespace.route, route.ifindex, route.next_hop)?;
+    let largest = if ends.remote.is_ipv4() { link.mtu } else { link.mtu.min(link.mtu_v6.unwrap_or(u32::MAX)) };
     let path = Path {
         ifindex: route.ifindex,
-        mtu: route.mtu.unwrap_or(link.mtu).min(link.mtu),
+        mtu: route.mtu.unwrap_or(largest).min(largest),
+        flow_label: label,
         known_mtu: route.learnt_mtu.and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(0),
         src_mac: link.mac,
         dst_mac: mac.ok_or(Reason::NoNeighbour)?,
-        ttl: route.hop_limit.unwrap_or(ends.ttl),
+        // Of an IPv6 socket the kernel tells the limit that counts, the route's included.
+        ttl: if ends.remote.is_ipv4() { route.hop_limit.unwrap_or(ends.ttl) } else { ends.ttl },
         tos: ends.tos,
+        pad: [0; 4],
     };
     Ok(Way { path, next_hop: route.next_hop, link })
 }
@@ -78,7 +82,7 @@ pub fn fits(mtu: u32, frame_size: u32) -> bool {
 }
 
 /// Makes sure that connection tracking will go on accepting the connection's packets.
-pub fn square_conntrack(namespace: &mut Namespace, local: SocketAddrV4, remote: SocketAddrV4) -> Result<(), Refusal> {
+pub fn square_conntrack(namespace: &mut Namespace, local: SocketAddr, remote: SocketAddr) -> Result<(), Refusal> {
     let Some(netfilter) = namespace.netfilter.as_mut() else { return Ok(()) };
     match conntrack::lookup(netfilter, local, remote)? {
         conntrack::Tracking::Untracked => Ok(()),

@@ -1,6 +1,8 @@
 //! Promotion: out of the kernel, onto the lane.
 
+use std::hash::BuildHasher;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -60,7 +62,7 @@ impl Daemon {
         let xsk_base = port.xsk_base;
         let namespace = self.namespaces.get_mut(&netns).ok_or(Reason::LinkDown)?;
         let steer = &mut namespace.awake(way.path.ifindex)?.steer;
-        let flow = FlowKey::tcp(ends.local.into(), ends.remote.into());
+        let flow = FlowKey::tcp(ends.local, ends.remote);
         let cookie = sockopt::get::<u64>(fd.as_fd(), libc::SOL_SOCKET, libc::SO_COOKIE)?.0;
         let taken = take_over(steer, &flow, xsk_base, &fd);
         if taken.is_err() {
@@ -85,9 +87,16 @@ impl Daemon {
 
     /// Where the connection's packets go, once everything that would forbid a lane has been looked at.
     pub(super) fn way(&mut self, netns: u64, ends: &Endpoints) -> Result<Way, Refusal> {
-        let Self { namespaces, settings, home, .. } = self;
+        let Self { namespaces, settings, home, label_key, .. } = self;
         let namespace = namespaces.get_mut(&netns).ok_or(Reason::Failed)?;
-        let way = path::find(namespace, settings, ends)?;
+        let label = match ends.remote {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(_) => {
+                let hash = label_key.hash_one(FlowKey::tcp(ends.local, ends.remote));
+                namespace.label_policy(home)?.choose(ends.label, hash)
+            }
+        };
+        let way = path::find(namespace, settings, ends, label)?;
         if namespace.has_ipsec(home)? {
             return Err(Reason::Ipsec.into());
         }

@@ -1,26 +1,42 @@
 //! Dump and restore in place, over loopback, with the kernel as both ends. They need root.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use underpass_stack::control::Restore;
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::tcp::image::flag;
 
+use super::eligible::Endpoints;
 use super::repair::{Dump, DumpError, dump, in_repair, open, remember, silence, thaw};
 use super::restore::{hollow, restore, set_window};
-use super::sockopt::{get_int, set_int};
+use super::sockopt::{self, Family, get_int, set_int};
+use crate::net::flow_label::Label;
 
 fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    pair_over(Ipv4Addr::LOCALHOST.into())
+}
+
+fn pair_over(address: IpAddr) -> (TcpStream, TcpStream) {
+    let listener = listen_on(address);
     let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (peer, _) = listener.accept().unwrap();
     for end in [&ours, &peer] {
         end.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     }
     (ours, peer)
+}
+
+/// Over IPv6 with segments that TCP_MAXSEG can name: the loopback's are larger.
+fn listen_on(address: IpAddr) -> TcpListener {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    if address.is_ipv6() {
+        set_int(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_MAXSEG, 32_000).unwrap();
+    }
+    listener
 }
 
 fn flow_of(stream: &TcpStream) -> FlowKey {
@@ -66,31 +82,40 @@ fn talk(ours: &mut TcpStream, peer: &mut TcpStream, round: u8) {
     assert_eq!(seen, [!round; 100]);
 }
 
+const BOTH: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
 #[test]
 fn a_live_connection_survives_two_hundred_cycles() {
-    let (mut ours, mut peer) = pair();
-    for round in 0..200u8 {
-        cycle(&ours, |_| ());
-        talk(&mut ours, &mut peer, round);
+    for address in BOTH {
+        let (mut ours, mut peer) = pair_over(address);
+        for round in 0..200u8 {
+            cycle(&ours, |_| ());
+            talk(&mut ours, &mut peer, round);
+        }
     }
 }
 
 #[test]
 fn the_accepting_side_survives_too_and_its_listener_goes_on() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (mut ours, _) = listener.accept().unwrap();
-    for round in 0..20 {
-        cycle(&ours, |_| ());
-        talk(&mut ours, &mut peer, round);
+    for address in BOTH {
+        let listener = listen_on(address);
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut ours, _) = listener.accept().unwrap();
+        for round in 0..20 {
+            cycle(&ours, |_| ());
+            talk(&mut ours, &mut peer, round);
+        }
+        let again = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(again.peer_addr().unwrap(), listener.local_addr().unwrap());
     }
-    let again = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    assert_eq!(again.peer_addr().unwrap(), listener.local_addr().unwrap());
 }
 
 #[test]
 fn unread_bytes_come_back_in_order() {
-    let (mut ours, mut peer) = pair();
+    BOTH.map(pair_over).into_iter().for_each(|(ours, peer)| unread_bytes_of(ours, peer));
+}
+
+fn unread_bytes_of(mut ours: TcpStream, mut peer: TcpStream) {
     let sent: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
     let mut feeding = peer.try_clone().unwrap();
     let bytes = sent.clone();
@@ -112,7 +137,10 @@ fn unread_bytes_come_back_in_order() {
 
 #[test]
 fn unsent_bytes_are_sent_and_sent_ones_retransmitted() {
-    let (mut ours, mut peer) = pair();
+    BOTH.map(pair_over).into_iter().for_each(|(ours, peer)| unsent_bytes_of(ours, peer));
+}
+
+fn unsent_bytes_of(mut ours: TcpStream, mut peer: TcpStream) {
     ours.set_nonblocking(true).unwrap();
     let mut sent = Vec::new();
     // The peer does not read: its window closes, and both unsent and unacknowledged bytes pile up.
@@ -223,22 +251,47 @@ fn a_v6_socket_with_mapped_addresses_survives() {
 
 #[test]
 fn a_socket_that_the_program_had_bound_survives() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let bound = nix::sys::socket::socket(
-        nix::sys::socket::AddressFamily::Inet,
-        nix::sys::socket::SockType::Stream,
-        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .unwrap();
-    let address = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-    super::sockopt::bind(bound.as_fd(), super::sockopt::Family::V4, address).unwrap();
-    let SocketAddr::V4(to) = listener.local_addr().unwrap() else { panic!("not IPv4") };
-    super::sockopt::connect(bound.as_fd(), super::sockopt::Family::V4, to).unwrap();
-    let mut ours = TcpStream::from(bound);
-    let (mut peer, _) = listener.accept().unwrap();
-    for round in 0..10 {
-        cycle(&ours, |_| ());
-        talk(&mut ours, &mut peer, round);
+    let any: [(IpAddr, AddressFamily, Family); 2] = [
+        (Ipv4Addr::UNSPECIFIED.into(), AddressFamily::Inet, Family::V4),
+        (Ipv6Addr::UNSPECIFIED.into(), AddressFamily::Inet6, Family::V6),
+    ];
+    for (address, (any, domain, family)) in BOTH.into_iter().zip(any) {
+        let listener = listen_on(address);
+        let bound = socket(domain, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        sockopt::bind(bound.as_fd(), family, SocketAddr::new(any, 0)).unwrap();
+        sockopt::connect(bound.as_fd(), family, listener.local_addr().unwrap(), 0).unwrap();
+        let mut ours = TcpStream::from(bound);
+        let (mut peer, _) = listener.accept().unwrap();
+        for round in 0..10 {
+            cycle(&ours, |_| ());
+            talk(&mut ours, &mut peer, round);
+        }
     }
+}
+
+#[test]
+fn a_flow_label_that_the_program_chose_survives() {
+    /// `struct in6_flowlabel_req`: a label (network order) to be made for everybody (IPV6_FL_S_ANY, IPV6_FL_F_CREATE).
+    fn lease(label: u32) -> [u8; 32] {
+        let mut request = [0; 32];
+        request[..16].copy_from_slice(&Ipv6Addr::LOCALHOST.octets());
+        request[16..20].copy_from_slice(&label.to_be_bytes());
+        (request[21], request[22]) = (255, 1);
+        request
+    }
+    const IPV6_FLOWLABEL_MGR: i32 = 32;
+    const IPV6_FLOWINFO_SEND: i32 = 33;
+    const LABEL: u32 = 0x1_2345;
+    let listener = listen_on(Ipv6Addr::LOCALHOST.into());
+    let ours = socket(AddressFamily::Inet6, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    sockopt::set(ours.as_fd(), libc::SOL_IPV6, IPV6_FLOWLABEL_MGR, &lease(LABEL)).unwrap();
+    set_int(ours.as_fd(), libc::SOL_IPV6, IPV6_FLOWINFO_SEND, 1).unwrap();
+    sockopt::connect(ours.as_fd(), Family::V6, listener.local_addr().unwrap(), LABEL.to_be()).unwrap();
+    let mut ours = TcpStream::from(ours);
+    let (mut peer, _) = listener.accept().unwrap();
+    assert_eq!(Endpoints::of(ours.as_fd()).unwrap().label, Label::Fixed(LABEL));
+    cycle(&ours, |_| ());
+    assert_eq!(Endpoints::of(ours.as_fd()).unwrap().label, Label::Fixed(LABEL));
+    talk(&mut ours, &mut peer, 1);
+    assert_eq!(Endpoints::of(peer.as_fd()).unwrap().label, Label::Auto);
 }

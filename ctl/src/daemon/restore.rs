@@ -4,15 +4,16 @@
 //! only before anything was sent, the window only when the receive queue is as it will be.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 
-use nix::sys::socket::{MsgFlags, Shutdown, getsockname, send, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use underpass_stack::control::Restore;
 use underpass_stack::tcp::image::{Image, flag};
 use zerocopy::{Immutable, IntoBytes};
 
+use super::address;
 use super::repair::{RECV_QUEUE, REPAIR_OFF_NO_WP, RepairWindow, SEND_QUEUE, SO_BUF_LOCK};
 use super::sockopt::{self, Family, detach_filter, get_int, set, set_int};
 
@@ -29,6 +30,11 @@ const BUFFER_SLACK: usize = 256 << 10;
 const SEGMENT_COST: usize = 4;
 /// Where the kernel does not say what it lets a receive buffer grow to, bytes.
 const USUAL_LARGEST: usize = 6 << 20;
+
+/// What TCP_MAXSEG takes, bytes (tcp(7)).
+const MAXSEG: (i32, i32) = (88, 32_767);
+/// A segment routing header (RFC 8754, section 2) with one segment, which is ::1: no next header yet, two more words, type 4.
+const VIA_SELF: [u8; 24] = [0, 2, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK of linux/socket.h: the program chose the size.
 const SNDBUF_LOCK: u32 = 1;
@@ -58,7 +64,9 @@ pub fn restore(fd: BorrowedFd<'_>, image: &Image, recv: &[u8], to_send: &[u8], s
     negotiate(fd, image)?;
     fill(fd, RECV_QUEUE, recv)?;
     set_window(fd, image)?;
-    fit_segments(fd)?;
+    if !image.flow.is_v6() {
+        fit_segments(fd)?;
+    }
     fill(fd, SEND_QUEUE, sent)?;
     if fin_sent {
         set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, SEND_QUEUE)?;
@@ -83,40 +91,79 @@ pub fn hollow(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
 
 /// Closes the socket without a sound and establishes it anew at the numbers of the image's oldest queued bytes.
 fn reopen(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
-    let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (image.flow.local(), image.flow.remote()) else {
-        return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+    let ends = Ends {
+        family: family_of(fd)?,
+        local: image.flow.local(),
+        remote: image.flow.remote(),
+        flow_info: address::flow_info(fd),
     };
-    let family = family_of(fd)?;
     let fin_acked = u32::from(image.flags & flag::FIN_ACKED != 0);
     sockopt::disconnect(fd)?;
     set_sequence(fd, SEND_QUEUE, image.snd_una.wrapping_sub(fin_acked))?;
     set_sequence(fd, RECV_QUEUE, image.rcv_read)?;
-    if let Err(error) = bind_and_connect(fd, family, local, remote) {
+    if image.flow.is_v6() {
+        // The IPv6 counterpart of `fit_segments`: connect(2) takes the size from here. What the program may once have set here counts for
+        // opening a connection only.
+        set_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG, i32::from(image.mss_clamp).clamp(MAXSEG.0, MAXSEG.1))?;
+    }
+    if let Err(error) = ends.establish(fd) {
         tracing::debug!("{:?}: {error}: established without its address or route", image.flow);
-        detached(fd, |fd| bind_and_connect(fd, family, local, remote))?;
+        if image.flow.is_v6() { detached_v6(fd, &ends)? } else { detached(fd, &ends)? }
+    }
+    if image.flow.is_v6() {
+        set_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG, 0)?;
     }
     // The disconnection left ECONNABORTED for the program to find; reading takes it away.
     get_int(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
-    if local_address(fd)? != local { Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)) } else { Ok(()) }
+    if address::local(fd)? != ends.local { Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)) } else { Ok(()) }
 }
 
-fn bind_and_connect(fd: BorrowedFd<'_>, family: Family, local: SocketAddrV4, remote: SocketAddrV4) -> io::Result<()> {
-    match sockopt::bind(fd, family, local) {
-        // A socket that the program had bound keeps its port over the disconnection and cannot be bound again.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-        other => other?,
+/// Whom a socket connects.
+struct Ends {
+    family: Family,
+    local: SocketAddr,
+    remote: SocketAddr,
+    /// Of the program's choice ([`address::flow_info`]).
+    flow_info: u32,
+}
+
+impl Ends {
+    fn establish(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        match sockopt::bind(fd, self.family, self.local) {
+            // A socket that the program had bound keeps its port over the disconnection and cannot be bound again.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            other => other?,
+        }
+        match sockopt::connect(fd, self.family, self.remote, self.flow_info) {
+            // The program has given its flow label back meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.flow_info != 0 => {
+                sockopt::connect(fd, self.family, self.remote, 0)
+            }
+            other => other,
+        }
     }
-    sockopt::connect(fd, family, remote)
 }
 
-/// Runs `establish` as if address and route existed: the kernel keeps connections whose address or link went away, so must we.
-fn detached(fd: BorrowedFd<'_>, establish: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<()> {
+/// Connects as if address and route existed: the kernel keeps connections whose address or link went away, so must we.
+fn detached(fd: BorrowedFd<'_>, ends: &Ends) -> io::Result<()> {
     let transparent = get_int(fd, libc::SOL_IP, libc::IP_TRANSPARENT)?;
     set_int(fd, libc::SOL_IP, libc::IP_TRANSPARENT, 1)?;
     set(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0")?;
-    let done = establish(fd);
+    let done = ends.establish(fd);
     set(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"\0")?;
     set_int(fd, libc::SOL_IP, libc::IP_TRANSPARENT, transparent)?;
+    done
+}
+
+/// The same over IPv6, where an interface without the route is of no use: the way is made to lead over this host itself, by a
+/// routing header (RFC 8754), which is taken away before anything is sent. It leaves its bytes free in every later segment.
+fn detached_v6(fd: BorrowedFd<'_>, ends: &Ends) -> io::Result<()> {
+    let transparent = get_int(fd, libc::SOL_IPV6, libc::IPV6_TRANSPARENT)?;
+    set_int(fd, libc::SOL_IPV6, libc::IPV6_TRANSPARENT, 1)?;
+    set(fd, libc::SOL_IPV6, libc::IPV6_RTHDR, VIA_SELF.as_slice())?;
+    let done = ends.establish(fd);
+    set(fd, libc::SOL_IPV6, libc::IPV6_RTHDR, [0u8; 0].as_slice())?;
+    set_int(fd, libc::SOL_IPV6, libc::IPV6_TRANSPARENT, transparent)?;
     done
 }
 
@@ -263,25 +310,6 @@ pub fn family_of(fd: BorrowedFd<'_>) -> io::Result<Family> {
         libc::AF_INET6 => Ok(Family::V6),
         _ => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
     }
-}
-
-/// The socket's own address as IPv4.
-pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddrV4> {
-    to_v4(getsockname(fd.as_raw_fd())?)
-}
-
-/// An address of the kernel's as IPv4; v4-mapped addresses and the IPv6 wildcard count.
-pub fn to_v4(address: nix::sys::socket::SockaddrStorage) -> io::Result<SocketAddrV4> {
-    let unsupported = || io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Ok(SocketAddrV4::new(v4.ip(), v4.port()));
-    }
-    let v6 = address.as_sockaddr_in6().ok_or_else(unsupported)?;
-    if v6.ip().is_unspecified() {
-        return Ok(SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, v6.port()));
-    }
-    let ip = v6.ip().to_ipv4_mapped().ok_or_else(unsupported)?;
-    Ok(SocketAddrV4::new(ip, v6.port()))
 }
 
 fn invalid() -> io::Error {

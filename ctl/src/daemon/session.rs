@@ -1,7 +1,7 @@
 //! A client and what the daemon holds for it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ pub struct Conn {
     /// How packets reach the peer.
     pub path: Path,
     /// Whose Ethernet address `path.dst_mac` is.
-    pub next_hop: Ipv4Addr,
+    pub next_hop: IpAddr,
     /// What promotion changed on the socket.
     pub restore: Restore,
     /// What was read from the kernel, until the stack has taken it over.

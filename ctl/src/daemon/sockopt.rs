@@ -1,12 +1,13 @@
 //! Socket options and socket calls that neither the standard library nor `nix` has: the `unsafe` of this room.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use underpass_stack::ip::flow::Addr;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-/// Who holds the socket: IPv4, or IPv6 with v4-mapped addresses.
+/// Who holds the socket: IPv4, or IPv6, perhaps with v4-mapped addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// AF_INET.
@@ -104,18 +105,18 @@ pub fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// bind(2).
-pub fn bind(fd: BorrowedFd<'_>, family: Family, address: SocketAddrV4) -> io::Result<()> {
+pub fn bind(fd: BorrowedFd<'_>, family: Family, address: SocketAddr) -> io::Result<()> {
     match family {
-        Family::V4 => call_with_address(fd, libc::bind, &v4(address)),
-        Family::V6 => call_with_address(fd, libc::bind, &mapped(address)),
+        Family::V4 => call_with_address(fd, libc::bind, &v4(address)?),
+        Family::V6 => call_with_address(fd, libc::bind, &v6(address, 0)),
     }
 }
 
-/// connect(2).
-pub fn connect(fd: BorrowedFd<'_>, family: Family, address: SocketAddrV4) -> io::Result<()> {
+/// connect(2). `flow_info` is that of `struct sockaddr_in6`, network order.
+pub fn connect(fd: BorrowedFd<'_>, family: Family, address: SocketAddr, flow_info: u32) -> io::Result<()> {
     match family {
-        Family::V4 => call_with_address(fd, libc::connect, &v4(address)),
-        Family::V6 => call_with_address(fd, libc::connect, &mapped(address)),
+        Family::V4 => call_with_address(fd, libc::connect, &v4(address)?),
+        Family::V6 => call_with_address(fd, libc::connect, &v6(address, flow_info)),
     }
 }
 
@@ -127,21 +128,22 @@ fn call_with_address<A>(fd: BorrowedFd<'_>, call: AddressCall, address: &A) -> i
     check(unsafe { call(fd.as_raw_fd(), (&raw const *address).cast(), len) }).map(drop)
 }
 
-fn v4(address: SocketAddrV4) -> libc::sockaddr_in {
-    libc::sockaddr_in {
+fn v4(address: SocketAddr) -> io::Result<libc::sockaddr_in> {
+    let SocketAddr::V4(address) = address else { return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)) };
+    Ok(libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: address.port().to_be(),
         sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
         sin_zero: [0; 8],
-    }
+    })
 }
 
-fn mapped(address: SocketAddrV4) -> libc::sockaddr_in6 {
+fn v6(address: SocketAddr, flow_info: u32) -> libc::sockaddr_in6 {
     libc::sockaddr_in6 {
         sin6_family: libc::AF_INET6 as libc::sa_family_t,
         sin6_port: address.port().to_be(),
-        sin6_flowinfo: 0,
-        sin6_addr: libc::in6_addr { s6_addr: address.ip().to_ipv6_mapped().octets() },
+        sin6_flowinfo: flow_info,
+        sin6_addr: libc::in6_addr { s6_addr: Addr::from(address.ip()).0 },
         sin6_scope_id: 0,
     }
 }

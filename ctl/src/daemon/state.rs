@@ -1,6 +1,7 @@
 //! Everything that the daemon holds.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::RandomState;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -70,6 +71,8 @@ pub struct Daemon {
     pub had_client: bool,
     /// When an attachment was closed last.
     pub closed_at: Option<Instant>,
+    /// Makes flow labels that nobody can guess.
+    pub label_key: RandomState,
     next_session: u32,
 }
 
@@ -90,6 +93,7 @@ impl Daemon {
             neighbours_touched: None,
             had_client: false,
             closed_at: None,
+            label_key: RandomState::new(),
             next_session: 1,
         })
     }

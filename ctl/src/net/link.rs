@@ -10,6 +10,10 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET6_CONF: u16 = 2;
+/// Index of the MTU in IFLA_INET6_CONF (DEVCONF_MTU6, linux/ipv6.h).
+const DEVCONF_MTU6: usize = 2;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_XDP: u16 = 43;
@@ -24,6 +28,7 @@ const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 const XDP_FLAGS_REPLACE: u32 = 1 << 4;
 const ARPHRD_ETHER: u16 = 1;
+const AF_INET6: u16 = libc::AF_INET6 as u16;
 
 /// The XDP program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Largest IP packet, bytes.
     pub mtu: u32,
+    /// The same for IPv6, which a router can lower; `None` if the interface has no IPv6.
+    pub mtu_v6: Option<u32>,
     /// Administratively up with a carrier.
     pub running: bool,
     /// ARPHRD_ETHER.
@@ -75,12 +82,14 @@ pub fn parse(message: &Message) -> Option<Link> {
     let attrs = message.attrs(IFINFOMSG);
     let wanted = libc::IFF_UP | libc::IFF_RUNNING;
     let info = Attrs::of(attrs.find(IFLA_LINKINFO).unwrap_or_default());
+    let inet6 = Attrs::of(Attrs::of(attrs.find(IFLA_AF_SPEC).unwrap_or_default()).find(AF_INET6).unwrap_or_default());
     Some(Link {
         ifindex: u32_at(&message.body, 4)?,
         name: text(attrs.find(IFLA_IFNAME)),
         kind: text(info.find(IFLA_INFO_KIND)),
         mac: attrs.find(IFLA_ADDRESS).and_then(|a| a.try_into().ok()).unwrap_or_default(),
         mtu: attrs.find_u32(IFLA_MTU).unwrap_or(0),
+        mtu_v6: inet6.find(IFLA_INET6_CONF).and_then(|conf| u32_at(conf, 4 * DEVCONF_MTU6)),
         running: flags & wanted == wanted,
         ethernet: u16_at(&message.body, 2)? == ARPHRD_ETHER,
         loopback: flags & libc::IFF_LOOPBACK != 0,

@@ -1,8 +1,9 @@
 //! Which interface and next hop lead to a peer (rtnetlink(7), RTM_GETROUTE).
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
+use super::address::{family, from_octets, octets};
 use super::netlink::{Attrs, Netlink, Request};
 
 const RTMSG: usize = 12;
@@ -19,6 +20,8 @@ const RTA_SPORT: u16 = 28;
 const RTA_DPORT: u16 = 29;
 const RTAX_MTU: u16 = 2;
 const RTAX_HOPLIMIT: u16 = 10;
+/// What of the traffic class can choose a route: all but the ECN field.
+const DSCP: u8 = 0xfc;
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
 
@@ -29,7 +32,7 @@ pub enum Kind {
     Unicast,
     /// This host.
     Local,
-    /// Something that a lane cannot carry (tunnel encapsulation, an IPv6 next hop, blackhole, ...).
+    /// Something that a lane cannot carry (tunnel encapsulation, an IPv6 next hop of an IPv4 route, blackhole, ...).
     Other,
 }
 
@@ -41,7 +44,7 @@ pub struct Route {
     /// Interface.
     pub ifindex: u32,
     /// Next hop: the gateway, or the destination itself.
-    pub next_hop: Ipv4Addr,
+    pub next_hop: IpAddr,
     /// The route's own MTU, bytes, if it has one.
     pub mtu: Option<u32>,
     /// The MTU that the kernel has learnt from a router and will forget again, bytes.
@@ -51,28 +54,29 @@ pub struct Route {
 }
 
 /// The route that the packets of a TCP connection take.
-pub fn lookup(netlink: &mut Netlink, local: SocketAddrV4, remote: SocketAddrV4, tos: u8) -> io::Result<Route> {
+pub fn lookup(netlink: &mut Netlink, local: SocketAddr, remote: SocketAddr, tos: u8) -> io::Result<Route> {
+    let (source, destination) = (octets(local.ip()), octets(remote.ip()));
     let mut body = [0; RTMSG];
-    body[0] = libc::AF_INET as u8;
-    body[1] = 32;
-    body[2] = 32;
-    // The kernel refuses TOS values with the bits below the DSCP set.
-    body[3] = tos & 0x1c;
+    body[0] = family(remote.ip());
+    body[1] = 8 * destination.len() as u8;
+    body[2] = 8 * source.len() as u8;
+    // For IPv4 the kernel refuses TOS values with the bits below the DSCP set.
+    body[3] = if remote.is_ipv4() { tos & 0x1c } else { tos & DSCP };
     let request = Request::new(libc::RTM_GETROUTE, 0, &body)
-        .attr(RTA_DST, &remote.ip().octets())
-        .attr(RTA_SRC, &local.ip().octets())
+        .attr(RTA_DST, &destination)
+        .attr(RTA_SRC, &source)
         .attr(RTA_IP_PROTO, &[libc::IPPROTO_TCP as u8])
         .attr(RTA_SPORT, &local.port().to_be_bytes())
         .attr(RTA_DPORT, &remote.port().to_be_bytes());
     let answers = netlink.request(request)?;
     let found = answers.iter().find(|message| message.kind == libc::RTM_NEWROUTE && message.body.len() >= RTMSG);
     let message = found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENETUNREACH))?;
-    Ok(parse(message.body[7], message.attrs(RTMSG), *remote.ip()))
+    Ok(parse(message.body[7], message.attrs(RTMSG), remote.ip()))
 }
 
-fn parse(kind: u8, attrs: Attrs<'_>, remote: Ipv4Addr) -> Route {
+fn parse(kind: u8, attrs: Attrs<'_>, remote: IpAddr) -> Route {
     let odd = attrs.find(RTA_ENCAP).is_some() || attrs.find(RTA_VIA).is_some();
-    let gateway = attrs.find(RTA_GATEWAY).and_then(|a| <[u8; 4]>::try_from(a).ok());
+    let gateway = attrs.find(RTA_GATEWAY).and_then(from_octets);
     // `rta_expires` of `struct rta_cacheinfo`: set where the metrics are those of an exception.
     let is_learnt = attrs.find(RTA_CACHEINFO).and_then(|info| info.get(8..12)).is_some_and(|expires| expires != [0; 4]);
     let metrics = Attrs::of(attrs.find(RTA_METRICS).unwrap_or_default());
@@ -84,7 +88,7 @@ fn parse(kind: u8, attrs: Attrs<'_>, remote: Ipv4Addr) -> Route {
             _ => Kind::Other,
         },
         ifindex: attrs.find_u32(RTA_OIF).unwrap_or(0),
-        next_hop: gateway.map_or(remote, Ipv4Addr::from),
+        next_hop: gateway.unwrap_or(remote),
         mtu: mtu.filter(|_| !is_learnt),
         learnt_mtu: mtu.filter(|_| is_learnt),
         hop_limit: metrics

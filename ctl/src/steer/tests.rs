@@ -32,6 +32,23 @@ fn frame(flags: u8, vlan: bool) -> Vec<u8> {
     out
 }
 
+fn flow_v6() -> FlowKey {
+    FlowKey::tcp("[2001:db8::1]:80".parse().unwrap(), "[2001:db8::2]:999".parse().unwrap())
+}
+
+/// The same over IPv6.
+fn frame_v6(flags: u8, vlan: bool) -> Vec<u8> {
+    let v4 = frame(flags, vlan);
+    let ethertype = if vlan { 16 } else { 12 };
+    let mut out = v4[..ethertype].to_vec();
+    out.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 30, 6, 64]);
+    let flow = flow_v6();
+    out.extend(flow.remote.0);
+    out.extend(flow.local.0);
+    out.extend(&v4[ethertype + 22..]);
+    out
+}
+
 /// What the program counts for one frame.
 fn counted(steer: &Steer, frame: &[u8]) -> Steered {
     let before = steer.steered().unwrap();
@@ -114,4 +131,35 @@ fn a_watch_remembers_how_far_the_kernel_was_fed() {
     assert_eq!(steer.watched(&flow()).unwrap().passed, 2, "what was recorded stays");
     steer.unwatch(&flow());
     assert!(steer.watched(&flow()).is_err());
+}
+
+#[test]
+fn ipv6_is_steered_in_the_same_way() {
+    let mut steer = Steer::load().unwrap();
+    assert_eq!(counted(&steer, &frame_v6(ACK, false)), MISSED);
+    steer.watch(&flow_v6()).unwrap();
+    assert_eq!(counted(&steer, &frame_v6(FIN_ACK, false)), WATCHED);
+    assert_eq!(steer.watched(&flow_v6()).unwrap().passed_end, 1011);
+    steer.redirect(&flow_v6(), 0).unwrap();
+    assert_eq!(counted(&steer, &frame_v6(ACK, false)), REDIRECTED);
+    assert_eq!(counted(&steer, &frame_v6(ACK, true)), REDIRECTED, "with a VLAN tag");
+    assert_eq!(counted(&steer, &frame_v6(SYN, false)), NOT_OURS);
+    for (what, at, to) in [("version", 14, 0x40), ("fragment", 20, 44), ("hop by hop", 20, 0), ("ICMPv6", 20, 58)] {
+        let mut bytes = frame_v6(ACK, false);
+        bytes[at] = to;
+        assert_eq!(counted(&steer, &bytes), NOT_OURS, "{what}");
+    }
+    for cut in 14..74 {
+        assert_eq!(counted(&steer, &frame_v6(ACK, false)[..cut]), NOT_OURS, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_mapped_address_on_the_wire_is_no_ipv4_flow() {
+    let mut steer = Steer::load().unwrap();
+    steer.redirect(&flow(), 0).unwrap();
+    let mut bytes = frame_v6(ACK, false);
+    bytes[22..38].copy_from_slice(&flow().remote.0);
+    bytes[38..54].copy_from_slice(&flow().local.0);
+    assert_eq!(counted(&steer, &bytes), NOT_OURS);
 }

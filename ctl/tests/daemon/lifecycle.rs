@@ -10,9 +10,12 @@ use underpass_stack::lane::Reason;
 use crate::client::{Client, hear_event, open_session};
 use crate::{Bed, LIMIT, client, pattern};
 
-#[test]
-fn a_dead_clients_connection_goes_on_in_the_kernel() {
-    let bed = Bed::new();
+over_both_ip_versions! {
+    a_dead_clients_connection_goes_on_in_the_kernel
+    a_lane_outlives_the_daemon_and_the_next_one_takes_over
+}
+
+fn a_dead_clients_connection_goes_on_in_the_kernel(bed: Bed) {
     for _ in 0..10 {
         let (mut ours, mut peer) = bed.pair();
         let mut client = Client::connect(&bed.socket);
@@ -59,9 +62,7 @@ fn an_orderly_end_asks_for_the_connections_and_removes_the_program() {
     echo.join().unwrap();
 }
 
-#[test]
-fn a_lane_outlives_the_daemon_and_the_next_one_takes_over() {
-    let mut bed = Bed::new();
+fn a_lane_outlives_the_daemon_and_the_next_one_takes_over(mut bed: Bed) {
     let (mut ours, echo) = bed.echo();
     let mut client = Client::connect(&bed.socket);
     let slot = client.promote(&ours).unwrap();

@@ -1,5 +1,23 @@
 //! The daemon from outside, over veth between two namespaces. These tests need root.
 
+/// Makes two tests of each function, which is given a bed.
+macro_rules! over_both_ip_versions {
+    ($($test:ident)*) => {
+        mod v4 {
+            $(#[test]
+            fn $test() {
+                super::$test(crate::Bed::new());
+            })*
+        }
+        mod v6 {
+            $(#[test]
+            fn $test() {
+                super::$test(crate::Bed { v6: true, ..crate::Bed::new() });
+            })*
+        }
+    };
+}
+
 mod client;
 mod hostile;
 mod lifecycle;
@@ -7,7 +25,7 @@ mod network;
 mod transfer;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -23,6 +41,8 @@ struct Bed {
     lab: Lab,
     daemon: Process,
     socket: PathBuf,
+    /// Connections are over IPv6.
+    v6: bool,
 }
 
 impl Bed {
@@ -34,7 +54,7 @@ impl Bed {
         let lab = Lab::with(options).expect("a lab");
         let socket = lab.dir().join("test.sock");
         let daemon = start(&lab, &socket, extra);
-        Self { lab, daemon, socket }
+        Self { lab, daemon, socket, v6: false }
     }
 
     fn restart(&mut self) {
@@ -61,7 +81,8 @@ impl Bed {
     /// Both ends of a connection: ours on the server's host, the peer's on the client's.
     fn pair(&self) -> (TcpStream, TcpStream) {
         let far = self.lab.host(Side::Client);
-        let listener = far.namespace.inside(|| TcpListener::bind((far.v4, 0)).unwrap()).unwrap();
+        let address: IpAddr = if self.v6 { far.v6.into() } else { far.v4.into() };
+        let listener = far.namespace.inside(|| TcpListener::bind((address, 0)).unwrap()).unwrap();
         let to = listener.local_addr().unwrap();
         let near = &self.lab.host(Side::Server).namespace;
         let ours = near.inside(|| TcpStream::connect(to).unwrap()).unwrap();

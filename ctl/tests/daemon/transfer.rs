@@ -35,9 +35,18 @@ fn lane_round(client: &mut Client, slot: u32, at: &mut usize, len: usize) {
     *at += len;
 }
 
-#[test]
-fn one_connection_changes_tier_a_hundred_times() {
-    let bed = Bed::new();
+over_both_ip_versions! {
+    one_connection_changes_tier_a_hundred_times
+    a_peer_that_never_stops_talking_loses_nothing
+    queues_on_both_sides_travel_along
+    the_peers_end_survives_a_demotion
+    our_end_survives_a_demotion
+    both_ends_closed_survive_a_demotion
+    a_reset_heard_on_the_lane_is_reported_by_the_kernel
+    a_promotion_that_is_not_taken_up_is_undone_at_the_end
+}
+
+fn one_connection_changes_tier_a_hundred_times(bed: Bed) {
     let (mut ours, peer) = bed.pair();
     let watched = peer.try_clone().unwrap();
     let echo = std::thread::spawn(move || crate::echo(peer));
@@ -60,9 +69,7 @@ fn one_connection_changes_tier_a_hundred_times() {
     echo.join().unwrap();
 }
 
-#[test]
-fn a_peer_that_never_stops_talking_loses_nothing() {
-    let bed = Bed::new();
+fn a_peer_that_never_stops_talking_loses_nothing(bed: Bed) {
     let (mut ours, mut peer) = bed.pair();
     let total = 20_000_000;
     let writer = std::thread::spawn(move || {
@@ -130,9 +137,7 @@ fn a_wire_whose_packets_do_not_fit_stays_with_the_kernel() {
     }
 }
 
-#[test]
-fn queues_on_both_sides_travel_along() {
-    let bed = Bed::new();
+fn queues_on_both_sides_travel_along(bed: Bed) {
     let (mut ours, mut peer) = bed.pair();
     // Unread: 5000 bytes. Not yet acknowledged or not yet sent: as much as the peer's window leaves in our queue.
     peer.write_all(&pattern(0, 5000)).unwrap();
@@ -160,9 +165,7 @@ fn queues_on_both_sides_travel_along() {
     assert!(got == pattern(0, sent + 100));
 }
 
-#[test]
-fn the_peers_end_survives_a_demotion() {
-    let bed = Bed::new();
+fn the_peers_end_survives_a_demotion(bed: Bed) {
     let (mut ours, mut peer) = bed.pair();
     let mut client = Client::connect(&bed.socket);
     let slot = client.promote(&ours).unwrap();
@@ -181,9 +184,7 @@ fn the_peers_end_survives_a_demotion() {
     assert_eq!(heard, b"an answer");
 }
 
-#[test]
-fn our_end_survives_a_demotion() {
-    let bed = Bed::new();
+fn our_end_survives_a_demotion(bed: Bed) {
     let (mut ours, mut peer) = bed.pair();
     let mut client = Client::connect(&bed.socket);
     let slot = client.promote(&ours).unwrap();
@@ -201,9 +202,7 @@ fn our_end_survives_a_demotion() {
     assert_eq!(rest, b"still here");
 }
 
-#[test]
-fn both_ends_closed_survive_a_demotion() {
-    let bed = Bed::new();
+fn both_ends_closed_survive_a_demotion(bed: Bed) {
     let (mut ours, mut peer) = bed.pair();
     let mut client = Client::connect(&bed.socket);
     let slot = client.promote(&ours).unwrap();
@@ -220,9 +219,7 @@ fn both_ends_closed_survive_a_demotion() {
     assert!(ours.take_error().unwrap().is_none());
 }
 
-#[test]
-fn a_reset_heard_on_the_lane_is_reported_by_the_kernel() {
-    let bed = Bed::new();
+fn a_reset_heard_on_the_lane_is_reported_by_the_kernel(bed: Bed) {
     let (mut ours, mut peer) = bed.pair();
     let mut client = Client::connect(&bed.socket);
     let slot = client.promote(&ours).unwrap();
@@ -250,9 +247,7 @@ fn set_linger_zero(stream: &TcpStream) {
     underpass_ctl::daemon::sockopt::set(stream.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
 }
 
-#[test]
-fn a_promotion_that_is_not_taken_up_is_undone_at_the_end() {
-    let bed = Bed::new();
+fn a_promotion_that_is_not_taken_up_is_undone_at_the_end(bed: Bed) {
     let (mut ours, mut peer) = bed.pair();
     peer.write_all(b"unread").unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -295,6 +290,25 @@ fn what_the_lane_cannot_honour_stays_in_the_kernel() {
     for ((ours, _peer), reason) in &cases {
         assert_eq!(client.promote(ours).unwrap_err(), *reason);
     }
+    let over_v6 = Bed { v6: true, ..bed };
+    let with = |name, value: &[u8]| {
+        let (ours, peer) = over_v6.pair();
+        underpass_ctl::daemon::sockopt::set(ours.as_fd(), libc::SOL_IPV6, name, value).unwrap();
+        (ours, peer)
+    };
+    const ON: &[u8] = &[1, 0, 0, 0];
+    let cases_v6 = [
+        with(libc::IPV6_RECVTCLASS, ON),
+        with(libc::IPV6_RECVPKTINFO, ON),
+        with(libc::IPV6_RECVERR, ON),
+        with(libc::IPV6_MINHOPCOUNT, &[9, 0, 0, 0]),
+        // A padding option of eight bytes in every packet.
+        with(libc::IPV6_DSTOPTS, &[0, 0, 1, 4, 0, 0, 0, 0]),
+    ];
+    for (ours, _peer) in &cases_v6 {
+        assert_eq!(client.promote(ours).unwrap_err(), Reason::SocketOption);
+    }
+    let bed = Bed { v6: false, ..over_v6 };
     let (filtered, _peer) = bed.pair();
     underpass_ctl::daemon::sockopt::attach_drop_all(filtered.as_fd()).unwrap();
     assert_eq!(client.promote(&filtered).unwrap_err(), Reason::Filter);

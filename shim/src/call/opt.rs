@@ -30,6 +30,10 @@ type Name = (c_int, c_int);
 
 const SOCKET: c_int = libc::SOL_SOCKET;
 const TCP: c_int = libc::IPPROTO_TCP;
+const IPV6: c_int = libc::IPPROTO_IPV6;
+/// linux/in6.h.
+const IPV6_FLOWINFO_SEND: c_int = 33;
+const IPV6_AUTOFLOWLABEL: c_int = 70;
 
 /// Options whose value the kernel socket still has right while it is silent.
 const KERNEL_KNOWS: &[Name] = &[
@@ -69,6 +73,12 @@ const KERNEL_KNOWS: &[Name] = &[
     (libc::IPPROTO_IP, libc::IP_TOS),
     (libc::IPPROTO_IP, libc::IP_TTL),
     (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+    (IPV6, libc::IPV6_V6ONLY),
+    (IPV6, libc::IPV6_TCLASS),
+    (IPV6, libc::IPV6_UNICAST_HOPS),
+    (IPV6, libc::IPV6_MTU_DISCOVER),
+    (IPV6, IPV6_AUTOFLOWLABEL),
+    (IPV6, IPV6_FLOWINFO_SEND),
 ];
 
 /// Options that mean nothing to a connection on a lane, or act only when it is back: the kernel keeps them.
@@ -100,6 +110,9 @@ pub fn get(
     store: &mut dyn FnMut(&[u8]) -> bool,
 ) -> Act<c_int> {
     let Some(socket) = socket_of(fd) else { return Act::Real };
+    if (level, name) == (IPV6, libc::IPV6_V6ONLY) && socket.dual.load(Relaxed) && store(&[0; 4]) {
+        return Act::Done(Ok(0));
+    }
     loop {
         match socket.place() {
             Where::Kernel => return Act::Real,
@@ -255,8 +268,8 @@ fn resize(socket: &Ref<Socket>, slot: u32, name: c_int) {
     let bytes = buffer_of(doubled as u32);
     // If it has just left the lane, the kernel goes by it.
     let _ = change(socket, slot, |connection, _| match name {
-        libc::SO_RCVBUF => connection.tcb.fix_window(bytes),
-        _ => connection.tcb.fix_queue(bytes),
+        libc::SO_RCVBUF => connection.fix_window(bytes),
+        _ => connection.fix_queue(bytes),
     });
 }
 

@@ -8,8 +8,8 @@ use underpass_stack::lane::Reason;
 use underpass_stack::lane::shm::Corrupt;
 use underpass_stack::lane::shm::layout::flag;
 
-use super::channel::{Channel, channel};
-use super::{meet, places};
+use super::channel::{Channel, channel, channels};
+use super::{Tx, meet, places};
 use crate::errno::Errno;
 use crate::fd::Ref;
 use crate::socket::{Lane, Socket};
@@ -17,6 +17,8 @@ use crate::{carry, helper, holders, log, policy, sys, tier};
 
 /// Time that the other side may take to give the ring's bytes back, ns.
 const PATIENCE: u64 = 1_000_000_000;
+/// Time that a process which exits takes for all of its connections, ns.
+const LAST_PATIENCE: u64 = 5_000_000_000;
 /// Longest pause between looks whether it has, ns.
 const LOOK: i64 = 50_000;
 
@@ -180,6 +182,25 @@ fn flush(channel: &Channel, fd: RawFd, deadline: u64) -> Result<(), Reason> {
         }
         let mut room = [libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }];
         let _ = sys::ppoll(&mut room, Some(libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 }), None);
+    }
+}
+
+/// The process ends in an orderly way: what was taken back from rings is given to the kernel while that takes any of it. What cannot be
+/// delivered is not to look as if it had been: the connection then ends with a reset.
+pub fn before_exit() {
+    let last = sys::now().0 + LAST_PATIENCE;
+    for channel in channels() {
+        let Some(end) = channel.end() else { continue };
+        let fd = end.socket.fd.load(Relaxed);
+        let owed = || channel.tx().as_ref().map_or(0, Tx::owed);
+        let mut before = usize::MAX;
+        while (1..before).contains(&owed()) && sys::now().0 < last {
+            before = owed();
+            let _ = flush(channel, fd, last.min(sys::now().0 + PATIENCE));
+        }
+        if owed() > 0 {
+            let _ = sys::set_linger(fd, true, 0);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! `channel` holds one connection with its two directions `tx` and `rx`, `leave` gives one back to the kernel.
 
 mod address;
+mod bells;
 mod channel;
 mod diag;
 mod history;

@@ -1,48 +1,27 @@
-//! Where this process's threads hear of channels: places, each with an inbox in every trunk and a bell to sleep on.
+//! Where this process's threads hear of channels: places, each with an inbox in every trunk and bells to sleep on.
 //!
 //! An epoll set has a place of its own, and so has a thread that waits without one, as long as there are enough; the others
 //! share the general place, which the helper thread attends to.
 
 use std::cell::RefCell;
-use std::os::fd::{IntoRawFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::*};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU32, Ordering::*};
 
 use underpass_stack::lane::shm::layout::PLACES;
 use underpass_stack::lane::shm::notice;
 
 use super::channel::channel;
-use super::leave;
 use super::trunk::{trunks, with_trunks};
-use crate::errno::Result;
+use super::{bells, leave};
 use crate::socket::Lane;
-use crate::{fd, sys};
 
 /// The place that the helper attends to.
 pub const GENERAL: usize = 0;
 
-/// Their eventfds; -1 before the first trunk.
-static BELLS: [AtomicI32; PLACES] = [const { AtomicI32::new(-1) }; PLACES];
 /// A bit for each place given away.
 static TAKEN: AtomicU32 = AtomicU32::new(1);
 /// Threads that sleep at each place.
 static SLEEPERS: [AtomicU32; PLACES] = [const { AtomicU32::new(0) }; PLACES];
-
-/// Makes the bells, once; called by the helper alone.
-pub fn bells() -> Result<Vec<RawFd>> {
-    for bell in &BELLS {
-        if bell.load(Acquire) < 0 {
-            let raw = sys::eventfd()?.into_raw_fd();
-            fd::set_own(raw);
-            bell.store(raw, Release);
-        }
-    }
-    Ok(BELLS.iter().map(|bell| bell.load(Acquire)).collect())
-}
-
-/// The bell to sleep on; -1 while there is none.
-pub fn bell(place: usize) -> RawFd {
-    BELLS[place].load(Acquire)
-}
 
 /// Takes a place; the general one if none is free.
 pub fn take() -> usize {
@@ -133,9 +112,9 @@ impl Dozing {
         Self(place)
     }
 
-    /// The bell to sleep on.
-    pub fn bell(&self) -> RawFd {
-        if self.0 == GENERAL { -1 } else { bell(self.0) }
+    /// What to sleep on; the helper sleeps on the general place's.
+    pub fn bells(&self) -> [RawFd; 2] {
+        if self.0 == GENERAL { [-1; 2] } else { bells::of(self.0) }
     }
 }
 
@@ -149,7 +128,7 @@ impl Drop for Dozing {
             SLEEPERS[GENERAL].fetch_sub(1, SeqCst);
             return;
         }
-        sys::drain(bell(self.0));
+        bells::silence(self.0);
         if SLEEPERS[self.0].fetch_sub(1, SeqCst) > 1 {
             // The ring was meant for whoever sleeps here: the others want to be rung again.
             doze(self.0);
@@ -165,20 +144,10 @@ pub fn doze_general() {
     doze(GENERAL);
 }
 
-/// The helper is awake: the general bell is silent again.
-pub fn drain_general() {
-    let general = bell(GENERAL);
-    if general >= 0 {
-        sys::drain(general);
-    }
-}
-
 /// After fork(2), in the child: the bells are the parent's. Returns the general one, by which the child calls it.
 pub fn forget() -> RawFd {
     MINE.with(|cell| std::mem::forget(cell.take()));
     TAKEN.store(1, Relaxed);
     SLEEPERS.iter().for_each(|count| count.store(0, Relaxed));
-    let general = bell(GENERAL);
-    BELLS.iter().for_each(|bell| bell.store(-1, Relaxed));
-    general
+    bells::forget(GENERAL)
 }

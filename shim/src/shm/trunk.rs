@@ -11,6 +11,7 @@ use underpass_stack::lane::shm::{Word, notice};
 use underpass_stack::mem::Shared;
 use underpass_stack::stats::Counter;
 
+use super::bells::Bells;
 use crate::fd::Own;
 use crate::{carry, engine, sys};
 
@@ -31,6 +32,8 @@ pub struct Trunk {
     side: usize,
     /// The other's bells, one for each of its inboxes.
     bells: Vec<Own>,
+    /// Those of ours that it may ring.
+    _ours: Bells,
     socket: Own,
     alive: AtomicBool,
     table: Mutex<Table>,
@@ -93,16 +96,17 @@ impl Trunk {
         shared: Shared,
         side: usize,
         bells: Vec<Own>,
+        ours: Bells,
         socket: Own,
     ) -> Option<Arc<Self>> {
         let mut trunks = TRUNKS.write();
-        // The other's bells, our own that only it rings, and the socket.
+        // The other's bells, ours that only it rings (of another user), and the socket.
         let each = 2 * PLACES as u64 + 1;
         if trunks.len() as u64 >= (sys::descriptor_limit() / SHARE / each).min(MAX_TRUNKS as u64) {
             return None;
         }
         let (alive, table) = (AtomicBool::new(true), Mutex::default());
-        let trunk = Arc::new(Self { id, process, shared, side, bells, socket, alive, table });
+        let trunk = Arc::new(Self { id, process, shared, side, bells, _ours: ours, socket, alive, table });
         trunks.push(trunk.clone());
         CHANGES.fetch_add(1, AcqRel);
         Some(trunk)

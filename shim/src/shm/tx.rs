@@ -64,6 +64,11 @@ impl Tx {
         self.backlog.is_empty()
     }
 
+    /// Bytes that the kernel has still to get.
+    pub fn owed(&self) -> usize {
+        self.backlog.len() - self.flushed
+    }
+
     /// From now on the kernel carries this direction. False: it was so already.
     pub fn pin(&mut self) -> bool {
         !std::mem::replace(&mut self.pinned, true)
@@ -171,13 +176,18 @@ impl Tx {
                 Ok(n) => self.flushed += n,
                 Err(Errno(libc::EAGAIN)) => return Ok(false),
                 Err(errno) => {
-                    self.backlog = Vec::new();
+                    self.settle();
                     return Err(errno);
                 }
             }
         }
-        self.backlog = Vec::new();
+        self.settle();
         Ok(true)
+    }
+
+    /// Nothing is owed any more.
+    fn settle(&mut self) {
+        (self.backlog, self.flushed) = (Vec::new(), 0);
     }
 
     /// SIOCOUTQ: bytes that have not reached the peer's side. Half of the ring stands for the peer's receive queue, what is in there
@@ -186,7 +196,7 @@ impl Tx {
         let unread = self.sender.unread(self.view.theirs()).unwrap_or(0);
         let in_ring = self.is_in_ring() || !self.outbound.is_followed(self.view.theirs());
         let waiting = if in_ring { unread.saturating_sub(self.capacity() / 2) } else { 0 };
-        waiting + (self.backlog.len() - self.flushed) + kernel.max(0) as usize
+        waiting + self.owed() + kernel.max(0) as usize
     }
 
     /// Does the peer still look at the ring?

@@ -69,6 +69,9 @@ fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
     if !keep_awake(socket) {
         return Err(Reason::Unsettled);
     }
+    if sys::sockopt(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Ok(0) {
+        socket.dual.store(true, Relaxed);
+    }
     let (slot, generation) = engine::get().and_then(|mut e| e.stack.reserve()).ok_or(Reason::StackFull)?;
     let _reserved = Reserved { slot };
     ask_and_import(socket, fd, slot, generation)?;

@@ -18,10 +18,9 @@ impl Addr {
 
     /// The four octets, if this is an IPv4 address.
     pub fn as_v4(&self) -> Option<[u8; 4]> {
-        match self.0 {
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
-            _ => None,
-        }
+        const PREFIX: u128 = 0xffff << 32;
+        let number = u128::from_be_bytes(self.0);
+        (number >> 32 == PREFIX >> 32).then(|| (number as u32).to_be_bytes())
     }
 
     /// As the standard library's type, v4-mapped addresses as IPv4.
@@ -78,6 +77,24 @@ impl FlowKey {
             proto: PROTO_TCP,
             pad: [0; 3],
         }
+    }
+
+    /// All of it in five words, for hashing and comparing.
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 5] {
+        zerocopy::transmute!(*self)
+    }
+
+    /// Is it the same flow? Without a branch for each field.
+    #[inline]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let (own, other) = (self.words(), other.words());
+        (own[0] ^ other[0]) | (own[1] ^ other[1]) | (own[2] ^ other[2]) | (own[3] ^ other[3]) | (own[4] ^ other[4]) == 0
+    }
+
+    /// Do its packets have IPv6 headers?
+    pub fn is_v6(&self) -> bool {
+        self.local.as_v4().is_none()
     }
 
     /// Our end.

@@ -7,7 +7,7 @@ use super::flow::{Addr, FlowKey, PROTO_TCP};
 use crate::stats::Counter;
 use crate::tcp::{Flags, Segment, SeqNr};
 use crate::wire::checksum::Sum;
-use crate::wire::{ethernet, ipv4, tcp};
+use crate::wire::{ethernet, ipv4, ipv6, tcp};
 
 /// What a frame brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub enum Drop {
     Runt,
     /// Longer than a frame may be.
     Oversize,
-    /// Something else than TCP over IPv4: the kernel's.
-    NotIpv4Tcp,
+    /// Something else than TCP behind a plain IP header: the kernel's.
+    NotTcp,
     /// A fragment: the kernel's.
     Fragment,
     /// Malformed IP header, or its checksum is wrong.
@@ -43,7 +43,7 @@ impl Drop {
         match self {
             Self::Runt => Counter::RxRunt,
             Self::Oversize => Counter::RxOversize,
-            Self::NotIpv4Tcp => Counter::RxNotIpv4Tcp,
+            Self::NotTcp => Counter::RxNotTcp,
             Self::Fragment => Counter::RxFragment,
             Self::BadIpHeader => Counter::RxBadIpHeader,
             Self::BadTcpHeader => Counter::RxBadTcpHeader,
@@ -53,7 +53,7 @@ impl Drop {
 
     /// Is the frame the kernel's to judge, so that it should be injected there?
     pub fn is_for_kernel(self) -> bool {
-        matches!(self, Self::NotIpv4Tcp | Self::Fragment)
+        matches!(self, Self::NotTcp | Self::Fragment)
     }
 }
 
@@ -69,21 +69,22 @@ pub(super) struct Packet<'a> {
 
 /// Reads an Ethernet frame of at most `max_frame` bytes. The TCP checksum may be complete, or be the mere sum of the
 /// pseudo-header that a peer on the same host leaves for a network card to complete.
+#[inline(always)]
 pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
     if frame.len() > max_frame {
         return Err(Drop::Oversize);
     }
-    let packet = packet(frame)?;
-    let (header, _) = tcp::Header::ref_from_prefix(packet.tcp).map_err(|_| Drop::Runt)?;
-    let header_len = header.header_len();
-    if header_len < tcp::HEADER_LEN || header_len > packet.tcp.len() {
-        return Err(Drop::BadTcpHeader);
-    }
+    let packet = match plain_packet(frame) {
+        Some(packet) => packet,
+        None => packet(frame)?,
+    };
+    let (header, rest) = tcp::Header::ref_from_prefix(packet.tcp).map_err(|_| Drop::Runt)?;
+    let options_len = header.header_len().checked_sub(tcp::HEADER_LEN).ok_or(Drop::BadTcpHeader)?;
+    let (options, payload) = rest.split_at_checked(options_len).ok_or(Drop::BadTcpHeader)?;
     if !packet.checksum_is_acceptable(header.checksum) {
         return Err(Drop::BadChecksum);
     }
-    let (head, payload) = packet.tcp.split_at(header_len);
-    let options = tcp::parse_options(&head[tcp::HEADER_LEN..]).ok_or(Drop::BadTcpHeader)?;
+    let options = tcp::parse_options(options).ok_or(Drop::BadTcpHeader)?;
     let flow = FlowKey {
         local: packet.destination,
         remote: packet.source,
@@ -104,13 +105,38 @@ pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
     Ok(Incoming { flow, segment })
 }
 
+/// The packet of an ordinary IPv4 frame: no tag, no IP options, no fragment, nothing wrong. For all others, [`packet`] says why.
+#[inline]
+fn plain_packet(frame: &[u8]) -> Option<Packet<'_>> {
+    const HEADERS: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+    let headers: &[u8; HEADERS] = frame.first_chunk()?;
+    let (ether, ip_bytes) = ethernet::Header::ref_from_prefix(headers).ok()?;
+    let ip_bytes: &[u8; ipv4::HEADER_LEN] = ip_bytes.try_into().ok()?;
+    let ip = ipv4::Header::ref_from_bytes(ip_bytes).ok()?;
+    let is_plain = ether.ethertype.get() == ethernet::IPV4
+        && ip.version_ihl == ipv4::VERSION_IHL
+        && ip.proto == PROTO_TCP
+        && ip.fragment.get() & ipv4::FRAGMENT == 0;
+    if !is_plain || !Sum::default().plus_header(ip_bytes).is_valid() {
+        return None;
+    }
+    let end = ethernet::HEADER_LEN + usize::from(ip.total_len.get());
+    let (source, destination) = (Addr::v4(ip.source), Addr::v4(ip.destination));
+    Some(Packet { source, destination, tcp: frame.get(HEADERS..end)?, at: HEADERS })
+}
+
 /// Finds the TCP packet in a frame.
 pub(super) fn packet(frame: &[u8]) -> Result<Packet<'_>, Drop> {
     let (ethertype, at) = ethernet::payload_at(frame).ok_or(Drop::Runt)?;
-    if ethertype != ethernet::IPV4 {
-        return Err(Drop::NotIpv4Tcp);
+    match ethertype {
+        ethernet::IPV4 => packet_v4(&frame[at..], at),
+        ethernet::IPV6 => packet_v6(&frame[at..], at),
+        _ => Err(Drop::NotTcp),
     }
-    let bytes = &frame[at..];
+}
+
+/// The packet in `bytes`, which begin at `at` in their frame.
+fn packet_v4(bytes: &[u8], at: usize) -> Result<Packet<'_>, Drop> {
     let (ip, _) = ipv4::Header::ref_from_prefix(bytes).map_err(|_| Drop::Runt)?;
     let (header_len, total_len) = (ip.header_len(), usize::from(ip.total_len.get()));
     if ip.version_ihl >> 4 != 4 || header_len < ipv4::HEADER_LEN || total_len < header_len {
@@ -122,7 +148,7 @@ pub(super) fn packet(frame: &[u8]) -> Result<Packet<'_>, Drop> {
         return Err(Drop::BadIpHeader);
     }
     if ip.proto != PROTO_TCP {
-        return Err(Drop::NotIpv4Tcp);
+        return Err(Drop::NotTcp);
     }
     if ip.fragment.get() & ipv4::FRAGMENT != 0 {
         return Err(Drop::Fragment);
@@ -131,13 +157,29 @@ pub(super) fn packet(frame: &[u8]) -> Result<Packet<'_>, Drop> {
     Ok(Packet { source, destination, tcp: &whole[header_len..], at: at + header_len })
 }
 
+/// As [`packet_v4`]. Extension headers, fragments among them (RFC 8200, section 4), are the kernel's.
+fn packet_v6(bytes: &[u8], at: usize) -> Result<Packet<'_>, Drop> {
+    let (ip, rest) = ipv6::Header::ref_from_prefix(bytes).map_err(|_| Drop::Runt)?;
+    let (source, destination) = (Addr(ip.source), Addr(ip.destination));
+    // A v4-mapped address on the wire would pass for an IPv4 connection's (RFC 4942, section 2.2).
+    if ip.version() != 6 || source.as_v4().is_some() || destination.as_v4().is_some() {
+        return Err(Drop::BadIpHeader);
+    }
+    let tcp = rest.get(..usize::from(ip.payload_len.get())).ok_or(Drop::Runt)?;
+    if ip.next_header != PROTO_TCP {
+        return Err(Drop::NotTcp);
+    }
+    Ok(Packet { source, destination, tcp, at: at + ipv6::HEADER_LEN })
+}
+
 impl Packet<'_> {
     /// The sum of the pseudo-header.
     pub fn pseudo(&self) -> Sum {
-        // An IPv4 packet is at most 65535 bytes long, and this is a part of one.
+        // What follows an IP header is at most 65535 bytes long.
         Sum::pseudo(&self.source, &self.destination, PROTO_TCP, self.tcp.len() as u16)
     }
 
+    #[inline]
     fn checksum_is_acceptable(&self, field: [u8; 2]) -> bool {
         let pseudo = self.pseudo();
         field == pseudo.partial() || pseudo.plus(self.tcp).is_valid()

@@ -1,7 +1,7 @@
 //! Frames out: headers around a segment's data.
 #![deny(unsafe_code)]
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use super::flow::{FlowKey, PROTO_TCP};
 use super::input::packet;
@@ -10,15 +10,13 @@ use crate::tcp::image::{Image, flag};
 use crate::tcp::segment::{SackBlocks, Timestamps};
 use crate::tcp::{Flags, Kind, SegmentOut, SeqNr};
 use crate::wire::checksum::Sum;
-use crate::wire::{ethernet, ipv4, tcp};
+use crate::wire::{ethernet, ipv4, ipv6, tcp};
 
-/// Offset of the TCP header in a frame that we build.
-const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
 /// TCP leaves the ECN bits of the TOS byte to congestion control (RFC 3168), which does not use them yet.
 const DSCP: u8 = 0xfc;
 
-/// Writes Ethernet, IPv4 and TCP headers and the data into `frame`; returns the frame's length, or `None` if it does
-/// not fit, the data is not as long as the segment says, or the flow is not IPv4.
+/// Writes Ethernet, IP and TCP headers and the data into `frame`; returns the frame's length, or `None` if it does
+/// not fit, the data is not as long as the segment says, or only one of the flow's addresses is IPv4.
 pub fn build(
     frame: &mut [u8],
     path: &Path,
@@ -28,7 +26,8 @@ pub fn build(
     ip_id: u16,
 ) -> Option<usize> {
     let options_len = tcp::options_len(segment.timestamps.is_some(), &segment.sack);
-    let data_at = TCP_AT + tcp::HEADER_LEN + options_len;
+    let tcp_at = ethernet::HEADER_LEN + if flow.is_v6() { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+    let data_at = tcp_at + tcp::HEADER_LEN + options_len;
     let middle = data_at + payload.0.len();
     let len = middle + payload.1.len();
     if len != data_at + segment.len as usize {
@@ -38,20 +37,26 @@ pub fn build(
     write_ip(frame, path, flow, ip_id)?;
     frame[data_at..middle].copy_from_slice(payload.0);
     frame[middle..].copy_from_slice(payload.1);
-    let packet = &mut frame[TCP_AT..];
+    let packet = &mut frame[tcp_at..];
     write_tcp(packet, flow, segment, options_len)?;
     Some(len)
 }
 
-/// Writes the Ethernet and IPv4 headers of a frame that is as long as it will be.
+/// Writes the Ethernet and IP headers of a frame that is as long as it will be.
 fn write_ip(frame: &mut [u8], path: &Path, flow: &FlowKey, ip_id: u16) -> Option<()> {
     let (ether, rest) = ethernet::Header::mut_from_prefix(frame).ok()?;
-    *ether = ethernet::Header { destination: path.dst_mac, source: path.src_mac, ethertype: ethernet::IPV4.into() };
+    let ethertype = if flow.is_v6() { ethernet::IPV6 } else { ethernet::IPV4 };
+    *ether = ethernet::Header { destination: path.dst_mac, source: path.src_mac, ethertype: ethertype.into() };
+    let tos = path.tos & DSCP;
+    if flow.is_v6() { write_v6(rest, path, flow, tos) } else { write_v4(rest, path, flow, tos, ip_id) }
+}
+
+fn write_v4(rest: &mut [u8], path: &Path, flow: &FlowKey, tos: u8, ip_id: u16) -> Option<()> {
     let total_len = u16::try_from(rest.len()).ok()?;
     let (ip, _) = ipv4::Header::mut_from_prefix(rest).ok()?;
     *ip = ipv4::Header {
         version_ihl: ipv4::VERSION_IHL,
-        tos: path.tos & DSCP,
+        tos,
         total_len: total_len.into(),
         id: ip_id.into(),
         fragment: ipv4::DF.into(),
@@ -61,7 +66,24 @@ fn write_ip(frame: &mut [u8], path: &Path, flow: &FlowKey, ip_id: u16) -> Option
         source: flow.local.as_v4()?,
         destination: flow.remote.as_v4()?,
     };
-    ip.checksum = Sum::default().plus(ip.as_bytes()).checksum();
+    let bytes: [u8; ipv4::HEADER_LEN] = zerocopy::transmute!(*ip);
+    ip.checksum = Sum::default().plus_header(&bytes).checksum();
+    Some(())
+}
+
+fn write_v6(rest: &mut [u8], path: &Path, flow: &FlowKey, traffic_class: u8) -> Option<()> {
+    if flow.remote.as_v4().is_some() {
+        return None;
+    }
+    let (ip, payload) = ipv6::Header::mut_from_prefix(rest).ok()?;
+    *ip = ipv6::Header {
+        start: ipv6::Header::start(traffic_class, path.flow_label),
+        payload_len: u16::try_from(payload.len()).ok()?.into(),
+        next_header: PROTO_TCP,
+        hop_limit: path.ttl,
+        source: flow.local.0,
+        destination: flow.remote.0,
+    };
     Some(())
 }
 

@@ -11,6 +11,8 @@ pub struct Path {
     pub ifindex: u32,
     /// Largest IP packet that route and interface allow, bytes.
     pub mtu: u32,
+    /// IPv6 flow label for packets sent, 20 bits (RFC 6437); 0 for none.
+    pub flow_label: u32,
     /// Our Ethernet address.
     pub src_mac: [u8; 6],
     /// The next hop's Ethernet address.
@@ -21,6 +23,8 @@ pub struct Path {
     pub tos: u8,
     /// Largest IP packet that is known to get through, bytes; 0 where nothing less than `mtu` is known.
     pub known_mtu: u16,
+    /// Always zero.
+    pub pad: [u8; 4],
 }
 
 impl Path {

@@ -48,7 +48,7 @@ reasons! {
     NoNeighbour = 14, "no-neighbour", "the next hop's Ethernet address is not known yet";
     LinkDown = 15, "link-down", "the interface is down";
     Mtu = 16, "mtu", "the interface's MTU is larger than a frame";
-    Ipv6 = 17, "ipv6", "IPv6 is not carried by the xdp lane yet";
+    LinkLocal = 17, "link-local", "a link-local address means an interface beside: left to the kernel";
     SocketOption = 18, "socket-option", "a socket option is set that the lane cannot honour exactly";
     Filter = 19, "socket-filter", "the program attached its own socket filter";
     Upper = 20, "upper-protocol", "an upper-layer protocol (kTLS, sockmap, MPTCP) is on the socket";

@@ -9,9 +9,66 @@ const ORDERS: usize = (MAX_RING / MIN_RING).trailing_zeros() as usize + 1;
 /// The free blocks, by order; order 0 is [`MIN_RING`].
 #[derive(Debug, Default)]
 pub struct Buddy {
-    free: [Vec<usize>; ORDERS],
+    orders: [Blocks; ORDERS],
     /// Offset of the never-used rest, relative to the ring space.
     fresh: usize,
+    /// Bytes handed out.
+    taken: usize,
+}
+
+/// The free blocks of one order, by number.
+#[derive(Debug, Default)]
+struct Blocks {
+    /// One bit a block: is it free?
+    free: Vec<u64>,
+    /// Every free block, the one freed last at the end; among them blocks that have been joined with a neighbour since.
+    stack: Vec<u32>,
+    /// Free blocks.
+    count: usize,
+}
+
+impl Blocks {
+    fn take(&mut self) -> Option<usize> {
+        loop {
+            let number = self.stack.pop()? as usize;
+            if self.withdraw(number) {
+                return Some(number);
+            }
+        }
+    }
+
+    fn put(&mut self, number: usize) {
+        if number / 64 >= self.free.len() {
+            self.free.resize(number / 64 + 1, 0);
+        }
+        let bit = 1 << (number % 64);
+        if self.free[number / 64] & bit != 0 {
+            return;
+        }
+        self.free[number / 64] |= bit;
+        self.count += 1;
+        self.stack.push(number as u32);
+        if self.stack.len() > 2 * self.count + 64 {
+            self.tidy();
+        }
+    }
+
+    /// Takes this block if it is free.
+    fn withdraw(&mut self, number: usize) -> bool {
+        let bit = 1 << (number % 64);
+        let Some(word) = self.free.get_mut(number / 64).filter(|word| **word & bit != 0) else { return false };
+        *word &= !bit;
+        self.count -= 1;
+        true
+    }
+
+    /// Leaves each free block on the stack once.
+    fn tidy(&mut self) {
+        self.stack.sort_unstable();
+        self.stack.dedup();
+        let free = &self.free;
+        self.stack.retain(|&number| free[number as usize / 64] >> (number % 64) & 1 == 1);
+    }
 }
 
 fn order_of(len: u32) -> Option<usize> {
@@ -23,16 +80,28 @@ fn size_of_order(order: usize) -> usize {
 }
 
 impl Buddy {
+    /// How large a ring to take where `wanted` bytes would be right, so that the space does for many: that much while half of the
+    /// space is free, half of it while a quarter is, then the smallest.
+    pub fn advise(&self, wanted: u32) -> u32 {
+        let free = RING_SPACE - self.taken.min(RING_SPACE);
+        match free {
+            _ if free > RING_SPACE / 2 => wanted,
+            _ if free > RING_SPACE / 4 => (wanted / 2).max(MIN_RING),
+            _ => MIN_RING,
+        }
+    }
+
     /// A block of `len` bytes (a power of two from [`MIN_RING`] to [`MAX_RING`]); `None` when the space is used up.
     pub fn take(&mut self, len: u32) -> Option<RingRef> {
         let order = order_of(len)?;
         let offset = self.take_order(order)?;
+        self.taken += len as usize;
         Some(RingRef { offset: (RINGS_AT + offset) as u64, len, pad: 0 })
     }
 
     fn take_order(&mut self, order: usize) -> Option<usize> {
-        if let Some(offset) = self.free[order].pop() {
-            return Some(offset);
+        if let Some(number) = self.orders[order].take() {
+            return Some(number * size_of_order(order));
         }
         if order + 1 == ORDERS {
             let offset = self.fresh;
@@ -43,25 +112,23 @@ impl Buddy {
             });
         }
         let offset = self.take_order(order + 1)?;
-        self.free[order].push(offset + size_of_order(order));
+        self.orders[order].put(offset / size_of_order(order) + 1);
         Some(offset)
     }
 
     /// Gives a block back and joins it with its free neighbour.
     pub fn put(&mut self, ring: RingRef) {
-        let Some(order) = order_of(ring.len) else { return };
-        let Some(mut offset) = usize::try_from(ring.offset).ok().and_then(|at| at.checked_sub(RINGS_AT)) else {
+        let Some(mut order) = order_of(ring.len) else { return };
+        let Some(offset) = usize::try_from(ring.offset).ok().and_then(|at| at.checked_sub(RINGS_AT)) else {
             return;
         };
-        let mut order = order;
-        while order + 1 < ORDERS {
-            let buddy = offset ^ size_of_order(order);
-            let Some(at) = self.free[order].iter().position(|&o| o == buddy) else { break };
-            self.free[order].swap_remove(at);
-            offset = offset.min(buddy);
+        self.taken = self.taken.saturating_sub(ring.len as usize);
+        let mut number = offset / size_of_order(order);
+        while order + 1 < ORDERS && self.orders[order].withdraw(number ^ 1) {
+            number /= 2;
             order += 1;
         }
-        self.free[order].push(offset);
+        self.orders[order].put(number);
     }
 }
 
@@ -90,8 +157,12 @@ mod tests {
             for ring in live.drain(..) {
                 buddy.put(ring);
             }
-            let whole = buddy.free[ORDERS - 1].len() * MAX_RING as usize;
+            prop_assert_eq!(buddy.taken, 0);
+            let whole = buddy.orders[ORDERS - 1].count * MAX_RING as usize;
             prop_assert_eq!(whole, buddy.fresh, "every block joined again");
+            for blocks in &buddy.orders {
+                prop_assert!(blocks.stack.len() <= 2 * blocks.count + 64, "forgotten blocks pile up");
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod plain;
 pub mod region;
 pub mod ring;
 pub mod shared;
+pub(crate) mod sum;
 
 pub use plain::Plain;
 pub use region::{Access, Region};

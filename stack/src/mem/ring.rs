@@ -1,7 +1,7 @@
 //! A byte ring addressed by stream position.
 //!
-//! The position is the TCP sequence number itself: a power-of-two ring divides the 2^32 sequence space evenly, so
-//! byte `seq` lies at `seq & (size - 1)` and nothing has to be translated.
+//! Positions are sequence numbers less a base: a power-of-two ring divides the 2^32 sequence space evenly, so position `seq` lies
+//! at `seq & (size - 1)` and nothing has to be translated.
 
 /// Copies `data` to stream position `seq` on. The caller keeps `data.len() <= ring.len()`.
 pub fn write(ring: &mut [u8], seq: u32, data: &[u8]) {

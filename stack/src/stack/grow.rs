@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
-use super::{Stack, conn_parts};
+use super::{SlotState, Stack};
 use crate::arena::{self, ConnRecord, MAX_RING, RingRef};
 use crate::mem::ring;
 
@@ -17,14 +17,22 @@ enum Which {
 }
 
 impl Which {
-    fn of(self, record: &ConnRecord) -> RingRef {
+    fn of(self, state: &SlotState) -> RingRef {
         match self {
-            Self::Receive => record.rcv_ring,
-            Self::Send => record.snd_ring,
+            Self::Receive => state.rcv,
+            Self::Send => state.snd,
         }
     }
 
-    fn of_mut(self, record: &mut ConnRecord) -> &mut RingRef {
+    fn of_mut(self, state: &mut SlotState) -> &mut RingRef {
+        match self {
+            Self::Receive => &mut state.rcv,
+            Self::Send => &mut state.snd,
+        }
+    }
+
+    /// What readers of the arena go by.
+    fn shown(self, record: &mut ConnRecord) -> &mut RingRef {
         match self {
             Self::Receive => &mut record.rcv_ring,
             Self::Send => &mut record.snd_ring,
@@ -35,26 +43,27 @@ impl Which {
 impl Stack {
     /// Gives a connection the rings that it has come to want, as far as there are.
     pub(super) fn fit_rings(&mut self, slot: u32) {
-        let Some(record) = self.record(slot) else { return };
+        let (Some(record), Some(state)) = (self.record(slot), self.slots.get(slot as usize)) else { return };
         let (rcv, snd) = record.tcb.wanted_rings();
-        if rcv <= record.rcv_ring.len && snd <= record.snd_ring.len {
+        if rcv <= state.rcv.len && snd <= state.snd.len {
             return;
         }
         let fits = [(Which::Receive, rcv), (Which::Send, snd)].map(|(which, wanted)| self.fit(slot, which, wanted));
         if fits.contains(&None)
-            && let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot)
+            && let Some(mut connection) = self.connection(slot)
         {
-            record.tcb.stop_growing(rcv.len() as u32, snd.len() as u32);
+            connection.stop_growing();
         }
     }
 
-    /// A ring of at least `wanted` bytes; `None` if there is none.
+    /// A ring of at least `wanted` bytes; `None` if there is none, or none to spare.
     fn fit(&mut self, slot: u32, which: Which, wanted: u32) -> Option<()> {
-        let old = which.of(self.record(slot)?);
+        let old = which.of(self.slots.get(slot as usize)?);
         if wanted <= old.len {
             return Some(());
         }
-        let len = wanted.checked_next_power_of_two().filter(|len| *len <= MAX_RING)?;
+        let advised = self.rings.advise(wanted);
+        let len = advised.checked_next_power_of_two().filter(|len| (2 * old.len..=MAX_RING).contains(len))?;
         let new = self.rings.take(len)?;
         match self.move_ring(slot, which, old, new) {
             Some(()) => self.drop_ring(old),
@@ -74,18 +83,19 @@ impl Stack {
             Which::Send => record.tcb.queued_extent(),
         };
         let held = (held as usize).min(from.len());
-        copy(from, &mut to[..old.len as usize], start.0, held);
+        copy(from, &mut to[..old.len as usize], start, held);
         compiler_fence(SeqCst);
-        which.of_mut(record).offset = new.offset;
+        which.shown(record).offset = new.offset;
         compiler_fence(SeqCst);
-        copy(from, to, start.0, held);
+        copy(from, to, start, held);
         compiler_fence(SeqCst);
-        which.of_mut(record).len = new.len;
+        which.shown(record).len = new.len;
+        *which.of_mut(self.slots.get_mut(slot as usize)?) = new;
         Some(())
     }
 }
 
-/// Copies the `held` bytes from stream position `start` on into a ring of the same or a larger size.
+/// Copies the `held` bytes from place `start` on into a ring of the same or a larger size.
 fn copy(from: &[u8], to: &mut [u8], start: u32, held: usize) {
     let (one, two) = ring::slices(from, start, held);
     ring::write(to, start, one);

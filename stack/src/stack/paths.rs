@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Stack, conn_parts};
+use super::Stack;
 use crate::arena::Phase;
 use crate::ip::flow::Addr;
 use crate::ip::path::Path;
@@ -66,10 +66,12 @@ impl Stack {
 
     /// Tells a new connection what is known of its path.
     pub(super) fn recall_path(&mut self, slot: u32, path: &Path, now: Instant) {
-        let Some((record, ..)) = conn_parts(&mut self.arena, slot) else { return };
+        let Some(record) = self.record(slot) else { return };
+        let found = self.path_mtus.get((path.ifindex, record.flow.remote), now);
+        let Some(record) = self.record_mut(slot) else { return };
         debug_assert_ne!(Phase::from_raw(record.phase), Phase::Live, "before the record is valid");
         record.tcb.know_path_mtu(now, path.known(), false);
-        if let Some(found) = self.path_mtus.get((path.ifindex, record.flow.remote), now) {
+        if let Some(found) = found {
             record.tcb.know_path_mtu(now, found.mtu, found.silent);
         }
     }

@@ -117,8 +117,19 @@ impl Stack {
         sockets: Vec<OwnedFd>,
         entry: PortEntry,
     ) -> io::Result<()> {
-        let queues: Vec<Queue> =
-            sockets.into_iter().map(|fd| Queue::map(fd, config.rings)).collect::<io::Result<_>>()?;
+        let queues = sockets.into_iter().map(|fd| Queue::map(fd, config.rings)).collect::<io::Result<_>>()?;
+        self.attach_queues(number, config, umem, queues, entry)
+    }
+
+    /// The same with queues that are mapped already.
+    pub fn attach_queues(
+        &mut self,
+        number: u32,
+        config: PortConfig,
+        umem: Region,
+        queues: Vec<Queue>,
+        entry: PortEntry,
+    ) -> io::Result<()> {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let pool = FramePool::new(config.frame_count, config.frame_size).ok_or_else(invalid)?;
         let unsent = vec![false; queues.len()];

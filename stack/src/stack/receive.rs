@@ -1,11 +1,13 @@
 //! Frames in: from the RX rings to their connections, to the kernel, or kept until it is known whose they are.
 
 use super::{Leftover, Port, Stack, conn_parts};
-use crate::arena::Phase;
+use crate::arena::{self, ConnRecord, Phase};
 use crate::control::FrameRef;
+use crate::ip::flow::FlowKey;
 use crate::ip::input;
 use crate::stats::Counter;
 use crate::tcp::{Connection, Instant};
+use crate::xsk::Desc;
 
 /// Frames taken from one queue in one pass at most.
 const RX_BATCH: usize = 256;
@@ -43,12 +45,17 @@ impl Stack {
             let Some(desc) = port.queues[queue].rx_pop() else { break };
             frames += 1;
             bytes += u64::from(desc.len);
-            let frame = FrameRef { addr: desc.addr as u32, len: desc.len };
-            let attachment = port.attachment;
-            let arrived = Leftover { port: number as u32, attachment, queue: queue as u32, frame };
-            if self.sort(&mut port, arrived, now) {
-                port.lend(queue);
+            let Some(base) = port.base_of(desc.addr) else { continue };
+            let verdict = match port.umem.bytes(desc.addr as usize, desc.len as usize) {
+                Some(frame) => self.frame_in(frame, port.max_frame(), queue as u32, now),
+                None => Verdict::Done,
+            };
+            if let Verdict::Done = verdict {
+                port.refill(queue, base);
+                continue;
             }
+            self.keep(verdict, port.arrived(number, queue, desc));
+            port.lend(queue);
         }
         if frames > 0 {
             port.queues[queue].rx_release();
@@ -62,36 +69,35 @@ impl Stack {
         frames
     }
 
-    /// Looks at a frame and puts it where it belongs. Is it kept?
-    fn sort(&mut self, port: &mut Port, arrived: Leftover, now: Instant) -> bool {
-        let Leftover { queue, frame, .. } = arrived;
-        let Some(base) = port.base_of(u64::from(frame.addr)) else { return false };
-        let verdict = match port.umem.bytes(frame.addr as usize, frame.len as usize) {
-            Some(bytes) => self.frame_in(bytes, port.max_frame(), queue, now),
-            None => Verdict::Done,
-        };
+    /// Puts a frame where it waits for what its verdict says.
+    #[cold]
+    fn keep(&mut self, verdict: Verdict, arrived: Leftover) {
         match verdict {
-            Verdict::Done => {
-                port.refill(queue as usize, base);
-                return false;
-            }
+            Verdict::Done => (),
             Verdict::Kernel => self.leftovers.push(arrived),
             Verdict::Early => self.early.push(arrived),
-            Verdict::Hold(slot) => self.slots[slot as usize].held.push(arrived),
+            Verdict::Hold(slot) => self.held.entry(slot).or_default().push(arrived),
         }
-        true
     }
 
     /// Looks again at frames that were kept while it was open whose they are.
     pub(super) fn sort_again(&mut self, kept: Vec<Leftover>, now: Instant) {
         for arrived in kept {
-            let number = arrived.port as usize;
-            let Some(mut port) = self.ports.get_mut(number).and_then(Option::take) else { continue };
-            self.sort(&mut port, arrived, now);
-            if let Some(queue) = port.queues.get_mut(arrived.queue as usize) {
-                queue.fill_flush();
+            let Leftover { port: number, queue, frame, .. } = arrived;
+            let Some(mut port) = self.ports.get_mut(number as usize).and_then(Option::take) else { continue };
+            let verdict = match port.umem.bytes(frame.addr as usize, frame.len as usize) {
+                Some(bytes) => self.frame_in(bytes, port.max_frame(), queue, now),
+                None => Verdict::Done,
+            };
+            match (verdict, port.base_of(u64::from(frame.addr))) {
+                (Verdict::Done, Some(base)) if (queue as usize) < port.queues.len() => {
+                    port.refill(queue as usize, base);
+                    port.queues[queue as usize].fill_flush();
+                }
+                (Verdict::Done, _) => (),
+                (verdict, _) => self.keep(verdict, arrived),
             }
-            self.ports[number] = Some(port);
+            self.ports[number as usize] = Some(port);
         }
     }
 
@@ -102,6 +108,7 @@ impl Stack {
     }
 
     /// One frame: parse, find the connection, let the engine look at the segment.
+    #[inline]
     fn frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
         let incoming = match input::parse(frame, max_frame) {
             Ok(incoming) => incoming,
@@ -110,7 +117,7 @@ impl Stack {
                 return if drop.is_for_kernel() { Verdict::Kernel } else { Verdict::Done };
             }
         };
-        let Some(&slot) = self.demux.get(&incoming.flow) else {
+        let Some(slot) = self.slot_of(&incoming.flow) else {
             if self.reserved > 0 {
                 // A promotion is under way, perhaps this flow's: its frames arrive here before its numbers.
                 return Verdict::Early;
@@ -118,19 +125,42 @@ impl Stack {
             self.stats().add(Counter::RxNoConnection, 1);
             return Verdict::Kernel;
         };
-        let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot) else { return Verdict::Kernel };
+        let Some(state) = self.slots.get_mut(slot as usize) else { return Verdict::Kernel };
+        let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return Verdict::Kernel };
         if Phase::from_raw(record.phase) != Phase::Live {
             return Verdict::Hold(slot);
         }
-        let outcome = Connection { tcb: &mut record.tcb, snd, rcv }.on_segment(now, &incoming.segment);
-        self.slots[slot as usize].queue = queue;
+        state.queue = queue;
+        let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
+        let outcome = connection.on_segment(now, &incoming.segment);
+        let (may_transmit, bound) = (connection.may_transmit(), record.tcb.deadline_bound());
+        state.schedule(&mut self.wheel, slot, bound, now);
+        if may_transmit {
+            self.touch(slot);
+        }
         self.apply(slot, &outcome, now);
         // Urgent data was not processed: the kernel gets the segment after the demotion.
         if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done }
     }
+
+    /// The slot that holds a flow.
+    #[inline]
+    pub(super) fn slot_of(&self, flow: &FlowKey) -> Option<u32> {
+        let holds = |slot| {
+            let record = arena::conn_offset(slot).and_then(|at| self.arena.get::<ConnRecord>(at));
+            record.is_some_and(|record| record.flow.is(flow))
+        };
+        self.demux.find(flow, holds)
+    }
 }
 
 impl Port {
+    /// A frame that was received, as it is kept.
+    fn arrived(&self, number: usize, queue: usize, desc: Desc) -> Leftover {
+        let frame = FrameRef { addr: desc.addr as u32, len: desc.len };
+        Leftover { port: number as u32, attachment: self.attachment, queue: queue as u32, frame }
+    }
+
     /// A received frame is kept: another takes its place in the fill ring, as long as enough are left for sending.
     fn lend(&mut self, queue: usize) {
         if self.pool.available() > self.config.frame_count / KEPT_FOR_SENDING

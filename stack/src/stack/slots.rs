@@ -1,6 +1,5 @@
 //! The life of a connection's slot: reserved, live, frozen, free.
 
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 use super::{Leftover, SlotState, Stack, conn_parts};
@@ -9,7 +8,7 @@ use crate::ip::path::Path;
 use crate::lane::Reason;
 use crate::stats::Counter;
 use crate::tcp::image::Image;
-use crate::tcp::{Algorithm, Connection, Instant};
+use crate::tcp::{Algorithm, Connection, Instant, Recovery};
 
 /// What [`Stack::import`] needs.
 pub struct ImportRequest<'a> {
@@ -48,6 +47,11 @@ impl Stack {
             Some(slot) => slot,
             None if self.slots.len() < MAX_CONNS => {
                 self.slots.push(SlotState::default());
+                // So that nothing is allocated while data moves.
+                let count = self.slots.len();
+                self.wheel.reserve(count);
+                self.touched.reserve(count - self.touched.len());
+                self.with_events.reserve(count - self.with_events.len());
                 self.slots.len() as u32 - 1
             }
             None => return None,
@@ -84,20 +88,22 @@ impl Stack {
             return Err(Reason::BadImage);
         }
         let rcv_need = u64::from(image.unread()) + u64::from(image.rcv_wnd);
-        let rcv_len = ring_len(request.rings.0, rcv_need).ok_or(Reason::WindowTooLarge)?;
-        let snd_len = ring_len(request.rings.1, u64::from(image.unacknowledged())).ok_or(Reason::QueueTooLarge)?;
-        let Entry::Vacant(place) = self.demux.entry(image.flow) else { return Err(Reason::BadImage) };
+        let wanted = (self.rings.advise(request.rings.0), self.rings.advise(request.rings.1));
+        let rcv_len = ring_len(wanted.0, rcv_need).ok_or(Reason::WindowTooLarge)?;
+        let snd_len = ring_len(wanted.1, u64::from(image.unacknowledged())).ok_or(Reason::QueueTooLarge)?;
+        if self.slot_of(&image.flow).is_some() {
+            return Err(Reason::BadImage);
+        }
         let rcv_ring = self.rings.take(rcv_len).ok_or(Reason::StackFull)?;
         let Some(snd_ring) = self.rings.take(snd_len) else {
             self.rings.put(rcv_ring);
             return Err(Reason::StackFull);
         };
-        place.insert(slot);
         if let Err(reason) = self.fill_record(slot, request, (rcv_ring, snd_ring), now) {
-            self.demux.remove(&image.flow);
             self.drop_rings(rcv_ring, snd_ring);
             return Err(reason);
         }
+        self.demux.insert(&image.flow, slot);
         self.reserved -= 1;
         self.live += 1;
         self.touch(slot);
@@ -122,13 +128,17 @@ impl Stack {
         record.rcv_ring = rcv_ring;
         record.snd_ring = snd_ring;
         (record.bytes_in, record.bytes_out, record.retransmits) = (0, 0, 0);
-        let (record, rcv, snd) = conn_parts(&mut self.arena, slot).ok_or(Reason::BadImage)?;
+        let state = self.slots.get_mut(slot as usize).ok_or(Reason::BadImage)?;
+        (state.rcv, state.snd) = (rcv_ring, snd_ring);
+        let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state).ok_or(Reason::BadImage)?;
         let mtu = request.path.mtu;
-        Connection::import(&mut record.tcb, snd, rcv, request.image, request.recv, request.send, mtu, now)
+        let recovery = &mut self.slots.get_mut(slot as usize).ok_or(Reason::BadImage)?.recovery;
+        Connection::import(&mut record.tcb, snd, rcv, recovery, request.image, request.recv, request.send, mtu, now)
             .map_err(|_| Reason::BadImage)?;
         record.tcb.limit_window(request.rings.0);
         record.tcb.limit_queue(request.rings.1);
-        record.tcb.tune_buffers(request.largest.0.min(MAX_RING), request.largest.1.min(MAX_RING));
+        let largest = (request.largest.0.min(MAX_RING), request.largest.1.min(MAX_RING));
+        Connection { tcb: &mut record.tcb, snd, rcv, recovery }.tune_buffers(largest.0, largest.1);
         record.tcb.choose_congestion(request.congestion);
         self.recall_path(slot, &request.path, now);
         // The phase makes the record valid for the daemon: last.
@@ -162,7 +172,7 @@ impl Stack {
     }
 
     fn take_held(&mut self, slot: u32) -> Vec<Leftover> {
-        self.slots.get_mut(slot as usize).map(|state| std::mem::take(&mut state.held)).unwrap_or_default()
+        self.held.remove(&slot).unwrap_or_default()
     }
 
     /// Ends a frozen connection whose kernel socket lives again.
@@ -186,9 +196,12 @@ impl Stack {
     fn retire(&mut self, slot: u32, record: &ConnRecord) {
         let held = self.take_held(slot);
         self.leftovers.extend(held);
-        self.demux.remove(&record.flow);
+        self.demux.remove(&record.flow, slot);
         self.forget(slot);
-        self.drop_rings(record.rcv_ring, record.snd_ring);
+        let rings = self.slots.get_mut(slot as usize).map(|state| (state.rcv, state.snd));
+        if let Some((rcv, snd)) = rings {
+            self.drop_rings(rcv, snd);
+        }
         self.live -= 1;
     }
 
@@ -209,10 +222,13 @@ impl Stack {
             record.phase = Phase::Free as u32;
         }
         if let Some(state) = self.slots.get_mut(slot as usize) {
-            // `scheduled`, `touched` and `pending` stand for entries in lists that skip free slots.
+            // `touched` and `pending` stand for entries in lists that skip free slots.
             state.orphan = false;
+            state.scheduled = Instant::NEVER;
             state.queue = 0;
+            state.recovery = Recovery::default();
         }
+        self.wheel.stop(slot);
         self.free.push_back(slot);
     }
 

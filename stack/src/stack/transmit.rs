@@ -1,11 +1,11 @@
 //! Frames out: what connections may send, built, queued and kicked off.
 
 use super::{Port, Stack, conn_parts};
-use crate::arena::Phase;
+use crate::arena::{ConnRecord, Phase};
 use crate::ip::output;
 use crate::mem::ring;
 use crate::stats::Counter;
-use crate::tcp::{Connection, Instant};
+use crate::tcp::{Connection, Instant, Kind, Recovery};
 use crate::xsk::Desc;
 
 /// Segments sent for one connection in one pass at most; the rest goes in the next.
@@ -13,100 +13,97 @@ const TX_BATCH: usize = 256;
 /// Tries to get a queue's frames on their way before the rest is left to the next pass.
 const KICKS: usize = 64;
 
+/// What was sent in one go.
 #[derive(Default)]
 struct Sent {
     frames: u64,
     bytes: u64,
-    short: bool,
+    /// Sends put off for want of a frame.
+    no_frame: u64,
+    /// Segments by [`Kind`], where these are counted apart.
+    kinds: [u64; Kind::ALL.len()],
+    /// There are any.
+    has_kinds: bool,
+}
+
+/// Why a connection's turn ends early.
+enum Halt {
+    /// It has no more to say.
+    Done,
+    /// There is no free frame, or the TX ring is full.
+    Short,
+}
+
+/// One connection's turn.
+struct Turn<'a> {
+    record: &'a mut ConnRecord,
+    rcv: &'a mut [u8],
+    snd: &'a mut [u8],
+    recovery: &'a mut Recovery,
+    ip_id: &'a mut u16,
+    port: &'a mut Port,
+    queue: usize,
+    now: Instant,
 }
 
 impl Stack {
     /// Sends what the touched connections have to say. What finds no frame, or is more than its share, waits for the next pass.
     pub fn send_touched(&mut self, now: Instant) {
         let now = self.not_back(now);
-        let mut batch = std::mem::take(&mut self.touched);
-        for slot in batch.drain(..) {
-            self.slots[slot as usize].touched = false;
-            self.transmit(slot, now);
-            self.schedule(slot);
-        }
-        if self.touched.is_empty() {
-            // Keeps its memory.
-            self.touched = batch;
+        if !self.touched.is_empty() {
+            let mut sent = Sent::default();
+            // Those that have more to say join the list again, behind.
+            let count = self.touched.len();
+            for n in 0..count {
+                self.transmit(self.touched[n], now, &mut sent);
+            }
+            self.touched.drain(..count);
+            self.count_sent(&sent);
         }
         self.kick_all();
     }
 
+    fn count_sent(&mut self, sent: &Sent) {
+        self.unkicked |= sent.frames > 0;
+        let stats = self.stats();
+        stats.add(Counter::TxFrames, sent.frames);
+        stats.add(Counter::TxBytes, sent.bytes);
+        stats.add(Counter::SegmentsSent, sent.frames);
+        if sent.no_frame > 0 {
+            stats.add(Counter::NoFrame, sent.no_frame);
+        }
+        if sent.has_kinds {
+            let counted = Kind::ALL.into_iter().zip(sent.kinds).filter_map(|(kind, n)| Some((kind.counter()?, n)));
+            counted.for_each(|(counter, n)| stats.add(counter, n));
+        }
+    }
+
     /// Builds frames for everything the connection may send now.
-    fn transmit(&mut self, slot: u32, now: Instant) {
-        let Some(record) = self.record(slot) else { return };
-        let number = record.port as usize;
-        let Some(Some(mut port)) = self.ports.get_mut(number).map(Option::take) else { return };
-        let queue = (self.slots[slot as usize].queue as usize).min(port.queues.len().saturating_sub(1));
-        let mut sent = Sent::default();
+    fn transmit(&mut self, slot: u32, now: Instant, sent: &mut Sent) {
+        let Some(state) = self.slots.get_mut(slot as usize) else { return };
+        state.touched = false;
+        let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return };
+        if Phase::from_raw(record.phase) != Phase::Live {
+            return;
+        }
+        let Some(Some(port)) = self.ports.get_mut(record.port as usize) else { return };
+        let queue = (state.queue as usize).min(port.queues.len().saturating_sub(1));
+        self.records.lend(&mut state.recovery);
+        let (recovery, ip_id) = (&mut state.recovery, &mut state.ip_id);
+        let mut turn = Turn { record, rcv, snd, recovery, ip_id, port, queue, now };
+        let mut halt = None;
         for _ in 0..TX_BATCH {
-            if !self.transmit_one(slot, &mut port, queue, now, &mut sent) {
+            halt = if turn.connection().may_transmit() { turn.send_one(sent) } else { Some(Halt::Done) };
+            if halt.is_some() {
                 break;
             }
         }
-        self.ports[number] = Some(port);
-        self.unkicked |= sent.frames > 0;
-        let stats = self.stats();
-        if sent.frames > 0 {
-            stats.add(Counter::TxFrames, sent.frames);
-            stats.add(Counter::TxBytes, sent.bytes);
-            stats.add(Counter::SegmentsSent, sent.frames);
-        }
-        if sent.frames == TX_BATCH as u64 || sent.short {
+        let bound = turn.record.tcb.deadline_bound();
+        self.records.take_back(&mut state.recovery);
+        state.schedule(&mut self.wheel, slot, bound, now);
+        if !matches!(halt, Some(Halt::Done)) {
             self.touch(slot);
         }
-    }
-
-    fn transmit_one(&mut self, slot: u32, port: &mut Port, queue: usize, now: Instant, sent: &mut Sent) -> bool {
-        let Some(addr) = port.take_frame(queue) else {
-            sent.short = true;
-            self.stats().add(Counter::NoFrame, 1);
-            return false;
-        };
-        let built = self.build_segment(slot, port, addr, now);
-        let Some((len, counter)) = built else {
-            port.pool.give_addr(addr);
-            return false;
-        };
-        if let Some(counter) = counter {
-            self.stats().add(counter, 1);
-        }
-        sent.frames += 1;
-        sent.bytes += len as u64;
-        if port.send_frame(queue, addr, len) {
-            return true;
-        }
-        // Still full after a kick: the segment is lost like any other, and sent again by the retransmission timer.
-        port.pool.give_addr(addr);
-        sent.short = true;
-        false
-    }
-
-    fn build_segment(
-        &mut self,
-        slot: u32,
-        port: &mut Port,
-        addr: u64,
-        now: Instant,
-    ) -> Option<(usize, Option<Counter>)> {
-        let frame = port.frame_mut(addr)?;
-        let (record, rcv, snd) = conn_parts(&mut self.arena, slot)?;
-        if Phase::from_raw(record.phase) != Phase::Live {
-            return None;
-        }
-        let segment = Connection { tcb: &mut record.tcb, snd: &mut *snd, rcv }.poll_transmit(now)?;
-        let again = segment.counter() == Some(Counter::Retransmits);
-        record.retransmits = record.retransmits.wrapping_add(u64::from(again));
-        let payload = ring::slices(snd, segment.seq.0, (segment.len as usize).min(snd.len()));
-        let state = &mut self.slots[slot as usize];
-        state.ip_id = state.ip_id.wrapping_add(1);
-        let len = output::build(frame, &record.path, &record.flow, &segment, payload, state.ip_id)?;
-        Some((len, segment.counter()))
     }
 
     /// Starts the transmission of everything that lies in TX rings.
@@ -132,6 +129,50 @@ impl Stack {
         if failed > 0 {
             self.stats().add(Counter::TxKicksFailed, failed);
         }
+    }
+}
+
+impl Turn<'_> {
+    fn connection(&mut self) -> Connection<'_> {
+        Connection { tcb: &mut self.record.tcb, snd: self.snd, rcv: self.rcv, recovery: self.recovery }
+    }
+
+    /// Builds and queues the connection's next segment; says so if this was not possible.
+    #[inline]
+    fn send_one(&mut self, sent: &mut Sent) -> Option<Halt> {
+        let Some(addr) = self.port.take_frame(self.queue) else {
+            sent.no_frame += 1;
+            return Some(Halt::Short);
+        };
+        let Some(len) = self.build(addr, sent) else {
+            self.port.pool.give_addr(addr);
+            return Some(Halt::Done);
+        };
+        sent.frames += 1;
+        sent.bytes += len as u64;
+        if self.port.send_frame(self.queue, addr, len) {
+            return None;
+        }
+        // Still full after a kick: the segment is lost like any other, and sent again by the retransmission timer.
+        self.port.pool.give_addr(addr);
+        Some(Halt::Short)
+    }
+
+    /// Writes the next segment into a frame; returns the length. `None`: there is nothing to send.
+    #[inline]
+    fn build(&mut self, addr: u64, sent: &mut Sent) -> Option<usize> {
+        let frame = self.port.frame_mut(addr)?;
+        let ConnRecord { tcb, retransmits, path, flow, .. } = &mut *self.record;
+        let (snd, rcv, recovery) = (&mut *self.snd, &mut *self.rcv, &mut *self.recovery);
+        let segment = Connection { tcb: &mut *tcb, snd, rcv, recovery }.poll_transmit(self.now)?;
+        if let Some(counter) = segment.counter() {
+            sent.kinds[segment.kind as usize] += 1;
+            sent.has_kinds = true;
+            *retransmits = retransmits.wrapping_add(u64::from(counter == Counter::Retransmits));
+        }
+        let payload = ring::slices(self.snd, tcb.snd_place(segment.seq.0), (segment.len as usize).min(self.snd.len()));
+        *self.ip_id = self.ip_id.wrapping_add(1);
+        output::build(frame, path, flow, &segment, payload, *self.ip_id)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use super::recovery::Recovery;
 use super::segment::SegmentOut;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
@@ -10,9 +11,9 @@ use crate::mem::ring;
 /// What is taken at once where TCP_NOTSENT_LOWAT allows less, bytes.
 const LOWAT_CHUNK: usize = 16 << 10;
 
-/// A connection at work: its state and its two rings, whose sizes are powers of two.
+/// A connection at work: its state, its two rings, whose sizes are powers of two, and its transmissions.
 ///
-/// Byte `seq` of a stream lies at `seq & (len - 1)`. The send ring holds `[snd_una, snd_end)`; the receive ring holds
+/// Byte `seq` of a stream lies at [`Tcb::rcv_place`] or [`Tcb::snd_place`]. The send ring holds `[snd_una, snd_end)`; the receive ring holds
 /// the unread bytes `[rcv_read, rcv_nxt)` and, further on, what arrived out of order.
 ///
 /// Order of a pass: [`Connection::on_segment`] for all that came in, [`Connection::on_timer`] when [`Tcb::deadline`]
@@ -25,6 +26,8 @@ pub struct Connection<'a> {
     pub snd: &'a mut [u8],
     /// The receive ring.
     pub rcv: &'a mut [u8],
+    /// Its transmissions.
+    pub recovery: &'a mut Recovery,
 }
 
 impl Connection<'_> {
@@ -71,7 +74,12 @@ impl Connection<'_> {
         if len == 0 {
             return 0;
         }
-        ring::write(self.snd, self.tcb.snd_end.0, &data[..len]);
+        let end = self.tcb.snd_end;
+        if self.tcb.snd_una == end {
+            self.tcb.snd_base = end;
+            compiler_fence(Ordering::Release);
+        }
+        ring::write(self.snd, self.tcb.snd_place(end.0), &data[..len]);
         self.tcb.assign(bit::MORE, more && len == data.len());
         compiler_fence(Ordering::Release);
         self.tcb.snd_end = self.tcb.snd_end.plus(len as u32);
@@ -88,7 +96,8 @@ impl Connection<'_> {
     pub fn peek(&self, offset: usize, out: &mut [u8]) -> usize {
         let len = self.tcb.readable().min(self.rcv.len()).saturating_sub(offset).min(out.len());
         if len != 0 {
-            ring::read(self.rcv, self.tcb.rcv_read.plus(offset as u32).0, &mut out[..len]);
+            let place = self.tcb.rcv_place(self.tcb.rcv_read.plus(offset as u32).0);
+            ring::read(self.rcv, place, &mut out[..len]);
         }
         len
     }
@@ -96,7 +105,7 @@ impl Connection<'_> {
     /// The unread bytes where they lie, in at most two pieces.
     pub fn unread(&self) -> (&[u8], &[u8]) {
         let len = self.tcb.readable().min(self.rcv.len());
-        ring::slices(self.rcv, self.tcb.rcv_read.0, len)
+        ring::slices(self.rcv, self.tcb.rcv_place(self.tcb.rcv_read.0), len)
     }
 
     /// Consumes up to `n` unread bytes (MSG_TRUNC, or after a look with `peek` or `unread`); returns how many.
@@ -112,6 +121,6 @@ impl Connection<'_> {
 
     /// The data of a segment that [`Connection::poll_transmit`] returned.
     pub fn payload(&self, segment: &SegmentOut) -> (&[u8], &[u8]) {
-        ring::slices(self.snd, segment.seq.0, (segment.len as usize).min(self.snd.len()))
+        ring::slices(self.snd, self.tcb.snd_place(segment.seq.0), (segment.len as usize).min(self.snd.len()))
     }
 }

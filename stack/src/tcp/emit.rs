@@ -4,8 +4,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::connection::Connection;
 use super::delack::DELAY;
-use super::image::flag;
-use super::loss::Phase;
+use super::recovery::Recovery;
 use super::segment::{Flags, Kind, SackBlocks, SegmentOut};
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
@@ -34,22 +33,28 @@ impl Connection<'_> {
         if tcb.snd_nxt.ge(tcb.snd_end) {
             tcb.timers.stop(Timer::Cork);
         }
-        // In recovery, what is new waits for what is old to be acknowledged: no round trip to measure.
-        if tcb.loss.phase() != Phase::Recovery {
-            tcb.rtt.start(end, now);
-        }
         tcb.cc.on_sent(now, start, end);
-        tcb.watch_flight(now);
+        let Recovery { sent, rate, prr, .. } = &mut *self.recovery;
+        let stamp = rate.stamp(now, end.since(start), sent.in_flight());
+        sent.push(start, end, stamp);
+        prr.on_sent(end.since(start));
+        self.watch_flight(now);
         self.segment(now, start, end, blocks, Kind::Data)
     }
 
     /// Data (and FIN) from `start` to `end` once more.
     pub(crate) fn send_again(&mut self, now: Instant, start: SeqNr, end: SeqNr, blocks: SackBlocks) -> SegmentOut {
         let tcb = &mut *self.tcb;
-        tcb.rtt.cancel();
         tcb.forget_probe(start, end);
         tcb.retransmits = tcb.retransmits.wrapping_add(1);
-        if !tcb.timers.is_set(Timer::Retransmit) {
+        let Recovery { sent, rate, prr, undo, loss, .. } = &mut *self.recovery;
+        let stamp = rate.stamp(now, end.since(start), sent.in_flight());
+        sent.push_again(start, end, stamp);
+        prr.on_sent(end.since(start));
+        undo.on_resent(now, start, end);
+        loss.urgent = false;
+        // The oldest has left anew: its acknowledgement has a whole timeout to come.
+        if start == tcb.snd_una || !tcb.timers.is_set(Timer::Retransmit) {
             tcb.timers.set(Timer::Retransmit, tcb.timeout_at(now));
         }
         self.segment(now, start, end, blocks, Kind::Retransmission)
@@ -78,7 +83,7 @@ impl Connection<'_> {
         tcb.ack_sent();
         let timestamps = tcb.timestamps(now);
         let segment = SegmentOut { seq: start, ack: tcb.rcv_nxt, flags, window, timestamps, sack, len, kind };
-        tcb.tally_out(&segment, kind == Kind::Retransmission);
+        self.recovery.tally.send_out(&segment, kind == Kind::Retransmission);
         segment
     }
 }
@@ -87,28 +92,5 @@ impl Tcb {
     /// Bytes of data in a full segment beside these SACK blocks.
     pub(crate) fn room_for_data(&self, blocks: &SackBlocks) -> u32 {
         self.mss.saturating_sub(options_len(false, blocks) as u32).max(1)
-    }
-
-    /// The SACK option of the next segment (RFC 2018, section 4): a duplicate (RFC 2883), then the range that holds the
-    /// newest data, then the others.
-    pub(crate) fn sack_blocks(&self) -> SackBlocks {
-        let mut blocks = SackBlocks::default();
-        let has_news = !self.ooo.is_empty() || self.has(bit::DUPLICATE);
-        if !self.has(flag::SACK) || !has_news {
-            return blocks;
-        }
-        let max = if self.has(flag::TIMESTAMPS) { SackBlocks::MAX - 1 } else { SackBlocks::MAX };
-        if self.has(bit::DUPLICATE) {
-            blocks.push(self.duplicate.start, self.duplicate.end);
-        }
-        let newest = self.ooo.holding(self.ooo_newest);
-        let others = self.ooo.as_slice().iter().copied().filter(|range| Some(*range) != newest);
-        for range in newest.into_iter().chain(others) {
-            if blocks.as_slice().len() == max {
-                break;
-            }
-            blocks.push(range.start, range.end);
-        }
-        blocks
     }
 }

@@ -16,10 +16,10 @@ impl Connection<'_> {
     pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
         let mut out = Outcome::default();
         let (una, nxt) = (self.tcb.snd_una, self.tcb.rcv_nxt);
-        self.tcb.tally_in(segment);
+        self.recovery.tally.take_in(segment);
         // A step that stops has said why in `out`.
         let _ = self.steps(now, segment, &mut out);
-        self.tcb.tally_progress(self.tcb.snd_una.ahead_of(una), self.tcb.rcv_nxt.ahead_of(nxt));
+        self.recovery.tally.progress(self.tcb.snd_una.ahead_of(una), self.tcb.rcv_nxt.ahead_of(nxt));
         out
     }
 
@@ -37,7 +37,7 @@ impl Connection<'_> {
         self.check_ack(now, segment)?; // fifth
         self.heard(now, segment);
         self.take_ack(now, segment, out);
-        self.tcb.take_probe(out);
+        self.tcb.take_probe(self.recovery.loss.timeouts, out);
         self.take_data(now, segment, out); // seventh
         self.take_fin(now, segment, out); // eighth
         self.tune(now, segment);

@@ -1,20 +1,29 @@
-//! Which segments are lost, and what is still in the network? (RFC 6675; RFC 6582 where the peer sends no SACK)
+//! What does an acknowledgement mean for recovery? (RFC 8985; RFC 6582 where the peer sends no SACK; RFC 5681, section 3.2)
 //!
-//! Everything before `lost_below` that is not selectively acknowledged counts as lost; what of it lies before `rtx_nxt`
-//! was sent again. Both stand at `snd_una` while nothing is known to be lost.
+//! Losses are marked in the records ([`super::sent`]): by [`super::rack`] with SACK, by counting duplicates without. What may go out is
+//! [`super::prr`]'s to say, whether it all was a mistake, [`super::undo`]'s.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-use super::ranges::{Range, Ranges};
+use super::connection::Connection;
+use super::heard::Heard;
+use super::image::flag;
+use super::outcome::Outcome;
+use super::prr::Prr;
+use super::recovery::Recovery;
 use super::seq::SeqNr;
+use super::tcb::{Tcb, bit};
+use super::time::Instant;
+use super::timer::Timer;
+use super::undo::Frto;
+use crate::stats::Counter;
 
 /// Duplicate acknowledgements that mean loss (RFC 5681, section 3.2).
 const DUP_THRESH: u32 = 3;
 
 /// Where loss recovery stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Nothing is known to be lost.
+    #[default]
     Open,
     /// Fast recovery.
     Recovery,
@@ -22,291 +31,296 @@ pub(crate) enum Phase {
     Loss,
 }
 
-/// What recovery needs to know of the connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Flight {
-    pub una: SeqNr,
-    pub nxt: SeqNr,
-    pub mss: u32,
-    /// Does the peer send SACK?
-    pub sack: bool,
-}
-
-/// Loss state of one connection.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+/// What recovery remembers beside the records.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Loss {
-    /// Selectively acknowledged data.
-    sacked: Ranges,
-    /// A [`Phase`].
-    phase: u32,
+    pub phase: Phase,
     /// Recovery ends when everything before this is acknowledged.
-    recover: SeqNr,
-    lost_below: SeqNr,
-    rtx_nxt: SeqNr,
-    /// `snd_nxt` when something was last sent again.
-    resent_at: SeqNr,
-    /// Duplicate acknowledgements in a row; without SACK, each stands for a segment that has left the network.
-    dup_acks: u32,
-    /// Retransmission timeouts in a row.
-    timeouts: u32,
-    /// Always zero.
-    pad: u32,
+    pub recover: SeqNr,
+    /// Duplicate acknowledgements in a row where there is no SACK; each stands for a segment that has left the network.
+    pub dup_acks: u32,
+    /// Bytes for which they were taken and that were not acknowledged since.
+    credit: u32,
+    /// Retransmission timeouts since the peer last acknowledged something new.
+    pub timeouts: u32,
+    /// Timeouts since the peer was last heard of, if only to say that its window is closed.
+    pub silent: u32,
+    /// The oldest segment goes out again without regard to the window (RFC 6675, section 5, 4.3; RFC 6582, section 3.2, step 3).
+    pub urgent: bool,
 }
 
 impl Loss {
     /// Nothing is lost, `una` is the oldest unacknowledged number.
     pub fn new(una: SeqNr) -> Self {
-        Self { recover: una.minus(1), lost_below: una, rtx_nxt: una, ..Self::default() }
-    }
-
-    pub fn phase(&self) -> Phase {
-        match self.phase {
-            1 => Phase::Recovery,
-            2 => Phase::Loss,
-            _ => Phase::Open,
-        }
-    }
-
-    /// Retransmission timeouts since the peer last acknowledged something new.
-    pub fn timeouts(&self) -> u32 {
-        self.timeouts
-    }
-
-    /// Has the peer selectively acknowledged anything?
-    pub fn has_sacked(&self) -> bool {
-        !self.sacked.is_empty()
-    }
-
-    /// Bytes that the peer has selectively acknowledged.
-    pub fn sacked_bytes(&self) -> u32 {
-        self.sacked.total()
-    }
-
-    /// Estimate of the bytes in the network (RFC 6675, section 4, SetPipe).
-    pub fn pipe(&self, f: Flight) -> u32 {
-        if self.phase == 0 && self.dup_acks == 0 && self.sacked.is_empty() {
-            return f.nxt.since(f.una);
-        }
-        let resent = self.sacked.missing(f.una, self.rtx_nxt);
-        let unharmed = self.sacked.missing(self.lost_below, f.nxt);
-        let left = if f.sack || self.phase() == Phase::Loss { 0 } else { self.dup_acks.saturating_mul(f.mss) };
-        (resent + unharmed).saturating_sub(left)
-    }
-
-    /// A SACK block of the peer (RFC 2018). Blocks of nothing in flight (D-SACK, nonsense) are passed over.
-    pub fn sack(&mut self, start: SeqNr, end: SeqNr, f: Flight) {
-        if f.una.lt(start) && start.lt(end) && end.le(f.nxt) {
-            // A block that finds no room is reported again by the peer, or its data sent again in vain.
-            self.sacked.insert(start, end);
-        }
-    }
-
-    /// A duplicate acknowledgement, or one with news about gaps. True if recovery begins with it.
-    pub fn duplicate(&mut self, f: Flight, probed: bool) -> bool {
-        self.dup_acks = self.dup_acks.saturating_add(1);
-        match self.phase() {
-            Phase::Open => self.open_to_recovery(f, probed),
-            Phase::Recovery | Phase::Loss if f.sack => {
-                self.look_again(f);
-                false
-            }
-            Phase::Recovery | Phase::Loss => false,
-        }
-    }
-
-    /// News about gaps during recovery: all of them are losses; and if data that left after the last retransmission has
-    /// arrived, then those retransmissions which have not are lost as well.
-    fn look_again(&mut self, f: Flight) {
-        let Some(top) = self.sacked.highest() else { return };
-        self.lost_below = top.later(self.lost_below);
-        if self.rtx_nxt.gt(f.una) && top.gt(self.resent_at.plus((DUP_THRESH - 1) * f.mss)) {
-            self.rtx_nxt = f.una;
-        }
-    }
-
-    /// Enters recovery if the signs suffice. After an answered tail loss probe any gap is old enough to be a loss.
-    pub fn open_to_recovery(&mut self, f: Flight, probed: bool) -> bool {
-        let by_sack = self.sacked.total() > (DUP_THRESH - 1) * f.mss || (probed && self.has_sacked());
-        // Without SACK, duplicates of our own retransmissions look the same (RFC 6582, section 3.2, step 2).
-        let by_count = self.dup_acks >= DUP_THRESH && (self.has_sacked() || (!f.sack && f.una.gt(self.recover)));
-        if self.phase() != Phase::Open || !(by_sack || by_count) || f.una == f.nxt {
-            return false;
-        }
-        self.phase = Phase::Recovery as u32;
-        self.recover = f.nxt;
-        self.rtx_nxt = f.una;
-        let head = f.una.plus(f.mss).earlier(f.nxt);
-        self.lost_below = self.sacked.highest().map_or(head, |top| top.later(head));
-        true
-    }
-
-    /// The retransmission timer ran out: everything counts as lost. What was selectively acknowledged is forgotten, for
-    /// the peer may have dropped it (RFC 2018, section 8).
-    pub fn timeout(&mut self, f: Flight) {
-        self.sacked.clear();
-        self.phase = Phase::Loss as u32;
-        self.recover = f.nxt;
-        self.lost_below = f.nxt;
-        self.rtx_nxt = f.una;
-        self.dup_acks = 0;
-        self.timeouts = self.timeouts.saturating_add(1);
-    }
-
-    /// What is in flight was too large for the path: what the peer has not reported goes again, cut smaller. No sign of congestion.
-    pub fn too_large(&mut self, f: Flight) {
-        self.phase = Phase::Loss as u32;
-        self.recover = f.nxt;
-        self.lost_below = f.nxt;
-        self.rtx_nxt = f.una;
-        self.dup_acks = 0;
-    }
-
-    /// The peer acknowledged `acked` new bytes, up to `f.una`.
-    pub fn progress(&mut self, f: Flight, acked: u32) {
-        let resent = self.rtx_nxt;
-        self.timeouts = 0;
-        self.sacked.trim(f.una);
-        self.rtx_nxt = self.rtx_nxt.later(f.una);
-        self.lost_below = self.lost_below.later(f.una);
-        match self.phase() {
-            Phase::Open => {
-                self.dup_acks = 0;
-                // Stays close behind, so that it never looks like a number ahead.
-                self.recover = self.recover.later(f.una.minus(1));
-            }
-            Phase::Recovery | Phase::Loss if f.una.ge(self.recover) => self.leave(f),
-            Phase::Recovery if f.sack => self.partial(f, resent),
-            Phase::Recovery => {
-                let segments = acked / f.mss.max(1);
-                self.dup_acks = self.dup_acks.saturating_sub(segments.saturating_sub(1));
-                self.rtx_nxt = f.una;
-                self.lost_below = f.una.plus(f.mss).earlier(f.nxt);
-            }
-            Phase::Loss => self.dup_acks = 0,
-        }
-    }
-
-    /// A partial acknowledgement with SACK. If it covers what was sent again, whatever was sent before that and is still
-    /// missing is lost too.
-    fn partial(&mut self, f: Flight, resent: SeqNr) {
-        if resent.le(f.una) || self.sacked.is_empty() {
-            self.lost_below = self.lost_below.later(self.recover.earlier(f.nxt));
-        }
-    }
-
-    fn leave(&mut self, f: Flight) {
-        self.phase = Phase::Open as u32;
-        self.dup_acks = 0;
-        self.lost_below = f.una;
-        self.rtx_nxt = f.una;
-    }
-
-    /// What to send again next: at most this range.
-    pub fn next_lost(&self) -> Option<Range> {
-        if self.phase() == Phase::Open {
-            return None;
-        }
-        self.sacked.gap(self.rtx_nxt, self.lost_below)
-    }
-
-    /// Is the oldest byte still to be sent again? That one does not wait for the congestion window (RFC 6675, section 5, 4.3).
-    pub fn head_is_due(&self, una: SeqNr) -> bool {
-        self.rtx_nxt == una
-    }
-
-    /// Everything before `end` that was lost has been sent again; `nxt` is the next number that was never sent.
-    pub fn resent(&mut self, end: SeqNr, nxt: SeqNr) {
-        self.rtx_nxt = end;
-        self.resent_at = nxt;
+        Self { recover: una.minus(1), ..Self::default() }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MSS: u32 = 1000;
-
-    fn flight(una: u32, nxt: u32, sack: bool) -> Flight {
-        Flight { una: SeqNr(una), nxt: SeqNr(nxt), mss: MSS, sack }
+impl Recovery {
+    /// Bytes in the network.
+    pub(crate) fn pipe(&self, tcb: &Tcb) -> u32 {
+        let by_count = self.loss.dup_acks != 0 && !tcb.has(flag::SACK);
+        let left = if by_count { self.loss.dup_acks.saturating_mul(tcb.mss) } else { 0 };
+        self.sent.in_flight().saturating_sub(left)
     }
 
-    #[test]
-    fn three_duplicates_lose_the_head_and_a_partial_ack_the_next() {
-        let mut loss = Loss::new(SeqNr(0));
-        let f = flight(0, 10_000, false);
-        assert!(!loss.duplicate(f, false));
-        assert!(!loss.duplicate(f, false));
-        assert_eq!(loss.pipe(f), 8_000, "limited transmit: two segments have left");
-        assert!(loss.duplicate(f, false));
-        assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(0), end: SeqNr(1000) }));
-        loss.resent(SeqNr(1000), f.nxt);
-        assert_eq!(loss.next_lost(), None);
-        let f = flight(4000, 10_000, false);
-        loss.progress(f, 4000);
-        assert_eq!(loss.phase(), Phase::Recovery);
-        assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(4000), end: SeqNr(5000) }));
-        loss.progress(flight(10_000, 10_000, false), 6000);
-        assert_eq!(loss.phase(), Phase::Open);
+    /// May `len` more bytes go into the network? A single segment may in any case.
+    pub(crate) fn allows(&self, tcb: &Tcb, len: u32) -> bool {
+        let pipe = self.pipe(tcb);
+        let by_prr = self.loss.phase == Phase::Recovery && tcb.cc.recovers_by_prr();
+        let fits = if by_prr { self.prr.allows(len) } else { pipe.saturating_add(len) <= tcb.cc.cwnd() };
+        pipe == 0 || fits
     }
 
-    #[test]
-    fn sacked_bytes_show_every_hole() {
-        let mut loss = Loss::new(SeqNr(0));
-        let f = flight(0, 10_000, true);
-        loss.sack(SeqNr(1000), SeqNr(2000), f);
-        assert!(!loss.duplicate(f, false));
-        loss.sack(SeqNr(3000), SeqNr(5000), f);
-        assert!(loss.duplicate(f, false), "three segments are above the hole");
-        assert_eq!(loss.pipe(f), 5_000);
-        assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(0), end: SeqNr(1000) }));
-        loss.resent(SeqNr(1000), f.nxt);
-        assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(2000), end: SeqNr(3000) }));
-        loss.resent(SeqNr(3000), f.nxt);
-        assert_eq!(loss.next_lost(), None);
-        assert_eq!(loss.pipe(f), 7_000);
-    }
-
-    #[test]
-    fn a_lost_retransmission_shows_when_later_data_arrives() {
-        let mut loss = Loss::new(SeqNr(0));
-        let f = flight(0, 10_000, true);
-        loss.sack(SeqNr(1000), SeqNr(4000), f);
-        assert!(loss.duplicate(f, false));
-        loss.resent(SeqNr(1000), SeqNr(10_000));
-        let f = flight(0, 15_000, true);
-        loss.sack(SeqNr(4000), SeqNr(12_000), f);
-        assert!(!loss.duplicate(f, false));
-        assert_eq!(loss.next_lost(), None, "two segments beyond could be reordering");
-        loss.sack(SeqNr(12_000), SeqNr(13_000), f);
-        assert!(!loss.duplicate(f, false));
-        assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(0), end: SeqNr(1000) }));
-    }
-
-    #[test]
-    fn a_timeout_sends_everything_again_once() {
-        let mut loss = Loss::new(SeqNr(0));
-        let f = flight(0, 3_000, true);
-        loss.sack(SeqNr(1000), SeqNr(2000), f);
-        loss.timeout(f);
-        assert_eq!(loss.pipe(f), 0);
-        assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(0), end: SeqNr(3000) }));
-        loss.resent(SeqNr(1000), f.nxt);
-        assert_eq!(loss.pipe(f), 1000);
-        loss.progress(flight(2000, 3000, true), 2000);
-        assert_eq!(loss.next_lost(), Some(Range { start: SeqNr(2000), end: SeqNr(3000) }));
-        loss.progress(flight(3000, 3000, true), 1000);
-        assert_eq!((loss.phase(), loss.timeouts()), (Phase::Open, 0));
-    }
-
-    #[test]
-    fn nonsense_blocks_are_passed_over() {
-        let mut loss = Loss::new(SeqNr(100));
-        let f = flight(100, 200, true);
-        for (start, end) in [(0, 50), (50, 150), (150, 250), (180, 170), (100, 150)] {
-            loss.sack(SeqNr(start), SeqNr(end), f);
+    /// A timeout: everything counts as lost but what was sent so recently that its acknowledgement may still come (RFC 8985,
+    /// section 6.3). `pipe` bytes were in the network.
+    pub(crate) fn begin_loss(&mut self, tcb: &mut Tcb, now: Instant, pipe: u32) {
+        let first = self.loss.timeouts == 0;
+        let fresh = self.loss.phase != Phase::Recovery;
+        if fresh && (first || self.loss.phase == Phase::Open) {
+            self.undo.begin(tcb.snd_una, self.tail.map_or(0, |tail| tail.resent()));
+            tcb.cc.save();
         }
-        assert!(!loss.has_sacked());
+        tcb.cc.on_timeout(pipe, tcb.mss, first);
+        // A peer that has what it does not acknowledge has dropped it (RFC 2018, section 8).
+        if self.sent.records().next().is_some_and(|record| record.sacked) {
+            self.sent.forget_sacked();
+        }
+        let Self { sent, rack, rate, .. } = self;
+        let mut lost = sent.lose_range(tcb.snd_una, tcb.snd_una.plus(tcb.mss).earlier(tcb.snd_nxt));
+        lost += sent.lose(|record| Some(!tcb.has(flag::SACK) || rack.due(record, 0) <= now));
+        rate.on_lost(lost);
+        self.frto = if fresh { Frto::Resent } else { Frto::Off };
+        self.tail = None;
+        let (timeouts, silent) = (self.loss.timeouts.saturating_add(1), self.loss.silent.saturating_add(1));
+        self.loss =
+            Loss { phase: Phase::Loss, recover: tcb.snd_nxt, timeouts, silent, urgent: true, ..Loss::default() };
+    }
+
+    /// What was lost was too large for the path, which says nothing of congestion: what is lost goes again, as the window allows.
+    /// Only this recovery is no reason to take anything back.
+    pub(crate) fn repair(&mut self, tcb: &mut Tcb) {
+        self.undo.end();
+        self.frto = Frto::Off;
+        self.tail = None;
+        self.loss =
+            Loss { phase: Phase::Loss, recover: tcb.snd_nxt, dup_acks: 0, urgent: true, credit: 0, ..self.loss };
+        tcb.timers.stop(Timer::LossProbe);
+        tcb.clear(bit::LOSS_PROBE);
+    }
+
+    /// Declares `[start, end)` lost.
+    fn lose(&mut self, start: SeqNr, end: SeqNr) {
+        let lost = self.sent.lose_range(start, end);
+        self.rate.on_lost(lost);
+    }
+}
+
+impl Connection<'_> {
+    /// What an acknowledgement says about losses; `acked` new bytes have been taken off already.
+    pub(crate) fn judge(&mut self, now: Instant, heard: &Heard, out: &mut Outcome) {
+        self.answer_tail(heard);
+        let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
+        if let Some((start, end)) = heard.duplicate {
+            recovery.undo.on_duplicate(start, end);
+            recovery.rack.duplicate(tcb.snd_una, tcb.snd_nxt);
+        }
+        match recovery.loss.phase {
+            Phase::Open => self.in_open(heard),
+            Phase::Recovery => self.in_recovery(heard),
+            Phase::Loss => self.in_loss(heard),
+        }
+        self.detect(now, heard.delivery.bytes, out);
+        self.share_out(heard);
+    }
+
+    /// The acknowledgement is one for fast recovery to answer: how much may go out?
+    fn share_out(&mut self, heard: &Heard) {
+        let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
+        if recovery.loss.phase != Phase::Recovery {
+            return;
+        }
+        let loss = &mut recovery.loss;
+        let delivered = if tcb.has(flag::SACK) {
+            heard.delivery.bytes
+        } else if heard.repeats {
+            loss.credit = loss.credit.saturating_add(tcb.mss);
+            tcb.mss
+        } else {
+            let new = heard.delivery.bytes.saturating_sub(loss.credit);
+            loss.credit = loss.credit.saturating_sub(heard.delivery.bytes);
+            new
+        };
+        let safe = heard.acked > 0 && recovery.rate.lost() == heard.lost_before;
+        let pipe = recovery.pipe(tcb);
+        recovery.prr.on_ack(delivered, pipe, tcb.cc.ssthresh(), tcb.mss, safe);
+    }
+
+    fn in_open(&mut self, heard: &Heard) {
+        let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
+        if heard.acked > 0 {
+            recovery.loss.dup_acks = 0;
+            // Stays close behind, so that it never looks like a number ahead.
+            recovery.loss.recover = recovery.loss.recover.later(tcb.snd_una.minus(1));
+        } else if heard.repeats {
+            recovery.loss.dup_acks = recovery.loss.dup_acks.saturating_add(1);
+        }
+        if heard.duplicate.is_some() && recovery.undo.all_were_duplicates() {
+            self.undo();
+        }
+    }
+
+    fn in_recovery(&mut self, heard: &Heard) {
+        let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
+        let una = tcb.snd_una;
+        let late_original = heard.acked > 0 && recovery.undo.is_late_original(heard.echo);
+        if una.ge(recovery.loss.recover) {
+            let undo = late_original || recovery.undo.all_were_duplicates();
+            return self.leave(undo);
+        }
+        if late_original {
+            recovery.rack.reordered();
+            // As long as something that was sent again is out, that may have been lost (Linux: tcp_try_undo_partial).
+            if !recovery.sent.records().any(|record| record.resent && !record.sacked) {
+                return self.leave(true);
+            }
+        }
+        if heard.duplicate.is_some() && recovery.undo.all_were_duplicates() {
+            return self.leave(true);
+        }
+        if !tcb.has(flag::SACK) {
+            self.count_duplicates(heard);
+        }
+    }
+
+    /// In fast recovery without SACK (RFC 6582, section 3.2, step 3).
+    fn count_duplicates(&mut self, heard: &Heard) {
+        let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
+        let loss = &mut recovery.loss;
+        if heard.repeats {
+            loss.dup_acks = loss.dup_acks.saturating_add(1);
+        } else if heard.acked > 0 {
+            let segments = heard.acked / tcb.mss.max(1);
+            loss.dup_acks = loss.dup_acks.saturating_sub(segments.saturating_sub(1));
+            loss.urgent = true;
+            recovery.lose(tcb.snd_una, tcb.snd_una.plus(tcb.mss).earlier(tcb.snd_nxt));
+        }
+    }
+
+    /// After a timeout (RFC 5682, section 3.1, as Linux does it with and without SACK).
+    fn in_loss(&mut self, heard: &Heard) {
+        let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
+        let (una, nxt) = (tcb.snd_una, tcb.snd_nxt);
+        if heard.acked > 0 {
+            recovery.loss.dup_acks = 0;
+        }
+        let late_original = heard.acked > 0 && recovery.undo.is_late_original(heard.echo);
+        // Step 3b: something of before the timeout has arrived that was not sent again.
+        let spurious = recovery.frto != Frto::Off && heard.original;
+        if late_original || spurious || recovery.undo.all_were_duplicates() {
+            return self.leave(true);
+        }
+        if recovery.frto != Frto::Off {
+            let arrived = heard.repeats || heard.delivery.sacked > 0;
+            let recovered = una.ge(recovery.loss.recover);
+            if nxt.gt(recovery.loss.recover) {
+                if arrived {
+                    recovery.frto = Frto::Off; // step 3a
+                }
+            } else if heard.acked > 0 && !recovered {
+                let has_more = tcb.snd_end.gt(nxt) && tcb.snd_edge().gt(nxt);
+                recovery.frto = if has_more { Frto::New } else { Frto::Off }; // step 2b
+            }
+        }
+        if heard.repeats && nxt.gt(recovery.loss.recover) {
+            // New data has arrived beyond what is missing, and makes room for that.
+            recovery.loss.dup_acks = recovery.loss.dup_acks.saturating_add(1);
+        }
+        if una.ge(recovery.loss.recover) {
+            self.leave(false);
+        }
+    }
+
+    /// Marks what is lost, and enters recovery if something is. `delivered` is what was delivered just now.
+    fn detect(&mut self, now: Instant, delivered: u32, out: &mut Outcome) {
+        let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
+        if !tcb.has(flag::SACK) {
+            // Duplicates of our own retransmissions look the same (RFC 6582, section 3.2, step 2).
+            let above = tcb.snd_una.gt(recovery.loss.recover) && tcb.flight() != 0;
+            if recovery.loss.phase == Phase::Open && recovery.loss.dup_acks >= DUP_THRESH && above {
+                recovery.lose(tcb.snd_una, tcb.snd_una.plus(tcb.mss).earlier(tcb.snd_nxt));
+                self.enter_recovery(0, out);
+            }
+            return;
+        }
+        if recovery.loss.phase == Phase::Open && recovery.sent.sacked() == 0 && recovery.sent.lost() == 0 {
+            return tcb.timers.stop(Timer::Reorder);
+        }
+        let much = recovery.sent.sacked() > (DUP_THRESH - 1) * tcb.mss;
+        let window = recovery.rack.window(recovery.loss.phase != Phase::Open || much, tcb.rtt.smoothed());
+        let found = recovery.rack.detect(now, &mut recovery.sent, window);
+        recovery.rate.on_lost(found.lost);
+        match found.look_at {
+            Some(at) => tcb.timers.set(Timer::Reorder, at),
+            None => tcb.timers.stop(Timer::Reorder),
+        }
+        if recovery.loss.phase == Phase::Open && recovery.sent.lost() != 0 {
+            self.enter_recovery(delivered, out);
+        }
+    }
+
+    /// The reordering timer ran out (RFC 8985, section 6.3): what it waited for is lost.
+    pub(crate) fn on_reorder(&mut self, now: Instant, out: &mut Outcome) {
+        let before = self.recovery.rate.lost();
+        self.detect(now, 0, out);
+        let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
+        if recovery.rate.lost() != before && recovery.loss.phase == Phase::Recovery {
+            let pipe = recovery.pipe(tcb);
+            recovery.prr.on_ack(tcb.mss, pipe, tcb.cc.ssthresh(), tcb.mss, false);
+        }
+        self.report_loss(now, before);
+    }
+
+    /// Loss was seen: reduce the window and send again what is missing.
+    fn enter_recovery(&mut self, delivered: u32, out: &mut Outcome) {
+        out.count(Counter::FastRetransmits);
+        let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
+        if tcb.lost_probe(recovery.sent.lost(), out) {
+            return recovery.repair(tcb);
+        }
+        recovery.undo.begin(tcb.snd_una, recovery.tail.map_or(0, |tail| tail.resent()));
+        tcb.cc.save();
+        tcb.cc.on_loss(tcb.flight(), tcb.mss);
+        let unheard = recovery.sent.span().saturating_sub(recovery.sent.sacked());
+        recovery.prr = Prr::new(unheard.saturating_add(delivered));
+        recovery.loss = Loss { phase: Phase::Recovery, recover: tcb.snd_nxt, urgent: true, credit: 0, ..recovery.loss };
+        recovery.tail = None;
+        tcb.timers.stop(Timer::LossProbe);
+        tcb.clear(bit::LOSS_PROBE);
+    }
+
+    /// Recovery is over; `mistaken` if there was no loss.
+    fn leave(&mut self, mistaken: bool) {
+        let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
+        // Without SACK, duplicates below `recover` must go on being passed over.
+        let recover = recovery.loss.recover.earlier(tcb.snd_nxt).later(tcb.snd_una.minus(1));
+        let kept = if tcb.has(flag::SACK) { tcb.snd_una.minus(1) } else { recover };
+        recovery.loss = Loss { phase: Phase::Open, recover: kept, dup_acks: 0, urgent: false, ..recovery.loss };
+        recovery.frto = Frto::Off;
+        recovery.rack.recovered();
+        if mistaken {
+            self.undo();
+        }
+    }
+
+    /// The window was reduced for nothing: back to what it was (RFC 4015, section 3.2).
+    fn undo(&mut self) {
+        let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
+        tcb.cc.undo();
+        tcb.rtt.forget_back_off();
+        recovery.sent.forgive();
+        recovery.undo.end();
+        recovery.loss.timeouts = 0;
+        recovery.loss.silent = 0;
     }
 }

@@ -7,12 +7,13 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::connection::Connection;
-use super::loss::Phase;
+use super::image::flag;
 use super::outcome::Outcome;
 use super::segment::SackBlocks;
 use super::seq::SeqNr;
 use super::tcb::Tcb;
 use super::time::Instant;
+use super::timer::Timer;
 use crate::stats::Counter;
 use crate::wire::tcp::options_len;
 
@@ -21,7 +22,7 @@ const CLAIM_MIN: u32 = 552;
 /// Sizes to fall back to, one after the other, when full segments vanish: what IPv6 guarantees, RFC 4821's (section 7.2), and
 /// what every IPv4 host takes (RFC 791). Packets that were never larger than the first are not suspected.
 const FALLBACKS: [u32; 3] = [1280, 1024, 576];
-/// Timeouts in a row that make a black hole of silence.
+/// Timeouts in a row that make a black hole of silence; each smaller size takes one more, for where much is lost they are common.
 const SILENCE: u32 = 2;
 /// Probes of one size that are lost before it counts as too large (RFC 8899, section 5.1.2, MAX_PROBES).
 const PROBES_MAX: u16 = 3;
@@ -133,6 +134,7 @@ impl Connection<'_> {
     /// The path's MTU is another now: `limit` is what its route and interface allow, `known` what is known to get through.
     pub fn set_path_mtu(&mut self, now: Instant, limit: u32, known: u32) {
         let tcb = &mut *self.tcb;
+        let limit = limit.max(tcb.least_mtu());
         if limit != tcb.pmtu.limit {
             tcb.pmtu = PathMtu::new(limit);
             tcb.fit_segments();
@@ -145,7 +147,7 @@ impl Connection<'_> {
         let mut out = Outcome::default();
         let tcb = &mut *self.tcb;
         let in_flight = tcb.snd_una.le(seq) && seq.lt(tcb.snd_nxt);
-        let claim = claim.max(CLAIM_MIN);
+        let claim = claim.max(tcb.least_claim());
         let (current, probe) = (tcb.pmtu.current, tcb.pmtu.probe);
         let was_probe = probe != 0 && seq == tcb.pmtu.probe_start && (current..probe).contains(&claim);
         if !in_flight || (claim >= current && !was_probe) {
@@ -163,8 +165,10 @@ impl Connection<'_> {
         tcb.pmtu.bound(claim);
         tcb.pmtu.rested = now.after(RAISE);
         tcb.fit_segments();
-        tcb.rtt.cancel();
-        tcb.loss.too_large(tcb.flight_view());
+        // Not among what the delivery rate counts as lost: the path drops no more than before.
+        self.recovery.sent.lose_range(tcb.snd_una, tcb.snd_nxt);
+        self.recovery.repair(tcb);
+        tcb.timers.stop(Timer::Reorder);
         out
     }
 }
@@ -173,13 +177,18 @@ impl Tcb {
     /// Packets larger than this are known not to get through, from another connection or from the kernel; `silent` if no router
     /// says so.
     pub fn know_path_mtu(&mut self, now: Instant, known: u32, silent: bool) {
-        let known = known.max(CLAIM_MIN);
+        let known = known.max(self.least_claim());
         if known < self.pmtu.current {
             self.pmtu.rested = now.after(RAISE);
             self.pmtu.lower(known, if silent { Source::BlackHole } else { Source::Told });
             self.pmtu.bound(known);
             self.fit_segments();
         }
+    }
+
+    /// Who claims that less fits is not believed that far.
+    fn least_claim(&self) -> u32 {
+        CLAIM_MIN.max(self.least_mtu())
     }
 
     /// Do packets larger than [`Tcb::path_mtu`] vanish without a word?
@@ -198,8 +207,8 @@ impl Tcb {
     }
 
     /// Shall the next new segment be larger than the others, to see whether it gets through? Says how much data it holds.
-    /// `unsent` bytes wait, `window` is what the peer allows.
-    pub(crate) fn plan_probe(&mut self, now: Instant, unsent: u32, window: u32, blocks: &SackBlocks) -> Option<u32> {
+    /// At most `most` bytes can go out now: those that wait, as the peer allows. Not while something is lost.
+    pub(crate) fn plan_probe(&mut self, now: Instant, most: u32, blocks: &SackBlocks) -> Option<u32> {
         if self.pmtu.current >= self.pmtu.limit || self.pmtu.probe != 0 {
             return None;
         }
@@ -216,9 +225,7 @@ impl Tcb {
         };
         let len = self.room_in(size, blocks);
         let needed = len.saturating_add(FOLLOWERS * self.mss);
-        let calm = self.loss.phase() == Phase::Open && !self.loss.has_sacked();
-        let suits = calm && needed <= unsent.min(window).min(self.cc.cwnd());
-        suits.then(|| {
+        (needed <= most.min(self.cc.cwnd())).then(|| {
             self.pmtu.probe = size;
             len
         })
@@ -235,8 +242,9 @@ impl Tcb {
     }
 
     /// A segment was looked at: what has been acknowledged says something of the size.
-    pub(crate) fn take_probe(&mut self, out: &mut Outcome) {
-        if self.pmtu.source() == Source::Suspected && self.loss.timeouts() == 0 {
+    /// `timeouts` have passed since something new was acknowledged.
+    pub(crate) fn take_probe(&mut self, timeouts: u32, out: &mut Outcome) {
+        if self.pmtu.source() == Source::Suspected && timeouts == 0 {
             self.pmtu.source = Source::BlackHole as u32;
             out.path_mtu = true;
         }
@@ -249,14 +257,15 @@ impl Tcb {
         }
     }
 
-    /// Loss was seen. True if it is that of the probe, which says nothing of congestion (RFC 4821, section 7.6.1).
-    pub(crate) fn lost_probe(&mut self, out: &mut Outcome) -> bool {
+    /// `lost` bytes turned out lost. True if they are those of the probe, which says nothing of congestion (RFC 4821, section 7.6.1).
+    pub(crate) fn lost_probe(&mut self, lost: u32, out: &mut Outcome) -> bool {
         let at_probe = self.pmtu.probes_at(self.snd_una);
+        let alone = lost <= self.pmtu.probe_end.ahead_of(self.pmtu.probe_start);
         if at_probe {
             out.count(Counter::MtuProbesLost);
             self.pmtu.probe_lost();
         }
-        at_probe
+        at_probe && alone
     }
 
     /// `[start, end)` is sent again: if it is the probe's, its acknowledgement says nothing any more.
@@ -266,16 +275,20 @@ impl Tcb {
         }
     }
 
-    /// The retransmission timer ran out, and again: perhaps only small packets get through (RFC 8899, section 4.3).
-    pub(crate) fn suspect_black_hole(&mut self, out: &mut Outcome) {
+    /// The retransmission timer ran out, the `silent`th time since the peer was heard of: perhaps only small packets get through
+    /// (RFC 8899, section 4.3).
+    pub(crate) fn suspect_black_hole(&mut self, silent: u32, out: &mut Outcome) {
         if self.pmtu.probes_at(self.snd_una) {
             self.pmtu.probe_lost();
         }
         self.pmtu.probe = 0;
         let oldest = self.packet_of(self.flight().min(self.mss));
         let suspect = oldest > FALLBACKS[0] || self.pmtu.source() == Source::Suspected;
-        let smaller = FALLBACKS.into_iter().find(|size| *size < oldest.min(self.pmtu.current));
-        let Some(smaller) = smaller.filter(|_| suspect && self.loss.timeouts() >= SILENCE) else { return };
+        // Without SACK nobody tells what else arrives: many losses look the same, and small segments make them worse.
+        let least = if self.has(flag::SACK) { self.least_mtu() } else { FALLBACKS[0] };
+        let smaller =
+            (SILENCE..).zip(FALLBACKS).find(|(_, size)| (least..oldest.min(self.pmtu.current)).contains(size));
+        let Some((_, smaller)) = smaller.filter(|(enough, _)| suspect && silent >= *enough) else { return };
         out.count(Counter::BlackHoles);
         self.pmtu.lower(smaller, Source::Suspected);
         self.pmtu.bound(self.pmtu.limit);

@@ -26,6 +26,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Has anything changed beside data and room?
+    #[inline]
+    pub(crate) fn is_rare(&self) -> bool {
+        self.peer_fin | self.reset | self.timed_out | self.urgent | self.closed | self.path_mtu
+    }
+
     /// Notes that something has to be counted.
     pub(crate) fn count(&mut self, counter: Counter) {
         self.counts.push(counter);
@@ -48,6 +54,12 @@ impl Counts {
         if let Some(place) = free {
             *place = Some(counter);
         }
+    }
+
+    /// Is there nothing to count?
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.list[0].is_none()
     }
 
     /// The counters.

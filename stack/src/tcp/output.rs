@@ -4,7 +4,7 @@ use super::connection::Connection;
 use super::segment::{Kind, SackBlocks, SegmentOut};
 use super::tcb::{State, bit};
 use super::time::Instant;
-use super::timer::Timer;
+use super::undo::Frto;
 
 impl Connection<'_> {
     /// The next segment to put on the wire; it counts as sent from now on. Call until `None`.
@@ -12,67 +12,68 @@ impl Connection<'_> {
         if self.tcb.state() == State::Closed {
             return None;
         }
+        let may = self.may_transmit();
+        let next = self.next_segment(now);
+        debug_assert!(may || next.is_none(), "what `may_transmit` does not know of");
+        next
+    }
+
+    fn next_segment(&mut self, now: Instant) -> Option<SegmentOut> {
         self.tail_probe(now)
             .or_else(|| self.retransmission(now))
             .or_else(|| self.new_data(now, false))
+            .or_else(|| self.retransmission_after_all(now))
             .or_else(|| self.window_or_keepalive_probe(now))
             .or_else(|| self.bare_ack(now))
     }
 
-    /// What is lost, as the congestion window allows; the oldest byte at once.
+    /// What is lost, as recovery allows; the oldest byte at once.
     fn retransmission(&mut self, now: Instant) -> Option<SegmentOut> {
-        let lost = self.tcb.loss.next_lost()?;
-        let blocks = self.tcb.sack_blocks();
-        let len = lost.end.since(lost.start).min(self.tcb.room_for_data(&blocks));
-        let pipe = self.tcb.pipe();
-        let must_wait = pipe != 0 && pipe.saturating_add(len) > self.tcb.cc.cwnd();
-        if must_wait && !self.tcb.loss.head_is_due(self.tcb.snd_una) {
+        if self.recovery.sent.lost() == 0 || self.recovery.frto == Frto::New {
             return None;
         }
-        let end = lost.start.plus(len);
-        self.tcb.loss.resent(end, self.tcb.snd_nxt);
-        Some(self.send_again(now, lost.start, end, blocks))
+        let blocks = self.tcb.sack_blocks();
+        let (start, end) = self.recovery.sent.next_lost(self.tcb.room_for_data(&blocks))?;
+        let len = end.since(start);
+        if !self.recovery.loss.urgent && !self.recovery.allows(self.tcb, len) {
+            return None;
+        }
+        Some(self.send_again(now, start, end, blocks))
     }
 
-    /// A tail loss probe (RFC 8985, section 7.3): new data if there is some, else the last segment again.
-    fn tail_probe(&mut self, now: Instant) -> Option<SegmentOut> {
-        if !self.tcb.has(bit::LOSS_PROBE) {
+    /// The test for a spurious timeout wanted new data out, and there was none to send: what is lost after all.
+    fn retransmission_after_all(&mut self, now: Instant) -> Option<SegmentOut> {
+        if self.recovery.frto != Frto::New || self.tcb.snd_nxt.gt(self.recovery.loss.recover) {
             return None;
         }
-        self.tcb.clear(bit::LOSS_PROBE);
-        if self.tcb.flight() == 0 {
-            return None;
-        }
-        self.tcb.set(bit::PROBED);
-        self.tcb.timers.set(Timer::Retransmit, self.tcb.timeout_at(now));
-        self.new_data(now, true).or_else(|| {
-            let blocks = self.tcb.sack_blocks();
-            let end = self.tcb.snd_nxt;
-            let len = self.tcb.flight().min(self.tcb.room_for_data(&blocks));
-            Some(self.send_again(now, end.minus(len), end, blocks))
-        })
+        self.recovery.frto = Frto::Off;
+        self.retransmission(now)
     }
 
     /// Data that was never sent, then FIN. A `probe` ignores the congestion window.
-    fn new_data(&mut self, now: Instant, probe: bool) -> Option<SegmentOut> {
+    pub(crate) fn new_data(&mut self, now: Instant, probe: bool) -> Option<SegmentOut> {
         let tcb = &mut *self.tcb;
         let unsent = tcb.snd_end.ahead_of(tcb.snd_nxt);
         let fin_due = tcb.fin_queued() && !tcb.fin_sent();
+        let in_flight = self.recovery.sent.in_flight();
         if unsent == 0 && !fin_due {
             return None;
         }
         let blocks = tcb.sack_blocks();
         let window = tcb.snd_edge().ahead_of(tcb.snd_nxt);
-        let larger = if probe { None } else { tcb.plan_probe(now, unsent, window, &blocks) };
+        let calm = self.recovery.is_calm();
+        let larger = if probe || !calm { None } else { tcb.plan_probe(now, unsent.min(window), &blocks) };
         let full = larger.unwrap_or_else(|| tcb.room_for_data(&blocks));
         let len = unsent.min(full).min(window);
         if window == 0 || !tcb.is_worth_sending(now, len, unsent, full) {
             tcb.wait_for_window(now, window, unsent);
+            if unsent < full && in_flight < tcb.cc.cwnd() {
+                self.recovery.rate.on_nothing_to_send(in_flight);
+            }
             return None;
         }
         tcb.restart_after_idle(now);
-        let pipe = tcb.pipe();
-        if !probe && pipe != 0 && pipe.saturating_add(len) > tcb.cc.cwnd() {
+        if !probe && !self.recovery.allows(tcb, len) {
             if larger.is_some() {
                 tcb.drop_probe();
             }
@@ -120,5 +121,25 @@ impl Connection<'_> {
         tcb.clear(bit::WINDOW_PROBE | bit::KEEPALIVE_PROBE);
         let seq = tcb.snd_una.minus(1);
         Some(self.segment(now, seq, seq, SackBlocks::default(), kind))
+    }
+}
+
+/// Something is due beside data.
+const DUE: u32 =
+    bit::ACK_NOW | bit::ACK_LATE | bit::CHALLENGE | bit::WINDOW_PROBE | bit::KEEPALIVE_PROBE | bit::LOSS_PROBE;
+
+impl Connection<'_> {
+    /// Could [`Connection::poll_transmit`] have anything to send or to plan? If not it need not be asked, as after most
+    /// acknowledgements; but the estimate of the delivery rate has to know that the program keeps nothing ready.
+    #[inline]
+    pub(crate) fn may_transmit(&mut self) -> bool {
+        let tcb = &*self.tcb;
+        // Everything queued was sent, FIN included, unless it is lost.
+        let unsent = tcb.snd_nxt != tcb.snd_end.plus(u32::from(tcb.fin_queued()));
+        let in_flight = self.recovery.sent.in_flight();
+        if !unsent && in_flight < tcb.cc.cwnd() {
+            self.recovery.rate.on_nothing_to_send(in_flight);
+        }
+        unsent || tcb.has(DUE) || tcb.dup_acks_due > 0 || self.recovery.sent.lost() > 0
     }
 }

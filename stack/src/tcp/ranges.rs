@@ -1,4 +1,4 @@
-//! A small set of sequence ranges in fixed memory: out-of-order data here, selectively acknowledged data there.
+//! A small set of sequence ranges in fixed memory: data that arrived out of order.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -13,7 +13,7 @@ pub(crate) struct Range {
 }
 
 /// Ranges kept at most.
-pub(crate) const MAX_RANGES: usize = 16;
+pub(crate) const MAX_RANGES: usize = 24;
 
 /// Disjoint ranges in ascending order that do not touch each other.
 #[repr(C)]
@@ -33,11 +33,6 @@ impl Ranges {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// Bytes in all ranges.
-    pub fn total(&self) -> u32 {
-        self.as_slice().iter().fold(0, |sum, range| sum.saturating_add(range.end.ahead_of(range.start)))
     }
 
     /// One past the highest byte.
@@ -65,15 +60,6 @@ impl Ranges {
         let next = self.as_slice().iter().map(|range| range.start).find(|s| s.gt(start));
         let end = next.map_or(until, |s| s.earlier(until));
         start.lt(end).then_some(Range { start, end })
-    }
-
-    /// Bytes of `[from, until)` that are in no range.
-    pub fn missing(&self, from: SeqNr, until: SeqNr) -> u32 {
-        let covered = self
-            .as_slice()
-            .iter()
-            .fold(0u32, |sum, range| sum + range.end.earlier(until).ahead_of(range.start.later(from)));
-        until.ahead_of(from).saturating_sub(covered)
     }
 
     /// Adds `[start, end)`. False, and nothing changed, if it would be one range too many.
@@ -111,10 +97,6 @@ impl Ranges {
             first.start = first.start.later(seq);
         }
     }
-
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
 }
 
 #[cfg(test)]
@@ -148,12 +130,9 @@ mod tests {
                     prop_assert_eq!(ranges.as_slice().len(), MAX_RANGES);
                 }
                 prop_assert_eq!(&bytes(&ranges, base), &model);
-                prop_assert_eq!(ranges.total() as usize, model.iter().filter(|b| **b).count());
-                prop_assert!(ranges.as_slice().windows(2).all(|w| w[0].end.lt(w[1].start)), "apart and in order");
-                let missing = model[start as usize..end as usize].iter().filter(|b| !**b).count();
-                prop_assert_eq!(ranges.missing(base.plus(start), base.plus(end)) as usize, missing);
                 let gap = (start..end).find(|&i| !model[i as usize]);
                 prop_assert_eq!(ranges.gap(base.plus(start), base.plus(end)).map(|g| g.start.since(base)), gap);
+                prop_assert!(ranges.as_slice().windows(2).all(|w| w[0].end.lt(w[1].start)), "apart and in order");
             }
         }
     }

@@ -63,7 +63,11 @@ impl Connection<'_> {
     /// The bytes first, then the number that makes them readable.
     fn append(&mut self, data: &[u8]) {
         let nxt = self.tcb.rcv_nxt;
-        ring::write(self.rcv, nxt.0, data);
+        if nxt == self.tcb.rcv_read && self.tcb.ooo.is_empty() {
+            self.tcb.rcv_base = nxt;
+            compiler_fence(Ordering::Release);
+        }
+        ring::write(self.rcv, self.tcb.rcv_place(nxt.0), data);
         compiler_fence(Ordering::Release);
         self.tcb.rcv_nxt = nxt.plus(data.len() as u32);
     }
@@ -86,11 +90,12 @@ impl Connection<'_> {
         self.tcb.ack_gap();
         let end = start.plus(data.len() as u32);
         if self.tcb.ooo.holding(start).is_some_and(|held| end.le(held.end)) {
+            self.tcb.note_recent(start);
             return self.tcb.note_duplicate(start, end);
         }
         self.write_missing(start, end, data);
         if self.tcb.ooo.insert(start, end) {
-            self.tcb.ooo_newest = start;
+            self.tcb.note_recent(start);
         }
     }
 
@@ -100,7 +105,7 @@ impl Connection<'_> {
         while let Some(gap) = self.tcb.ooo.gap(at, end) {
             let (from, to) = (gap.start.since(start) as usize, gap.end.since(start) as usize);
             let Some(bytes) = data.get(from..to) else { return };
-            ring::write(self.rcv, gap.start.0, bytes);
+            ring::write(self.rcv, self.tcb.rcv_place(gap.start.0), bytes);
             at = gap.end;
         }
     }

@@ -15,7 +15,7 @@ const RTO_INITIAL: u64 = 1_000 * MS;
 /// Longer round trips than this are not believed.
 const SAMPLE_MAX: u64 = RTO_MAX;
 
-/// The estimator of one connection. One segment at a time is timed with the precise clock; timestamps only serve
+/// The estimator of one connection. One segment in a round trip is timed, with the precise clock; timestamps only serve
 /// where retransmissions make that one ambiguous (Karn's rule).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -24,10 +24,10 @@ pub(crate) struct Rtt {
     srtt: u64,
     /// Its variation, ns.
     rttvar: u64,
-    /// When the timed segment went out; never: none is timed.
-    timed_at: Instant,
-    /// The acknowledgement that ends the measurement.
-    timed_end: SeqNr,
+    /// When the last sample was taken.
+    sampled_at: Instant,
+    /// The acknowledgement of this gives the next one.
+    next: SeqNr,
     /// Doublings of the timeout since the last sample.
     backoff: u32,
 }
@@ -50,33 +50,14 @@ impl Rtt {
         (self.srtt != 0).then_some(self.srtt)
     }
 
-    /// A segment that ends at `end` goes out for the first time.
-    pub fn start(&mut self, end: SeqNr, now: Instant) {
-        if !self.timed_at.is_set() {
-            self.timed_at = now;
-            self.timed_end = end;
-        }
+    /// Is a sample wanted? One in a round trip is, or in the time of one.
+    pub fn is_due(&self, una: SeqNr, now: Instant) -> bool {
+        !self.sampled_at.is_set() || una.ge(self.next) || now.nanos_since(self.sampled_at) >= self.srtt
     }
 
-    /// Something was retransmitted: what is being timed has become ambiguous (Karn's rule, RFC 6298, section 3).
-    pub fn cancel(&mut self) {
-        self.timed_at = Instant::NEVER;
-    }
-
-    /// Is a segment being timed?
-    pub fn is_timing(&self) -> bool {
-        self.timed_at.is_set()
-    }
-
-    /// The peer acknowledged everything before `ack`. True if that gave a sample.
-    pub fn acked(&mut self, ack: SeqNr, now: Instant) -> bool {
-        if !self.timed_at.is_set() || ack.lt(self.timed_end) {
-            return false;
-        }
-        let sample = now.nanos_since(self.timed_at);
-        self.timed_at = Instant::NEVER;
-        self.sample(sample);
-        true
+    /// A sample was taken; the next one shall be of what is sent from `nxt` on.
+    pub fn next_after(&mut self, nxt: SeqNr, now: Instant) {
+        (self.next, self.sampled_at) = (nxt.plus(1), now);
     }
 
     /// One measured round trip, ns (RFC 6298, section 2).
@@ -89,6 +70,11 @@ impl Rtt {
             self.rttvar = (3 * self.rttvar + self.srtt.abs_diff(r)) / 4;
             self.srtt = ((7 * self.srtt + r) / 8).max(1);
         }
+        self.backoff = 0;
+    }
+
+    /// The timeouts were spurious.
+    pub fn forget_back_off(&mut self) {
         self.backoff = 0;
     }
 
@@ -118,16 +104,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn first_sample_and_karn() {
+    fn one_sample_a_round_trip() {
         let mut rtt = Rtt::default();
         assert_eq!(rtt.rto(), RTO_INITIAL);
-        rtt.start(SeqNr(10), Instant(1000));
-        assert!(!rtt.acked(SeqNr(9), Instant(2000)), "not acknowledged yet");
-        assert!(rtt.acked(SeqNr(10), Instant(101_000)));
+        assert!(rtt.is_due(SeqNr(10), Instant(100_000)));
+        rtt.sample(100_000);
+        rtt.next_after(SeqNr(20), Instant(100_000));
         assert_eq!(rtt.micros(), (100, 50));
-        rtt.start(SeqNr(20), Instant(200_000));
-        rtt.cancel();
-        assert!(!rtt.acked(SeqNr(20), Instant(300_000)), "ambiguous after a retransmission");
+        assert!(!rtt.is_due(SeqNr(20), Instant(150_000)), "sent before the last one");
+        assert!(rtt.is_due(SeqNr(21), Instant(150_000)));
+        assert!(rtt.is_due(SeqNr(20), Instant(200_000)));
     }
 
     #[test]

@@ -117,6 +117,31 @@ pub enum Kind {
     KeepaliveProbe,
 }
 
+impl Kind {
+    /// Every kind, at its own place.
+    pub const ALL: [Self; 7] = [
+        Self::Data,
+        Self::Retransmission,
+        Self::Ack,
+        Self::DelayedAck,
+        Self::ChallengeAck,
+        Self::WindowProbe,
+        Self::KeepaliveProbe,
+    ];
+
+    /// What to count beside [`Counter::SegmentsSent`].
+    pub fn counter(self) -> Option<Counter> {
+        match self {
+            Self::Data | Self::Ack => None,
+            Self::Retransmission => Some(Counter::Retransmits),
+            Self::DelayedAck => Some(Counter::DelayedAcks),
+            Self::ChallengeAck => Some(Counter::ChallengeAcks),
+            Self::WindowProbe => Some(Counter::ZeroWindowProbes),
+            Self::KeepaliveProbe => Some(Counter::KeepaliveProbes),
+        }
+    }
+}
+
 /// A segment to put on the wire. Its data is the `len` bytes of the send ring from `seq` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentOut {
@@ -146,13 +171,16 @@ impl SegmentOut {
 
     /// What to count beside [`Counter::SegmentsSent`].
     pub fn counter(&self) -> Option<Counter> {
-        match self.kind {
-            Kind::Data | Kind::Ack => None,
-            Kind::Retransmission => Some(Counter::Retransmits),
-            Kind::DelayedAck => Some(Counter::DelayedAcks),
-            Kind::ChallengeAck => Some(Counter::ChallengeAcks),
-            Kind::WindowProbe => Some(Counter::ZeroWindowProbes),
-            Kind::KeepaliveProbe => Some(Counter::KeepaliveProbes),
-        }
+        self.kind.counter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_own_place() {
+        assert!(Kind::ALL.into_iter().enumerate().all(|(place, kind)| kind as usize == place));
     }
 }

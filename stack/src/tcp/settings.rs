@@ -4,9 +4,8 @@ use super::connection::Connection;
 use super::image::flag;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
+use crate::wire::{ipv4, ipv6, tcp};
 
-/// Headers of IPv4 and TCP without options, bytes.
-const HEADERS: u32 = 40;
 /// Bytes that timestamps take of every segment.
 const TIMESTAMPS: u32 = 12;
 /// Linux: TCP_MIN_SND_MSS. Smaller segments would be all header.
@@ -43,6 +42,17 @@ impl Connection<'_> {
 }
 
 impl Tcb {
+    /// Bytes of IP and TCP headers without options.
+    pub(crate) fn headers(&self) -> u32 {
+        let ip = if self.has(bit::IPV6) { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+        (ip + tcp::HEADER_LEN) as u32
+    }
+
+    /// Whatever is said of the path, it carries this much: every IPv6 link does (RFC 8201, section 4).
+    pub(crate) fn least_mtu(&self) -> u32 {
+        if self.has(bit::IPV6) { ipv6::MTU_MIN } else { 0 }
+    }
+
     /// Sizes segments so that they fit both the path and the peer's limit.
     pub(crate) fn fit_segments(&mut self) {
         let before = self.mss;
@@ -55,22 +65,22 @@ impl Tcb {
 
     /// The largest packet that the peer's MSS option allows, bytes.
     pub(crate) fn largest_packet(&self) -> u32 {
-        self.mss_clamp.saturating_add(HEADERS)
+        self.mss_clamp.saturating_add(self.headers())
     }
 
     /// Bytes of data in a full packet of this size.
     pub(crate) fn segment_in(&self, packet: u32) -> u32 {
-        packet.saturating_sub(HEADERS + self.timestamps_len()).max(MSS_MIN)
+        packet.saturating_sub(self.headers() + self.timestamps_len()).max(MSS_MIN)
     }
 
     /// The size of a packet with so much data, bytes.
     pub(crate) fn packet_of(&self, data: u32) -> u32 {
-        data.saturating_add(HEADERS + self.timestamps_len())
+        data.saturating_add(self.headers() + self.timestamps_len())
     }
 
     /// The MSS option of a peer that takes packets of this size at most.
     pub(crate) fn mss_clamp_of(&self, packet: u32) -> u32 {
-        packet.saturating_sub(HEADERS).max(MSS_MIN)
+        packet.saturating_sub(self.headers()).max(MSS_MIN)
     }
 
     fn timestamps_len(&self) -> u32 {

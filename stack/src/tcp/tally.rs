@@ -1,15 +1,12 @@
 //! What has gone in and out, for those who ask (TCP_INFO; RFC 4898 has names for most of it).
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
+use super::connection::Connection;
 use super::loss::Phase;
 use super::segment::{Segment, SegmentOut};
-use super::tcb::Tcb;
 use super::time::Instant;
 
 /// Counts since the import.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Bytes of the sequence space that the peer has acknowledged.
     pub bytes_acked: u64,
@@ -62,53 +59,56 @@ pub struct Report {
     pub rcv_wnd: u32,
 }
 
-impl Tcb {
+impl Connection<'_> {
     /// What has gone in and out since the import.
     pub fn tally(&self) -> Tally {
-        self.tally
+        self.recovery.tally
     }
 
     /// What TCP_INFO tells beside.
-    pub fn report(&self, now: Instant) -> Report {
+    pub fn figures(&self, now: Instant) -> Report {
+        let (tcb, recovery) = (&*self.tcb, &*self.recovery);
         let since = |at: Instant| (now.nanos_since(at) / 1_000_000).min(u64::from(u32::MAX)) as u32;
-        let (rcv_rtt, rcv_space) = self.tuning.measured();
+        let (rcv_rtt, rcv_space) = recovery.tuning.measured();
         Report {
-            ca_state: match self.loss.phase() {
+            ca_state: match recovery.loss.phase {
                 Phase::Open => 0,
                 Phase::Recovery => 3,
                 Phase::Loss => 4,
             },
-            retransmits: self.loss.timeouts().min(255) as u8,
-            probes: self.probes.min(255) as u8,
-            rto: (self.rtt.rto() / 1_000).min(u64::from(u32::MAX)) as u32,
-            rcv_mss: self.rcv_mss,
-            sacked: self.loss.sacked_bytes(),
-            pmtu: self.pmtu.current(),
-            last_data_sent: since(self.data_sent_at),
-            last_data_recv: since(self.data_heard_at),
-            last_ack_recv: since(self.heard_at),
+            retransmits: recovery.loss.timeouts.min(255) as u8,
+            probes: tcb.probes.min(255) as u8,
+            rto: (tcb.rtt.rto() / 1_000).min(u64::from(u32::MAX)) as u32,
+            rcv_mss: tcb.rcv_mss,
+            sacked: recovery.sent.sacked(),
+            pmtu: tcb.pmtu.current(),
+            last_data_sent: since(tcb.data_sent_at),
+            last_data_recv: since(tcb.data_heard_at),
+            last_ack_recv: since(tcb.heard_at),
             rcv_rtt,
             rcv_space,
-            snd_wnd: self.snd_wnd,
-            rcv_wnd: self.rcv_window(),
+            snd_wnd: tcb.snd_wnd,
+            rcv_wnd: tcb.rcv_window(),
         }
     }
+}
 
-    pub(crate) fn tally_in(&mut self, segment: &Segment<'_>) {
-        self.tally.segments_in = self.tally.segments_in.wrapping_add(1);
-        self.tally.data_in = self.tally.data_in.wrapping_add(u32::from(!segment.payload.is_empty()));
+impl Tally {
+    pub(crate) fn take_in(&mut self, segment: &Segment<'_>) {
+        self.segments_in = self.segments_in.wrapping_add(1);
+        self.data_in = self.data_in.wrapping_add(u32::from(!segment.payload.is_empty()));
     }
 
-    pub(crate) fn tally_progress(&mut self, acked: u32, received: u32) {
-        self.tally.bytes_acked = self.tally.bytes_acked.wrapping_add(u64::from(acked));
-        self.tally.bytes_received = self.tally.bytes_received.wrapping_add(u64::from(received));
+    pub(crate) fn progress(&mut self, acked: u32, received: u32) {
+        self.bytes_acked = self.bytes_acked.wrapping_add(u64::from(acked));
+        self.bytes_received = self.bytes_received.wrapping_add(u64::from(received));
     }
 
-    pub(crate) fn tally_out(&mut self, segment: &SegmentOut, again: bool) {
+    pub(crate) fn send_out(&mut self, segment: &SegmentOut, again: bool) {
         let len = u64::from(segment.len);
-        self.tally.segments_out = self.tally.segments_out.wrapping_add(1);
-        self.tally.data_out = self.tally.data_out.wrapping_add(u32::from(len > 0));
-        self.tally.bytes_sent = self.tally.bytes_sent.wrapping_add(len);
-        self.tally.bytes_resent = self.tally.bytes_resent.wrapping_add(if again { len } else { 0 });
+        self.segments_out = self.segments_out.wrapping_add(1);
+        self.data_out = self.data_out.wrapping_add(u32::from(len > 0));
+        self.bytes_sent = self.bytes_sent.wrapping_add(len);
+        self.bytes_resent = self.bytes_resent.wrapping_add(if again { len } else { 0 });
     }
 }

@@ -8,18 +8,18 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::cc::{Algorithm, Congestion};
 use super::image::flag;
-use super::loss::Loss;
 use super::mtu::PathMtu;
 use super::ranges::{Range, Ranges};
 use super::rtt::Rtt;
+use super::segment::SackBlocks;
 use super::seq::SeqNr;
-use super::tally::Tally;
 use super::time::Instant;
 use super::timer::Timers;
-use super::tune::Tuning;
 
 /// Bits of [`Tcb::bits`] beyond those of [`flag`], which mean the same here.
 pub(crate) mod bit {
+    /// The packets have IPv6 headers.
+    pub const IPV6: u32 = 1 << 15;
     /// The last send said that more will follow (MSG_MORE).
     pub const MORE: u32 = 1 << 16;
     /// A FIN of the peer was seen at `rcv_fin`.
@@ -46,8 +46,6 @@ pub(crate) mod bit {
     pub const LOSS_PROBE: u32 = 1 << 27;
     /// The persist timer ran out: send what little the window allows.
     pub const OVERRIDE: u32 = 1 << 28;
-    /// The newest tail loss probe is not answered yet.
-    pub const PROBED: u32 = 1 << 29;
     /// The peer pushed data that is not acknowledged yet.
     pub const PUSHED: u32 = 1 << 30;
     /// A duplicate arrived: tell the peer in a D-SACK block (RFC 2883).
@@ -61,10 +59,7 @@ pub struct Tcb {
     pub(crate) timers: Timers,
     pub(crate) rtt: Rtt,
     pub(crate) cc: Congestion,
-    pub(crate) loss: Loss,
     pub(crate) pmtu: PathMtu,
-    pub(crate) tuning: Tuning,
-    pub(crate) tally: Tally,
     /// Out-of-order data in the receive ring.
     pub(crate) ooo: Ranges,
 
@@ -101,8 +96,8 @@ pub struct Tcb {
     pub(crate) rcv_adv: SeqNr,
     /// Sequence number of the peer's FIN, with [`bit::FIN_SEEN`].
     pub(crate) rcv_fin: SeqNr,
-    /// Where the newest out-of-order segment began: the first SACK block holds it.
-    pub(crate) ooo_newest: SeqNr,
+    /// Where those blocks of out-of-order data lie that grew last, the newest first: so the SACK option lists them.
+    pub(crate) ooo_recent: [SeqNr; SackBlocks::MAX],
     /// The newest duplicate, with [`bit::DUPLICATE`].
     pub(crate) duplicate: Range,
     /// Duplicate acknowledgements still to be sent, when they are all that the peer goes by.
@@ -142,8 +137,11 @@ pub struct Tcb {
     pub(crate) sndbuf: u32,
     /// Segments sent again, for people.
     pub(crate) retransmits: u32,
-    /// Always zero.
-    pub(crate) pad: u32,
+    /// The number whose byte lies first in the receive ring. It follows the stream whenever the ring is empty, so that a connection
+    /// with little under way stays in few cache lines and few pages.
+    pub(crate) rcv_base: SeqNr,
+    /// The same for the send ring.
+    pub(crate) snd_base: SeqNr,
 }
 
 /// The states of a connection (RFC 9293, section 3.3.2), from ESTABLISHED on.
@@ -245,6 +243,16 @@ impl Tcb {
         self.timers.earliest()
     }
 
+    /// A point in time before which [`Tcb::deadline`] does not lie, at the cost of one look.
+    pub(crate) fn deadline_bound(&self) -> Option<Instant> {
+        self.timers.bound()
+    }
+
+    /// Makes [`Tcb::deadline_bound`] exact.
+    pub(crate) fn settle_timers(&mut self) {
+        self.timers.settle();
+    }
+
     /// Smoothed round-trip time and its variation, µs; 0 when unknown.
     pub fn rtt_us(&self) -> (u32, u32) {
         self.rtt.micros()
@@ -263,6 +271,16 @@ impl Tcb {
     /// Segments sent again since the import.
     pub fn retransmits(&self) -> u32 {
         self.retransmits
+    }
+
+    /// The place of a received byte in the receive ring, modulo the ring's size.
+    pub fn rcv_place(&self, seq: u32) -> u32 {
+        SeqNr(seq).since(self.rcv_base)
+    }
+
+    /// The place of a byte to be sent in the send ring, modulo the ring's size.
+    pub fn snd_place(&self, seq: u32) -> u32 {
+        SeqNr(seq).since(self.snd_base)
     }
 
     /// Bytes that can be read now.

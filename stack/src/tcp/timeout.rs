@@ -1,8 +1,6 @@
 //! What if no answer comes?
 
 use super::connection::Connection;
-use super::image::flag;
-use super::loss::Phase;
 use super::outcome::Outcome;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
@@ -12,9 +10,6 @@ use crate::stats::Counter;
 const MS: u64 = 1_000_000;
 /// Retransmission timeouts, or unanswered window probes, in a row after which the kernel shall go on.
 pub(super) const GIVE_UP: u32 = 5;
-/// Added to the probe timeout: for the peer's processing; and for its delayed acknowledgement if one segment is out.
-const PROBE_SLACK: u64 = 2 * MS;
-const PROBE_SLACK_SINGLE: u64 = 45 * MS;
 
 impl Connection<'_> {
     /// Carries out what [`Tcb::deadline`] announced; harmless at any other time. What it decides to send comes out of
@@ -23,7 +18,8 @@ impl Connection<'_> {
         let mut out = Outcome::default();
         while let Some(timer) = self.tcb.timers.take_expired(now) {
             match timer {
-                Timer::Retransmit => self.tcb.on_timeout(now, &mut out),
+                Timer::Retransmit => self.on_timeout(now, &mut out),
+                Timer::Reorder => self.on_reorder(now, &mut out),
                 Timer::LossProbe => self.tcb.set(bit::LOSS_PROBE),
                 Timer::Persist => self.tcb.on_persist(now, &mut out),
                 Timer::DelayedAck => self.tcb.ack_late(),
@@ -48,59 +44,63 @@ impl Tcb {
         let counts = self.user_timeout_ms != 0 && self.unanswered_since.is_set();
         counts.then(|| self.unanswered_since.after(u64::from(self.user_timeout_ms) * MS))
     }
+}
+
+impl Connection<'_> {
+    /// When the retransmission timer, started now, runs out.
+    pub(crate) fn timeout_at(&self, now: Instant) -> Instant {
+        self.tcb.timeout_at(now)
+    }
 
     /// Something is in flight: sees to its timers.
     pub(crate) fn watch_flight(&mut self, now: Instant) {
-        if !self.timers.is_set(Timer::Retransmit) {
-            self.timers.set(Timer::Retransmit, self.timeout_at(now));
+        if !self.tcb.timers.is_set(Timer::Retransmit) {
+            self.tcb.timers.set(Timer::Retransmit, self.timeout_at(now));
         }
-        self.plan_loss_probe(now);
+        self.plan_tail_probe(now);
     }
 
     /// The peer acknowledged something new: the timers of what is still in flight start anew (RFC 6298, 5.2 and 5.3).
     pub(crate) fn rearm(&mut self, now: Instant) {
-        self.unanswered_since = Instant::NEVER;
-        self.timers.stop(Timer::LossProbe);
-        if self.flight() == 0 {
-            self.timers.stop(Timer::Retransmit);
+        let tcb = &mut *self.tcb;
+        tcb.unanswered_since = Instant::NEVER;
+        tcb.timers.stop(Timer::LossProbe);
+        if tcb.flight() == 0 {
+            tcb.timers.stop(Timer::Retransmit);
+            tcb.timers.stop(Timer::Reorder);
         } else {
-            self.timers.set(Timer::Retransmit, self.timeout_at(now));
-            self.plan_loss_probe(now);
-        }
-    }
-
-    /// Plans a tail loss probe, which finds a lost end of a flight long before a timeout does (RFC 8985, section 7.2).
-    fn plan_loss_probe(&mut self, now: Instant) {
-        let suits = self.has(flag::SACK) && !self.has(bit::PROBED) && !self.loss.has_sacked();
-        let Some(srtt) = self.rtt.smoothed().filter(|_| suits && self.loss.phase() == Phase::Open) else { return };
-        let slack = if self.flight() <= self.mss { PROBE_SLACK_SINGLE } else { PROBE_SLACK };
-        let at = now.after(2 * srtt + slack);
-        if self.timers.get(Timer::Retransmit).is_some_and(|timeout| at < timeout) {
-            self.timers.set(Timer::LossProbe, at);
+            tcb.timers.set(Timer::Retransmit, tcb.timeout_at(now));
+            self.plan_tail_probe(now);
         }
     }
 
     /// The retransmission timer ran out (RFC 6298, 5.4 to 5.7).
     fn on_timeout(&mut self, now: Instant, out: &mut Outcome) {
-        if self.flight() == 0 {
+        let pipe = self.recovery.pipe(self.tcb);
+        let tcb = &mut *self.tcb;
+        if tcb.flight() == 0 {
             return;
         }
-        if !self.unanswered_since.is_set() {
-            self.unanswered_since = Instant(now.0.saturating_sub(self.rtt.rto()).max(1));
+        if !tcb.unanswered_since.is_set() {
+            tcb.unanswered_since = Instant(now.0.saturating_sub(tcb.rtt.rto()).max(1));
         }
-        let first = self.loss.timeouts() == 0;
-        self.cc.on_timeout(self.pipe(), self.mss, first);
-        self.loss.timeout(self.flight_view());
-        self.suspect_black_hole(out);
-        self.rtt.cancel();
-        self.rtt.back_off();
-        self.clear(bit::PROBED | bit::LOSS_PROBE);
-        self.timers.stop(Timer::LossProbe);
+        let before = self.recovery.rate.lost();
+        self.recovery.begin_loss(tcb, now, pipe);
+        let silent = if self.recovery.sent.sacked() == 0 { self.recovery.loss.silent } else { 0 };
+        tcb.suspect_black_hole(silent, out);
+        tcb.rtt.back_off();
+        tcb.clear(bit::LOSS_PROBE);
+        tcb.timers.stop(Timer::LossProbe);
+        tcb.timers.stop(Timer::Reorder);
         out.count(Counter::Timeouts);
-        out.timed_out |= self.loss.timeouts() >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);
-        self.timers.set(Timer::Retransmit, self.timeout_at(now));
+        let gave_up = self.recovery.loss.silent >= GIVE_UP;
+        out.timed_out |= gave_up || tcb.user_deadline().is_some_and(|limit| limit <= now);
+        tcb.timers.set(Timer::Retransmit, tcb.timeout_at(now));
+        self.report_loss(now, before);
     }
+}
 
+impl Tcb {
     /// Time in which nothing was sent is no time in which the window could have grown; and after a long silence, the window
     /// that was found before says little (RFC 5681, section 4.1).
     pub(crate) fn restart_after_idle(&mut self, now: Instant) {

@@ -11,6 +11,8 @@ pub(crate) enum Timer {
     Retransmit,
     /// Unacknowledged data at the end of a flight: probe (RFC 8985, section 7).
     LossProbe,
+    /// Data that something sent later has overtaken: lost (RFC 8985, section 6.3).
+    Reorder,
     /// Data and no window: probe (RFC 9293, section 3.8.6.1).
     Persist,
     /// Received data: acknowledge.
@@ -24,9 +26,10 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Retransmit,
         Self::LossProbe,
+        Self::Reorder,
         Self::Persist,
         Self::DelayedAck,
         Self::Cork,
@@ -36,35 +39,56 @@ impl Timer {
 }
 
 /// A deadline for each [`Timer`].
-#[repr(transparent)]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
-pub(crate) struct Timers([Instant; Timer::ALL.len()]);
+pub(crate) struct Timers {
+    at: [Instant; Timer::ALL.len()],
+    /// No deadline is earlier; never: none is set. Stopping a timer does not move it: see [`Timers::settle`].
+    bound: Instant,
+}
+
+/// For comparing points in time where "never" is later than all others.
+fn rank(at: Instant) -> u64 {
+    at.0.wrapping_sub(1)
+}
 
 impl Timers {
     /// Sets or moves a deadline.
     pub fn set(&mut self, timer: Timer, at: Instant) {
-        self.0[timer as usize] = at;
+        self.at[timer as usize] = at;
+        if rank(at) < rank(self.bound) {
+            self.bound = at;
+        }
     }
 
     /// Forgets a deadline.
     pub fn stop(&mut self, timer: Timer) {
-        self.0[timer as usize] = Instant::NEVER;
+        self.at[timer as usize] = Instant::NEVER;
     }
 
     /// A deadline, if set.
     pub fn get(&self, timer: Timer) -> Option<Instant> {
-        Some(self.0[timer as usize]).filter(|at| at.is_set())
+        Some(self.at[timer as usize]).filter(|at| at.is_set())
     }
 
     /// Is a deadline set?
     pub fn is_set(&self, timer: Timer) -> bool {
-        self.0[timer as usize].is_set()
+        self.at[timer as usize].is_set()
     }
 
     /// The earliest deadline.
     pub fn earliest(&self) -> Option<Instant> {
-        let at = self.0.iter().map(|at| at.0.wrapping_sub(1)).min()?;
-        Some(Instant(at.wrapping_add(1))).filter(|at| at.is_set())
+        self.at.iter().copied().min_by_key(|&at| rank(at)).filter(|at| at.is_set())
+    }
+
+    /// A point in time before which no deadline lies; one look, where [`Timers::earliest`] looks at all.
+    pub fn bound(&self) -> Option<Instant> {
+        Some(self.bound).filter(|at| at.is_set())
+    }
+
+    /// Moves the bound up to the earliest deadline.
+    pub fn settle(&mut self) {
+        self.bound = self.earliest().unwrap_or(Instant::NEVER);
     }
 
     /// Takes one deadline that has passed.
@@ -87,8 +111,14 @@ mod tests {
         timers.set(Timer::Retransmit, Instant(20));
         assert_eq!(timers.earliest(), Some(Instant(20)));
         assert_eq!(timers.take_expired(Instant(19)), None);
+        assert_eq!(timers.bound(), Some(Instant(20)));
         assert_eq!(timers.take_expired(Instant(40)), Some(Timer::Retransmit));
+        assert_eq!(timers.bound(), Some(Instant(20)), "a bound, not the deadline");
+        timers.settle();
+        assert_eq!(timers.bound(), Some(Instant(30)));
         assert_eq!(timers.take_expired(Instant(40)), Some(Timer::Keepalive));
+        timers.settle();
+        assert_eq!(timers.bound(), None);
         assert_eq!(timers.take_expired(Instant(40)), None);
     }
 

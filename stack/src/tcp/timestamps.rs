@@ -54,13 +54,15 @@ impl Tcb {
     }
 
     /// A round trip measured by the echo of our clock, for when retransmissions made the precise clock ambiguous.
-    pub(crate) fn sample_echo(&mut self, now: Instant, segment: &Segment<'_>) {
-        let Some(ts) = segment.timestamps.filter(|ts| ts.ecr != 0 && self.has(flag::TIMESTAMPS)) else { return };
+    /// Says whether it gave one.
+    pub(crate) fn sample_echo(&mut self, now: Instant, segment: &Segment<'_>) -> bool {
+        let Some(ts) = segment.timestamps.filter(|ts| ts.ecr != 0 && self.has(flag::TIMESTAMPS)) else { return false };
         let millis = self.ts_clock(now).wrapping_sub(ts.ecr);
         if millis <= ECHO_MAX {
             // Zero means "less than a millisecond", which the estimate may know better.
             let below = self.rtt.smoothed().map_or(1_000_000, |srtt| srtt.min(1_000_000));
             self.rtt.sample(if millis == 0 { below } else { u64::from(millis) * 1_000_000 });
         }
+        millis <= ECHO_MAX
     }
 }

@@ -7,8 +7,8 @@ use zerocopy::FromZeros;
 use super::cc::Congestion;
 use super::connection::Connection;
 use super::image::{Image, flag};
-use super::loss::Loss;
 use super::mtu::PathMtu;
+use super::recovery::Recovery;
 use super::rtt::Rtt;
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
@@ -59,7 +59,7 @@ impl std::fmt::Display for ImportError {
 impl std::error::Error for ImportError {}
 
 impl<'a> Connection<'a> {
-    /// Takes a connection over: fills in `tcb` and both rings. `recv_bytes` are the unread bytes, `send_bytes` the
+    /// Takes a connection over: fills in `tcb` and both rings, and begins `recovery`. `recv_bytes` are the unread bytes, `send_bytes` the
     /// unacknowledged and unsent ones; `mtu` is that of the path.
     #[expect(
         clippy::too_many_arguments,
@@ -69,6 +69,7 @@ impl<'a> Connection<'a> {
         tcb: &'a mut Tcb,
         snd: &'a mut [u8],
         rcv: &'a mut [u8],
+        recovery: &'a mut Recovery,
         image: &Image,
         recv_bytes: &[u8],
         send_bytes: &[u8],
@@ -80,10 +81,14 @@ impl<'a> Connection<'a> {
         if mtu < MTU_MIN {
             return Err(ImportError::Mtu);
         }
-        ring::write(rcv, image.rcv_read, recv_bytes);
-        ring::write(snd, image.snd_end.wrapping_sub(send_bytes.len() as u32), send_bytes);
+        ring::write(rcv, 0, recv_bytes);
+        ring::write(snd, 0, send_bytes);
         compiler_fence(Ordering::Release);
         *tcb = Tcb::from_image(image, mtu, now);
+        recovery.begin(tcb, now);
+        if tcb.flight() != 0 {
+            Connection { tcb, snd, rcv, recovery }.watch_flight(now);
+        }
         Ok(())
     }
 }
@@ -119,12 +124,8 @@ impl Tcb {
         tcb.take_settings(image, mtu, now);
         tcb.rtt = Rtt::new(image.srtt_us, image.rttvar_us);
         tcb.cc = Congestion::new(image.cwnd, image.ssthresh, tcb.mss);
-        tcb.loss = Loss::new(tcb.snd_una);
         tcb.heard_at = now;
         tcb.data_sent_at = now;
-        if tcb.flight() != 0 {
-            tcb.watch_flight(now);
-        }
         if has(flag::FIN_RECEIVED) || tcb.rcv_wup != tcb.rcv_nxt {
             tcb.set(bit::ACK_NOW);
         }
@@ -140,6 +141,8 @@ impl Tcb {
         self.max_window = image.max_window.max(image.snd_wnd);
         self.snd_sml = self.snd_una;
         self.push_end = self.snd_una;
+        self.snd_base = SeqNr(image.snd_end.wrapping_sub(image.unacknowledged()));
+        self.rcv_base = SeqNr(image.rcv_read);
         self.rcv_nxt = SeqNr(image.rcv_nxt);
         self.rcv_read = SeqNr(image.rcv_read);
         self.rcv_wup = SeqNr(image.rcv_wup);
@@ -153,7 +156,8 @@ impl Tcb {
         self.ts_recent = image.ts_recent;
         self.ts_recent_at = now;
         self.mss_clamp = u32::from(image.mss_clamp);
-        self.pmtu = PathMtu::new(mtu);
+        self.assign(bit::IPV6, image.flow.is_v6());
+        self.pmtu = PathMtu::new(mtu.max(self.least_mtu()));
         self.snd_wscale = u32::from(image.snd_wscale);
         self.rcv_wscale = u32::from(image.rcv_wscale);
         self.keep_idle_ms = image.keep_idle_ms;

@@ -5,7 +5,9 @@ use std::collections::BinaryHeap;
 
 use super::random::Random;
 use crate::tcp::Instant;
-use crate::wire::ethernet::HEADER_LEN;
+
+/// Frames that leave further apart than this are in no burst together, ns.
+const BURST_MAX: u64 = 5_000_000;
 
 /// How bad a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct LinkSpec {
     pub delay: u64,
     /// Frames lost, per mille.
     pub loss: u64,
+    /// How likely the frame after a lost one is lost too, per mille: losses come in bursts.
+    pub burst: u64,
     /// Frames that arrive twice, per mille.
     pub duplication: u64,
     /// Frames held back so that later ones overtake them, per mille.
@@ -28,15 +32,25 @@ pub struct LinkSpec {
     pub rate: u64,
     /// Bytes that may wait for their turn when the rate is limited; frames that find no room are lost.
     pub queue: u64,
-    /// Bytes of the largest packet that passes; larger ones vanish. 0: any.
-    pub mtu: usize,
+    /// Frames lost beside these that can be no more than a bare acknowledgement, per mille.
+    pub ack_loss: u64,
+    /// Longest frame that passes, bytes; longer ones vanish (a black hole of path-MTU discovery). 0: any.
+    pub mtu: u64,
+    /// From the beginning of one stall to that of the next, ns; 0: none.
+    pub stall_every: u64,
+    /// How long nothing arrives then, ns: what should have arrived does so at the end.
+    pub stall_len: u64,
 }
+
+/// Bytes of the longest frame without data: Ethernet, IPv6, and a TCP header full of options.
+const BARE_MAX: usize = 14 + 40 + 60;
 
 impl LinkSpec {
     /// A link that only delays.
     pub const CLEAN: Self = Self {
         delay: 50_000,
         loss: 0,
+        burst: 0,
         duplication: 0,
         reordering: 0,
         jitter: 0,
@@ -44,7 +58,10 @@ impl LinkSpec {
         rare_loss: 0,
         rate: 0,
         queue: 0,
+        ack_loss: 0,
         mtu: 0,
+        stall_every: 0,
+        stall_len: 0,
     };
 }
 
@@ -68,12 +85,22 @@ pub struct Link {
     /// When the last frame that was taken has left the queue, ns.
     free_at: u64,
     overflowed: u64,
+    /// When the last frame was lost, if the last frame was.
+    lost_at: Option<Instant>,
 }
 
 impl Link {
     /// An empty link.
     pub fn new(spec: LinkSpec, seed: u64) -> Self {
-        Self { spec, random: Random::new(seed), travelling: BinaryHeap::new(), count: 0, free_at: 0, overflowed: 0 }
+        Self {
+            spec,
+            random: Random::new(seed),
+            travelling: BinaryHeap::new(),
+            count: 0,
+            free_at: 0,
+            overflowed: 0,
+            lost_at: None,
+        }
     }
 
     /// Frames offered so far.
@@ -89,13 +116,15 @@ impl Link {
     /// A frame leaves at `now`.
     pub fn send(&mut self, now: Instant, mut frame: Vec<u8>) {
         self.count += 1;
-        if self.spec.mtu != 0 && frame.len() > HEADER_LEN + self.spec.mtu {
+        let in_burst = self.lost_at.is_some_and(|at| now.nanos_since(at) < BURST_MAX) && self.spec.burst != 0;
+        let is_lost = (in_burst && self.random.chance(self.spec.burst))
+            || self.random.chance(self.spec.loss)
+            || (self.spec.rare_loss != 0 && self.random.below(1_000_000) < self.spec.rare_loss);
+        self.lost_at = is_lost.then_some(now);
+        if is_lost {
             return;
         }
-        if self.random.chance(self.spec.loss) {
-            return;
-        }
-        if self.spec.rare_loss != 0 && self.random.below(1_000_000) < self.spec.rare_loss {
+        if self.is_filtered(frame.len()) {
             return;
         }
         if self.random.chance(self.spec.corruption) {
@@ -108,11 +137,26 @@ impl Link {
         self.launch(now, frame);
     }
 
+    /// Is a frame lost because of its length? Asks for a random number only where one is needed, so that the others stay the same.
+    fn is_filtered(&mut self, len: usize) -> bool {
+        let is_bare = self.spec.ack_loss != 0 && len <= BARE_MAX;
+        (self.spec.mtu != 0 && len as u64 > self.spec.mtu) || (is_bare && self.random.chance(self.spec.ack_loss))
+    }
+
     fn launch(&mut self, now: Instant, frame: Vec<u8>) {
         let Some(waiting) = self.queue(now, frame.len() as u64) else { return };
         let held = if self.random.chance(self.spec.reordering) { self.random.below(self.spec.jitter) } else { 0 };
         let order = self.travelling.len() as u64 + (self.count << 8);
-        self.travelling.push(Reverse((now.0 + waiting + self.spec.delay + held, order, frame)));
+        let at = self.after_stall(now.0 + waiting + self.spec.delay + held);
+        self.travelling.push(Reverse((at, order, frame)));
+    }
+
+    /// When something arrives that should at `at`.
+    fn after_stall(&self, at: u64) -> u64 {
+        match at.checked_rem(self.spec.stall_every) {
+            Some(into) if into < self.spec.stall_len => at - into + self.spec.stall_len,
+            _ => at,
+        }
     }
 
     /// How long `len` bytes take to leave, ns, behind those that wait already; `None` if there is no room.

@@ -3,12 +3,16 @@
 //! Segments travel as whole frames, so that headers and checksums are part of every simulation.
 #![deny(unsafe_code)]
 
+pub mod crowd;
 pub mod host;
 pub mod link;
 pub mod pair;
 pub mod random;
 pub mod traffic;
+pub mod wire;
 
+pub use crowd::Crowd;
 pub use host::{Host, Setup};
 pub use link::{Link, LinkSpec};
 pub use pair::{A, B, Pair};
+pub use wire::Wire;

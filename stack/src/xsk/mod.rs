@@ -6,6 +6,7 @@
 
 pub mod abi;
 mod mapping;
+pub mod memory;
 pub mod queue;
 pub mod ring;
 pub mod socket;

@@ -23,13 +23,13 @@ pub struct Queue {
 }
 
 #[derive(Debug)]
-struct Producing<T> {
+pub(super) struct Producing<T> {
     cursor: ProducerCursor,
     ring: Mapping<T>,
 }
 
 #[derive(Debug)]
-struct Consuming<T> {
+pub(super) struct Consuming<T> {
     cursor: ConsumerCursor,
     ring: Mapping<T>,
 }
@@ -46,13 +46,24 @@ impl Queue {
         let completion = map_ring(fd.as_fd(), offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING, sizes.completion)?;
         let rx = map_ring(fd.as_fd(), offsets.rx, libc::XDP_PGOFF_RX_RING as u64, sizes.rx)?;
         let tx = map_ring(fd.as_fd(), offsets.tx, libc::XDP_PGOFF_TX_RING as u64, sizes.tx)?;
-        Ok(Self {
+        Ok(Self::over(fd, fill, tx, rx, completion))
+    }
+
+    /// Over rings that are mapped already.
+    pub(super) fn over(
+        fd: OwnedFd,
+        fill: Mapping<u64>,
+        tx: Mapping<Desc>,
+        rx: Mapping<Desc>,
+        completion: Mapping<u64>,
+    ) -> Self {
+        Self {
             fd,
             fill: Producing::new(fill),
             tx: Producing::new(tx),
             rx: Consuming::new(rx),
             completion: Consuming::new(completion),
-        })
+        }
     }
 
     /// The socket, for poll(2) and friends.
@@ -190,35 +201,35 @@ impl Queue {
 }
 
 impl<T: Plain> Producing<T> {
-    fn new(ring: Mapping<T>) -> Self {
+    pub(super) fn new(ring: Mapping<T>) -> Self {
         Self { cursor: ProducerCursor::resume(ring.producer(), ring.consumer(), ring.size()), ring }
     }
 
     #[inline]
-    fn push(&mut self, entry: T) -> bool {
+    pub(super) fn push(&mut self, entry: T) -> bool {
         let Some(index) = self.cursor.reserve(self.ring.consumer()) else { return false };
         self.ring.write(index, entry);
         true
     }
 
     #[inline]
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         self.cursor.publish(self.ring.producer());
     }
 }
 
 impl<T: Plain> Consuming<T> {
-    fn new(ring: Mapping<T>) -> Self {
+    pub(super) fn new(ring: Mapping<T>) -> Self {
         Self { cursor: ConsumerCursor::resume(ring.producer(), ring.consumer(), ring.size()), ring }
     }
 
     #[inline]
-    fn pop(&mut self) -> Option<T> {
+    pub(super) fn pop(&mut self) -> Option<T> {
         self.cursor.take(self.ring.producer()).map(|index| self.ring.read(index))
     }
 
     #[inline]
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         self.cursor.release(self.ring.consumer());
     }
 }

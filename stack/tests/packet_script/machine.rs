@@ -6,7 +6,7 @@ use underpass_stack::mem::ring;
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::image::flag;
 use underpass_stack::tcp::segment::Timestamps;
-use underpass_stack::tcp::{Algorithm, Connection, Instant, Outcome, Segment, SegmentOut, SeqNr, Tcb};
+use underpass_stack::tcp::{Algorithm, Connection, Instant, Outcome, Recovery, Segment, SegmentOut, SeqNr, Tcb};
 use zerocopy::FromZeros;
 
 use super::segment::{Inject, Relative};
@@ -31,6 +31,7 @@ pub struct Machine {
     pub tcb: Box<Tcb>,
     snd: Vec<u8>,
     rcv: Vec<u8>,
+    recovery: Recovery,
     pub now: Instant,
     /// What a script calls 0 in our stream and in the peer's.
     own: u32,
@@ -58,6 +59,7 @@ impl Machine {
             tcb: Box::new(Tcb::new_zeroed()),
             snd: vec![0xee; setup.ring],
             rcv: vec![0xdd; setup.ring],
+            recovery: Recovery::default(),
             now: START,
             own: setup.own,
             peer: setup.peer,
@@ -71,8 +73,8 @@ impl Machine {
             peer_clock: setup.peer_clock(),
             our_clock: image.ts_val,
         };
-        let Self { tcb, snd, rcv, .. } = &mut machine;
-        Connection::import(tcb, snd, rcv, &image, &unread, &unacked, setup.mtu, START)
+        let Self { tcb, snd, rcv, recovery, .. } = &mut machine;
+        Connection::import(tcb, snd, rcv, recovery, &image, &unread, &unacked, setup.mtu, START)
             .map_err(|error| format!("the setup cannot be imported: {error}"))?;
         tcb.limit_window(setup.rcv_buf);
         // RFC 5681's numbers; CUBIC has tests of its own.
@@ -82,7 +84,7 @@ impl Machine {
     }
 
     fn connection(&mut self) -> Connection<'_> {
-        Connection { tcb: &mut self.tcb, snd: &mut self.snd, rcv: &mut self.rcv }
+        Connection { tcb: &mut self.tcb, snd: &mut self.snd, rcv: &mut self.rcv, recovery: &mut self.recovery }
     }
 
     /// How often something was counted.
@@ -183,7 +185,7 @@ impl Machine {
 
     fn check_payload(&mut self, segment: &SegmentOut) -> Result<(), String> {
         let mut data = vec![0; segment.len as usize];
-        ring::read(&self.snd, segment.seq.0, &mut data);
+        ring::read(&self.snd, self.tcb.snd_place(segment.seq.0), &mut data);
         let ours = data == bytes(segment.seq.0, segment.len);
         if ours { Ok(()) } else { Err("a segment carries other bytes than the program wrote".into()) }
     }

@@ -1,5 +1,8 @@
 //! The connection as it is before the first event.
 
+use std::net::Ipv6Addr;
+
+use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::tcp::image::{Image, flag};
 
 use super::syntax::Words;
@@ -47,6 +50,7 @@ impl Default for Setup {
             keep_idle_ms: 7_200_000,
             keep_interval_ms: 75_000,
             keep_count: 9,
+            flow: FlowKey::tcp(([192, 0, 2, 1], 1).into(), ([192, 0, 2, 2], 2).into()),
             ..Image::default()
         };
         Self {
@@ -72,6 +76,10 @@ impl Setup {
     pub fn set(&mut self, words: &mut Words<'_>) -> Result<(), String> {
         while let Some(key) = words.maybe() {
             match self.flag(key) {
+                _ if key == "ipv6" => {
+                    let address = |host| (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host), host).into();
+                    self.image.flow = FlowKey::tcp(address(1), address(2));
+                }
                 Some(bit) => self.image.flags |= bit,
                 None => self.value(key, words)?,
             }

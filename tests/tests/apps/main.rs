@@ -12,7 +12,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use underpass_lab::{Lab, LabOptions, Preload, Process, Profile, Side, SocketView, wait_for};
+use underpass_lab::{Lab, LabOptions, Over, Preload, Process, Profile, Side, SocketView, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const AUTO: &str = "auto";
@@ -21,7 +21,11 @@ const EAGER: &str = "eager";
 const LOG_LINES: usize = 40;
 
 fn lab() -> Lab {
-    Lab::with_daemon(LabOptions { profile: Profile::Release, ..LabOptions::default() }).unwrap()
+    lab_over(Over::V4)
+}
+
+fn lab_over(over: Over) -> Lab {
+    Lab::with_daemon(LabOptions { profile: Profile::Release, over, ..LabOptions::default() }).unwrap()
 }
 
 /// One run of a server and its clients.
@@ -43,8 +47,19 @@ fn same_outcome<T: Debug + PartialEq>(lab: &Lab, promote: &'static str, outcome:
 }
 
 impl Run<'_> {
+    /// Where clients find the server.
     fn address(&self) -> String {
-        self.lab.host(Side::Server).v4.to_string()
+        self.lab.address().to_string()
+    }
+
+    /// Where the server listens.
+    fn listening(&self) -> String {
+        self.lab.listening().to_string()
+    }
+
+    /// The address and a port, as URLs and configurations have them.
+    fn at(&self, address: &str, port: u16) -> String {
+        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
     }
 
     /// Starts a program, with the library where it belongs.

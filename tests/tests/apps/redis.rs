@@ -1,7 +1,7 @@
 //! redis-server, redis-benchmark and redis-cli.
 
-use crate::{AUTO, lab, on_lane, same_outcome};
-use underpass_lab::Side;
+use crate::{AUTO, lab, lab_over, on_lane, same_outcome};
+use underpass_lab::{Lab, Over, Side};
 
 /// How often each command was called and failed, from redis's INFO; how long that took is left out.
 fn calls(info: &str) -> Vec<String> {
@@ -19,11 +19,19 @@ fn calls(info: &str) -> Vec<String> {
 
 #[test]
 fn redis_server_and_benchmark() {
-    let lab = lab();
+    server_and_benchmark(&lab());
+}
+
+#[test]
+fn redis_over_ipv6() {
+    server_and_benchmark(&lab_over(Over::V6));
+}
+
+fn server_and_benchmark(lab: &Lab) {
     let large: String = (0..20_000).map(|number| format!("{number:05}")).collect();
-    same_outcome(&lab, AUTO, |run| {
-        let address = run.address();
-        let words = ["redis-server", "--bind", &address, "--port", "6379", "--save", "", "--protected-mode", "no"];
+    same_outcome(lab, AUTO, |run| {
+        let (address, listening) = (run.address(), run.listening());
+        let words = ["redis-server", "--bind", &listening, "--port", "6379", "--save", "", "--protected-mode", "no"];
         let server = run.serve(&words, 6379);
         let tests = ["-t", "set,get,lrange_100", "-n", "40000", "-c", "20", "-P", "4", "-q"];
         let mut load = run.spawn(Side::Client, &[&["redis-benchmark", "-h", &address], &tests[..]].concat());

@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use underpass_lab::{Process, Side, SocketView, wait_for};
+use underpass_lab::{Lab, Over, Process, Side, SocketView, wait_for};
 
 use crate::documents::{documents, sha256};
-use crate::{AUTO, EAGER, LIMIT, Run, lab, on_lane, same_outcome};
+use crate::{AUTO, EAGER, LIMIT, Run, lab, lab_over, on_lane, same_outcome};
 
 /// Starts nginx; its worker's process id too, since its master only watches over that.
 fn nginx(run: &Run<'_>, root: &str, sendfile: &str) -> (Process, u32) {
-    let (address, dir) = (run.address(), run.lab.dir().display());
+    let (address, dir) = (run.at(&run.listening(), 8080), run.lab.dir().display());
+    // nginx listens for IPv6 alone unless it is told otherwise.
+    let both = if run.listening() == "::" { " ipv6only=off" } else { "" };
     let config = format!(
         "daemon off; master_process on; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/nginx.err info; user root;\n\
          events {{ worker_connections 64; }}\n\
          http {{ access_log off; keepalive_requests 10000; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;\n\
          fastcgi_temp_path {dir}/fcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
-         server {{ listen {address}:8080; root {root}; sendfile {sendfile}; }} }}\n"
+         server {{ listen {address}{both}; root {root}; sendfile {sendfile}; }} }}\n"
     );
     let path = format!("{dir}/nginx.conf");
     std::fs::write(&path, config).unwrap();
@@ -37,7 +39,8 @@ type Fetched = (BTreeMap<String, u32>, String);
 /// Has one curl fetch all paths.
 fn fetch(run: &Run<'_>, options: &[&str], paths: &[&str], watch: impl Fn(&mut Process)) -> Fetched {
     let told = "%{stderr}%{http_code} %{size_download} %{num_connects}\\n";
-    let urls: Vec<String> = paths.iter().map(|path| format!("http://{}:8080/{path}", run.address())).collect();
+    let urls: Vec<String> =
+        paths.iter().map(|path| format!("http://{}/{path}", run.at(&run.address(), 8080))).collect();
     let mut words = vec!["curl", "-sS", "--fail", "--fail-early", "-w", told];
     words.extend(options.iter().copied().chain(urls.iter().map(String::as_str)));
     let mut client = run.spawn(Side::Client, &words);
@@ -50,15 +53,14 @@ fn fetch(run: &Run<'_>, options: &[&str], paths: &[&str], watch: impl Fn(&mut Pr
     (met, sha256(&run.lab.dir().join("client.out")))
 }
 
-fn nginx_and_curl(sendfile: &str) {
-    let lab = lab();
-    let root = documents(&lab);
+fn nginx_and_curl(lab: &Lab, sendfile: &str) {
+    let root = documents(lab);
     // sendfile takes a connection off the lane at each answer: that it was there is all that can be seen.
     let wanted = |side: Side, sockets: &[SocketView]| match side {
         Side::Server if sendfile == "on" => sockets.iter().any(|socket| socket.promoted > 0),
         _ => on_lane(side, sockets),
     };
-    same_outcome(&lab, AUTO, |run| {
+    same_outcome(lab, AUTO, |run| {
         let (_master, worker) = nginx(run, &root, sendfile);
         let paths = ["small?[1-5000]", "large?[1-3]", "empty"];
         let fetched = fetch(run, &[], &paths, |client| run.watch(worker, client, wanted));
@@ -70,12 +72,23 @@ fn nginx_and_curl(sendfile: &str) {
 
 #[test]
 fn nginx_and_curl_on_a_kept_connection() {
-    nginx_and_curl("off");
+    nginx_and_curl(&lab(), "off");
+}
+
+#[test]
+fn nginx_and_curl_over_ipv6() {
+    nginx_and_curl(&lab_over(Over::V6), "off");
+}
+
+/// nginx listens on `::`, curl comes over IPv4.
+#[test]
+fn nginx_and_curl_with_mapped_addresses() {
+    nginx_and_curl(&lab_over(Over::Mapped), "off");
 }
 
 #[test]
 fn nginx_with_sendfile_and_curl_on_a_kept_connection() {
-    nginx_and_curl("on");
+    nginx_and_curl(&lab(), "on");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 import os
 import random
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -10,7 +11,62 @@ import sys
 import threading
 import time
 
-from common import LIMIT, Lines, SHM, echo_to_end, exactly, listen, meet, outcome, pattern, say, tier, until
+from common import HOST, LIMIT, Lines, SHM, echo_to_end, exactly, listen, meet, outcome, pattern, say, tier, until
+
+
+# A thief.
+
+
+def thief(serves, s, lines):
+    """Another user's program takes every ring that it can reach, while two honest ones talk past it."""
+    if serves:
+        threads = [threading.Thread(target=echo_to_end, args=(s,))]
+        with listen() as listener:
+            lines.tell(listener.getsockname()[1])
+            threads.append(threading.Thread(target=echo_to_end, args=(listener.accept()[0],)))
+        [thread.start() for thread in threads]
+        [thread.join(LIMIT) for thread in threads]
+        say("ended", not any(thread.is_alive() for thread in threads))
+        return
+    port = int(lines.hear())
+    heard, said = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os._exit(steal(port, said))
+    os.close(said)
+    say("the thief", os.read(heard, 100).decode())
+    slow = 0
+    for number in range(2000):
+        message = pattern(number, 64)
+        start = time.monotonic()
+        s.sendall(message)
+        assert exactly(s, 64) == message
+        slow += time.monotonic() - start > 0.2
+    say("slow rounds", slow)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    s.close()
+
+
+def steal(port, said):
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    t = socket.create_connection((HOST, port))
+    until("the lane", lambda: t.send(b"x") and t.recv(1) and tier(t) in (SHM, -1))
+    bells = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventfd]":
+                bells.append(int(name))
+        except OSError:
+            continue
+    os.write(said, f"is on the lane {tier(t) == SHM and len(bells) > 8}".encode())
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        for bell in bells:
+            outcome(os.read, bell, 8)
+    return 0
 
 
 # A hostile peer.

@@ -202,6 +202,22 @@ fn a_peer_that_scribbles_over_shared_memory_harms_only_its_own_connection() {
     }
 }
 
+#[test]
+fn a_program_that_exits_delivers_what_its_peer_had_taken_back() {
+    // On plain sockets the kernel's small buffers would hold up the writer before.
+    let text = play(&host(), "exits_in_debt", true, &[], LIMIT * 2);
+    assert!(text.contains("register None\nwhole True end\n"), "{text}");
+}
+
+#[test]
+fn another_users_program_cannot_take_wake_ups_away() {
+    // Threads sleep at once: each message needs a ring.
+    let text = play(&host(), "thief", true, &[("UNDERPASS_SPIN_USEC", "0")], LONG);
+    for line in ["the thief is on the lane True", "slow rounds 0", "ended True"] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
 /// Somebody else at the meeting place: the connection stays in the kernel, says why, and goes on. Where it may pass, it passes.
 #[test]
 fn a_stranger_at_the_meeting_place_only_keeps_a_connection_in_the_kernel() {
@@ -239,8 +255,9 @@ fn a_stranger_at_the_meeting_place_only_keeps_a_connection_in_the_kernel() {
 fn two_thousand_connections_leave_nothing_behind() {
     let host = host();
     let text = play(&host, "many", true, &[], LONG);
+    let log = |role: &str| tail(&std::fs::read_to_string(host.dir().join(format!("many-{role}.err"))).unwrap());
     for line in ["of them laned True", "descriptors True", "memory True"] {
-        assert_eq!(text.matches(line).count(), 2, "{text}");
+        assert_eq!(text.matches(line).count(), 2, "{text}serve: {}\nask: {}", log("serve"), log("ask"));
     }
 }
 

@@ -1,6 +1,8 @@
 """Other processes that get the connection, and its ends."""
 
+import ctypes
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -111,6 +113,25 @@ def exits_without_reading(serves, s, lines):
     data, how = drain(s)
     say("received", len(data), how in ("end", "ECONNRESET"))
     until("an error", lambda: outcome(s.send, b"x", socket.MSG_NOSIGNAL) in ("EPIPE", "ECONNRESET"))
+
+
+def exits_in_debt(serves, s, lines):
+    """Bytes that the reader had taken back from the ring, for which the kernel has no room, when their sender exits."""
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF if serves else socket.SO_RCVBUF, 4096)
+    if serves:
+        s.sendall(pattern(1, 200_000))
+        lines.step()
+        lines.hear()
+        lines.tell("now")
+        ctypes.CDLL(None).exit(0)
+    lines.step()
+    # The rules of EPOLLEXCLUSIVE are the kernel's.
+    with select.epoll() as exclusive:
+        say("register", outcome(exclusive.register, s, select.EPOLLIN | select.EPOLLEXCLUSIVE))
+    lines.tell("go")
+    lines.hear()
+    data, how = drain(s)
+    say("whole", data == pattern(1, 200_000), how)
 
 
 def halves(serves, s, lines):

@@ -4,6 +4,7 @@
 //! A socket of ours goes to the user that owns the other end and to nobody else: the meeting place is a name that anybody can
 //! take, and whoever holds a duplicate of a connection can read it.
 
+mod proof;
 mod steps;
 
 use std::collections::HashMap;
@@ -16,14 +17,16 @@ use underpass_stack::lane::Reason;
 use underpass_stack::lane::shm::meeting::{self, Agreed, Call, MAX_MESSAGE, Offer, Step};
 use underpass_stack::mem::Shared;
 
+use self::proof::{is_owner, our_end};
 use super::address::Ends;
+use super::bells::{self, Bells};
 use super::channel::Channel;
 use super::trunk::Trunk;
-use super::{diag, history, leave, places};
+use super::{leave, places};
 use crate::errno::Errno;
 use crate::fd::{Own, Record, Ref};
 use crate::socket::Socket;
-use crate::{carry, helper, holders, log, options, policy, sys, tier};
+use crate::{helper, log, options, policy, sys, tier};
 
 /// Meetings at which we wait for the other end to come, at most (and no more than an eighth of the descriptors).
 const PATIENT: u64 = 1024;
@@ -65,7 +68,7 @@ struct Offered {
 /// The trunk of an offer.
 enum Candidate {
     Known(Arc<Trunk>),
-    New { id: [u64; 2], process: [u64; 2], shared: Shared },
+    New { id: [u64; 2], process: [u64; 2], shared: Shared, ours: Bells },
 }
 
 struct Meeting {
@@ -84,8 +87,6 @@ struct Meetings {
     /// Channels whose sockets have not been switched over yet.
     arrived: Vec<u32>,
     process: [u64; 2],
-    /// The bell has been entered.
-    has_bell: bool,
 }
 
 /// What went wrong with a meeting.
@@ -192,7 +193,7 @@ impl Work {
     fn run(self) {
         match self {
             Self::Collect => {
-                places::drain_general();
+                bells::silence(places::GENERAL);
                 places::collect(places::GENERAL);
             }
             Self::HangUp(trunk) => trunk.hang_up().into_iter().for_each(leave::peer_gone),
@@ -265,7 +266,6 @@ impl Meetings {
             trunks: HashMap::default(),
             arrived: Vec::new(),
             process: sys::random(),
-            has_bell: false,
         })
     }
 
@@ -427,58 +427,3 @@ impl Meetings {
         }
     }
 }
-
-/// A duplicate of our end, if it may go to a lane as far as this side can tell. The program may close its own descriptor at any moment, and
-/// the number be another's then.
-fn our_end(socket: &Ref<Socket>) -> Outcome<Own> {
-    let number = socket.fd.load(Relaxed);
-    let inode = socket.inode(number);
-    let mine = sys::duplicate(number).map(Own::new).map_err(|_| Reason::NotConnected)?;
-    let raw = mine.as_raw_fd();
-    let is_same = sys::file_id(raw).is_ok_and(|(_, found)| found == inode);
-    if !is_same || Record::fds(&**socket).load(Acquire) == 0 || socket.closing.load(Acquire) {
-        return Err(Reason::NotConnected);
-    }
-    is_fit(socket, raw)?;
-    Ok(mine)
-}
-
-fn is_fit(socket: &Ref<Socket>, raw: RawFd) -> Outcome<()> {
-    if holders::is_shared(socket) {
-        return Err(Reason::Shared);
-    }
-    if sys::status_flags(raw).is_ok_and(|flags| flags & libc::O_ASYNC != 0) {
-        return Err(Reason::SocketOption);
-    }
-    if sys::sockopt_bytes(raw, libc::IPPROTO_TCP, libc::TCP_ULP, &mut [0; 16]).is_ok_and(|len| len > 0) {
-        return Err(Reason::Upper);
-    }
-    if carry::kernel::ready(raw, libc::POLLPRI) & libc::POLLPRI != 0 {
-        return Err(Reason::Urgent);
-    }
-    if history::is_countable(raw) { Ok(()) } else { Err(Reason::HalfClosed) }
-}
-
-/// Is the process at the meeting place run by the user that owns the other end of the connection, or by root?
-fn is_owner(place: &OwnedFd, ends: Ends) -> Outcome<()> {
-    let user = sys::peer_user(place.as_fd()).map_err(|_| Reason::PeerSilent)?;
-    let owner = diag::owner(ends.remote, ends.local).unwrap_or_else(sys::user);
-    if user == owner || user == 0 { Ok(()) } else { Err(Reason::AnotherUser) }
-}
-
-/// Is this the other end of our connection?
-fn is_mirror(theirs: &OwnedFd, ours: RawFd, ends: Ends) -> Outcome<()> {
-    let theirs = theirs.as_raw_fd();
-    let same = |name| {
-        let cookie = |fd| sys::sockopt_of::<u64>(fd, libc::SOL_SOCKET, name);
-        Ok::<bool, Errno>(cookie(theirs)? == cookie(ours)?)
-    };
-    let mirror = sys::sockopt(theirs, libc::SOL_SOCKET, libc::SO_PROTOCOL) == Ok(libc::IPPROTO_TCP)
-        && Ends::of(theirs) == Ok(ends.mirrored())
-        && same(SO_NETNS_COOKIE) == Ok(true)
-        && same(libc::SO_COOKIE) == Ok(false);
-    if mirror { Ok(()) } else { Err(Reason::NotThePeer) }
-}
-
-/// SO_NETNS_COOKIE, <asm-generic/socket.h>.
-const SO_NETNS_COOKIE: i32 = 71;

@@ -12,10 +12,12 @@ use underpass_stack::lane::shm::meeting::{Agreed, Call, Offer, Step};
 use underpass_stack::mem::Shared;
 
 use super::super::address::Ends;
+use super::super::bells::{self, Bells};
 use super::super::channel::{Channel, End};
 use super::super::places;
 use super::super::trunk::{Trunk, trunks};
-use super::{Candidate, Meetings, Offered, Outcome, TRUNK, is_mirror, our_end};
+use super::proof::{is_mirror, our_end};
+use super::{Candidate, Meetings, Offered, Outcome, TRUNK};
 use crate::fd::{Own, Ref};
 use crate::options;
 use crate::socket::Socket;
@@ -45,15 +47,15 @@ impl Meetings {
         let ring = if is_ring_size(wished) { wished.max(own) } else { own };
         let (channel, channel_fd) = Shared::create(CHANNEL_NAME, channel_len(ring)).map_err(|_| Reason::StackFull)?;
         let mut passed = vec![raw, channel_fd.as_raw_fd()];
-        let (trunk, number, trunk_fd) = self.candidate(call.process)?;
+        let (trunk, number, trunk_fd) = self.candidate(call.process, caller)?;
+        passed.extend(trunk_fd.as_ref().map(|fd| fd.as_raw_fd()));
         let id = match &trunk {
             Candidate::Known(trunk) => trunk.id,
-            Candidate::New { id, .. } => *id,
+            Candidate::New { id, ours, .. } => {
+                passed.extend(ours.fds());
+                *id
+            }
         };
-        if let Some(fd) = &trunk_fd {
-            passed.push(fd.as_raw_fd());
-            passed.extend(self.bells()?);
-        }
         let offer = Offer {
             ring: ring as u64,
             trunk: id,
@@ -66,25 +68,26 @@ impl Meetings {
     }
 
     /// A trunk with that process that has a number left, or a new one.
-    fn candidate(&mut self, process: [u64; 2]) -> Outcome<(Candidate, usize, Option<OwnedFd>)> {
+    fn candidate(&mut self, process: [u64; 2], caller: &Own) -> Outcome<(Candidate, usize, Option<OwnedFd>)> {
         for trunk in trunks().iter().filter(|trunk| trunk.process == process && trunk.is_alive()) {
             if let Some(number) = trunk.number() {
                 return Ok((Candidate::Known(trunk.clone()), number, None));
             }
         }
         let (shared, fd) = Shared::create(TRUNK_NAME, TRUNK_LEN).map_err(|_| Reason::StackFull)?;
+        let ours = self.bells(caller)?;
         // The maker gives even numbers, beginning at the first.
-        Ok((Candidate::New { id: sys::random(), process, shared }, 0, Some(fd)))
+        Ok((Candidate::New { id: sys::random(), process, shared, ours }, 0, Some(fd)))
     }
 
-    /// Our bells, the general one being heard here.
-    fn bells(&mut self) -> Outcome<Vec<i32>> {
-        let bells = places::bells().map_err(|_| Reason::StackFull)?;
-        if !self.has_bell {
-            self.watch(bells[places::GENERAL], super::BELL)?;
-            self.has_bell = true;
+    /// Bells for the process at the other end of `socket`; the general place's are heard here.
+    fn bells(&mut self, socket: &Own) -> Outcome<Bells> {
+        let user = sys::peer_user(socket.as_fd()).map_err(|_| Reason::PeerSilent)?;
+        let made = Bells::made_for(user).map_err(|_| Reason::StackFull)?;
+        for bell in bells::of(places::GENERAL).into_iter().filter(|&bell| bell >= 0) {
+            self.watch(bell, super::BELL)?;
         }
-        Ok(bells)
+        Ok(made)
     }
 
     /// We called and were offered a channel: agreed, if the offer comes from the other end of our connection.
@@ -110,9 +113,9 @@ impl Meetings {
                 fds.next().filter(|_| number < CHANNELS && number % 2 == MAKER).ok_or(Reason::ProtocolError)?;
             let theirs: Vec<OwnedFd> = fds.map(sys::out_of_the_way).collect();
             let shared = Shared::open(memory, TRUNK_LEN).map_err(|_| Reason::ProtocolError)?;
-            let ours = self.bells()?;
-            sys::send_with_fds(place.as_fd(), &agreed, &ours).map_err(|_| Reason::PeerSilent)?;
-            self.join_trunk(offer.trunk, offer.process, shared, TAKER, theirs, place)?
+            let ours = self.bells(&place)?;
+            sys::send_with_fds(place.as_fd(), &agreed, &ours.fds()).map_err(|_| Reason::PeerSilent)?;
+            self.join_trunk(offer.trunk, offer.process, shared, TAKER, (theirs, ours), place)?
         } else {
             // A process that holds both ends has both sides of one trunk: ours is the one that the number is new to.
             let known = |trunk: &&Arc<Trunk>| trunk.id == offer.trunk && trunk.is_alive() && trunk.accepts(number);
@@ -134,9 +137,9 @@ impl Meetings {
         let Offered { channel, ring, number, trunk } = offered;
         let trunk = match trunk {
             Candidate::Known(trunk) => trunk,
-            Candidate::New { id, process, shared } => {
+            Candidate::New { id, process, shared, ours } => {
                 let theirs = fds.into_iter().map(sys::out_of_the_way).collect();
-                self.join_trunk(id, process, shared, MAKER, theirs, place)?
+                self.join_trunk(id, process, shared, MAKER, (theirs, ours), place)?
             }
         };
         open(socket, channel, MAKER, ring, number, trunk)
@@ -148,7 +151,7 @@ impl Meetings {
         process: [u64; 2],
         shared: Shared,
         side: usize,
-        bells: Vec<OwnedFd>,
+        (bells, ours): (Vec<OwnedFd>, Bells),
         socket: Own,
     ) -> Outcome<Arc<Trunk>> {
         // Ringing must neither wait nor raise a signal, whatever the other side calls a bell.
@@ -160,7 +163,7 @@ impl Meetings {
         sys::epoll_del(self.epoll.as_raw_fd(), raw).map_err(|_| Reason::Failed)?;
         self.watch(raw, TRUNK | token)?;
         let bells = bells.into_iter().map(Own::new).collect();
-        let trunk = Trunk::open(id, process, shared, side, bells, socket).ok_or(Reason::StackFull)?;
+        let trunk = Trunk::open(id, process, shared, side, bells, ours, socket).ok_or(Reason::StackFull)?;
         self.trunks.insert(token, trunk.clone());
         Ok(trunk)
     }

@@ -43,6 +43,19 @@ pub(crate) struct Cubic {
     prior: u32,
     /// K, ms.
     k: u32,
+    /// As it was before the last reduction.
+    before: Before,
+}
+
+/// What a mistaken reduction has to bring back (RFC 9438, section 4.9).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub(crate) struct Before {
+    epoch: Instant,
+    w_max: u32,
+    w_est: u32,
+    prior: u32,
+    k: u32,
 }
 
 /// K = cbrt((W_max - cwnd_epoch) / C) (RFC 9438, section 4.2), ms; `short` is the difference in bytes.
@@ -193,6 +206,18 @@ impl Cubic {
         self.epoch = Instant::NEVER;
     }
 
+    /// RFC 9438, section 4.9: a reduction follows that may turn out to be a mistake.
+    pub fn save(&mut self) {
+        let Self { epoch, w_max, w_est, prior, k, .. } = *self;
+        self.before = Before { epoch, w_max, w_est, prior, k };
+    }
+
+    /// It was one.
+    pub fn undo(&mut self) {
+        let Before { epoch, w_max, w_est, prior, k } = self.before;
+        (self.epoch, self.w_max, self.w_est, self.prior, self.k) = (epoch, w_max, w_est, prior, k);
+    }
+
     /// Data goes out again after everything was acknowledged: the silence does not count (section 4.2, on t).
     pub fn on_restart(&mut self, now: Instant) {
         if self.epoch.is_set() {
@@ -221,6 +246,7 @@ fn undo_beta(ssthresh: u32) -> u32 {
 mod tests {
     use super::super::{Algorithm, Congestion};
     use super::*;
+    use crate::tcp::rate::RateSample;
 
     const MSS: u32 = 1000;
     const MS: u64 = 1_000_000;
@@ -288,7 +314,16 @@ mod tests {
 
         fn ack(&mut self, acked: u32, flight: u32) {
             let (una, nxt) = (SeqNr(0), SeqNr(0));
-            self.cc.on_ack(Ack { now: self.now, acked, flight, mss: MSS, srtt: Some(self.rtt), una, nxt });
+            self.cc.on_ack(Ack {
+                now: self.now,
+                acked,
+                flight,
+                mss: MSS,
+                srtt: Some(self.rtt),
+                una,
+                nxt,
+                rate: RateSample::default(),
+            });
         }
 
         fn round(&mut self) {
@@ -370,7 +405,10 @@ mod tests {
         let window = Window { cwnd: 10 * MSS, ssthresh: 10 * MSS };
         let (una, nxt) = (SeqNr(0), SeqNr(0));
         for _ in 0..170 {
-            cubic.grow_estimate(&window, &Ack { now: START, acked: MSS, flight: 0, mss: MSS, srtt: None, una, nxt });
+            cubic.grow_estimate(
+                &window,
+                &Ack { now: START, acked: MSS, flight: 0, mss: MSS, srtt: None, una, nxt, rate: RateSample::default() },
+            );
         }
         assert_eq!(cubic.w_est, 19 * MSS, "17 windows give 9 segments");
     }

@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use self::cubic::Cubic;
 use self::newreno::NewReno;
+use super::rate::RateSample;
 use super::seq::SeqNr;
 use super::time::Instant;
 
@@ -57,6 +58,8 @@ pub(crate) struct Ack {
     pub una: SeqNr,
     /// The next number that was never sent.
     pub nxt: SeqNr,
+    /// What it says of the path; only for [`Congestion::on_delivery`].
+    pub rate: RateSample,
 }
 
 /// What every algorithm decides, bytes.
@@ -108,6 +111,8 @@ impl Window {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub(crate) struct Congestion {
     window: Window,
+    /// As it was before the last reduction.
+    saved: Window,
     /// An [`Algorithm`].
     algorithm: u32,
     /// Always zero.
@@ -123,12 +128,14 @@ impl Congestion {
         let bytes = |segments: u32| segments.saturating_mul(mss).min(CWND_MAX);
         let ssthresh = if ssthresh_segments >= i32::MAX as u32 { u32::MAX } else { bytes(ssthresh_segments) };
         let window = Window { cwnd: bytes(cwnd_segments.max(INITIAL_SEGMENTS)), ssthresh };
-        Self { window, algorithm: 0, pad: 0, reno: NewReno::default(), cubic: Cubic::new(&window) }
+        let (reno, cubic) = (NewReno::default(), Cubic::new(&window));
+        Self { window, saved: window, algorithm: 0, pad: 0, reno, cubic }
     }
 
     /// Which algorithm to go on with; window and threshold stay.
     pub fn choose(&mut self, algorithm: Algorithm) {
         self.algorithm = algorithm as u32;
+        self.saved = self.window;
         self.reno = NewReno::default();
         self.cubic = Cubic::new(&self.window);
     }
@@ -172,6 +179,15 @@ impl Congestion {
         self.bound(ack.mss);
     }
 
+    /// The peer has taken something, in order or not, or something was found lost; in any phase, after everything else that the
+    /// acknowledgement brings about. For algorithms that go by rates.
+    pub fn on_delivery(&mut self, ack: &Ack) {
+        debug_assert!(ack.rate.delivered <= ack.rate.total_delivered, "{ack:?}");
+        match self.algorithm() {
+            Algorithm::Cubic | Algorithm::Reno => (),
+        }
+    }
+
     /// Loss was seen with `flight` bytes out; recovery begins.
     pub fn on_loss(&mut self, flight: u32, mss: u32) {
         let mss = sane(mss);
@@ -192,6 +208,33 @@ impl Congestion {
             Algorithm::Reno => self.reno.on_timeout(&mut self.window, flight, mss, first),
         }
         self.window.cwnd = mss;
+    }
+
+    /// A reduction follows that may turn out to be a mistake.
+    pub fn save(&mut self) {
+        self.saved = self.window;
+        match self.algorithm() {
+            Algorithm::Cubic => self.cubic.save(),
+            Algorithm::Reno => (),
+        }
+    }
+
+    /// The reduction after the last [`Congestion::save`] was a mistake: neither window nor threshold is less than before it (RFC 4015,
+    /// section 3.2).
+    pub fn undo(&mut self) {
+        self.window.cwnd = self.window.cwnd.max(self.saved.cwnd).min(CWND_MAX);
+        self.window.ssthresh = self.window.ssthresh.max(self.saved.ssthresh);
+        match self.algorithm() {
+            Algorithm::Cubic => self.cubic.undo(),
+            Algorithm::Reno => (),
+        }
+    }
+
+    /// Does proportional rate reduction say what goes out in fast recovery (RFC 9937)? Else the window does.
+    pub fn recovers_by_prr(&self) -> bool {
+        match self.algorithm() {
+            Algorithm::Cubic | Algorithm::Reno => true,
+        }
     }
 
     /// Data goes out again after everything was acknowledged.

@@ -15,7 +15,16 @@ fn congestion(algorithm: Algorithm, cwnd: u32, ssthresh: u32) -> Congestion {
 }
 
 fn ack(acked: u32, flight: u32) -> Ack {
-    Ack { now: Instant(1_000_000_000), acked, flight, mss: MSS, srtt: None, una: SeqNr(acked), nxt: SeqNr(flight) }
+    Ack {
+        now: Instant(1_000_000_000),
+        acked,
+        flight,
+        mss: MSS,
+        srtt: None,
+        una: SeqNr(acked),
+        nxt: SeqNr(flight),
+        rate: RateSample::default(),
+    }
 }
 
 #[test]
@@ -126,7 +135,16 @@ type Event = (u8, u32, u32, u32, u64);
 fn play(cc: &mut Congestion, (event, a, b, mss, at): Event) -> bool {
     let now = Instant(at);
     match event % 7 {
-        0 => cc.on_ack(Ack { now, acked: a, flight: b, mss, srtt: Some(at), una: SeqNr(a), nxt: SeqNr(b) }),
+        0 => cc.on_ack(Ack {
+            now,
+            acked: a,
+            flight: b,
+            mss,
+            srtt: Some(at),
+            una: SeqNr(a),
+            nxt: SeqNr(b),
+            rate: RateSample::default(),
+        }),
         1 => cc.on_loss(a, mss),
         2 => {
             cc.on_timeout(a, mss, b % 2 == 0);

@@ -5,6 +5,7 @@ pub mod epoll;
 pub mod fds;
 pub mod odd;
 pub mod options;
+pub mod options6;
 pub mod poll;
 pub mod recv;
 pub mod send;
@@ -49,6 +50,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         threads::CASES,
         signals::CASES,
         options::CASES,
+        options6::CASES,
         odd::CASES,
     ];
     groups.into_iter().flatten()

@@ -56,12 +56,13 @@ pub fn tcp_state(fd: RawFd) -> i64 {
     }
 }
 
-/// getsockname(2) or getpeername(2): the result, the length, and family and address as text (no port: it differs).
+/// getsockname(2) or getpeername(2): the result, the length, and family and the rest as text (no port: it differs).
 fn name(call: impl FnOnce(*mut libc::sockaddr, *mut socklen_t) -> c_int) -> (i64, u32, String) {
     let mut address = [0u8; 128];
     let mut len = address.len() as socklen_t;
     let got = outcome(call(address.as_mut_ptr().cast(), &raw mut len));
-    (got, len, format!("family {} address {:?}", u16::from_ne_bytes([address[0], address[1]]), &address[4..8]))
+    let rest = &address[4..(len as usize).clamp(8, address.len())];
+    (got, len, format!("family {} address {rest:?}", u16::from_ne_bytes([address[0], address[1]])))
 }
 
 /// getsockname(2).

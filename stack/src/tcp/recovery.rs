@@ -1,0 +1,136 @@
+//! What the owner of a connection knows of its transmissions, beyond what others need to carry the connection on.
+//!
+//! It lies in the owner's memory beside the slot, not in the arena: the kernel could not be told of it. After an import it is begun
+//! anew from the numbers.
+
+use super::loss::{Loss, Phase};
+use super::prr::Prr;
+use super::rack::Rack;
+use super::rate::Rate;
+use super::sent::{Room, Sent};
+use super::tail::Tail;
+use super::tally::Tally;
+use super::tcb::Tcb;
+use super::time::Instant;
+use super::tune::Tuning;
+use super::undo::{Frto, Undo};
+
+/// The transmissions of one connection. `Default` is that of a connection which has nothing in flight.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    pub(crate) sent: Sent,
+    pub(crate) rate: Rate,
+    pub(crate) loss: Loss,
+    pub(crate) tuning: Tuning,
+    pub(crate) tally: Tally,
+    pub(crate) rack: Rack,
+    pub(crate) prr: Prr,
+    pub(crate) undo: Undo,
+    pub(crate) frto: Frto,
+    /// The newest tail loss probe, as long as its answer can say something.
+    pub(crate) tail: Option<Tail>,
+}
+
+/// Memory for records, lent to connections while they have something in flight: those that are idle need none, and those that are
+/// busy allocate none.
+#[derive(Debug, Default)]
+pub struct Pool {
+    free: Vec<Room>,
+    /// How many of these are large.
+    large: usize,
+}
+
+/// Room for more records than this is large, and ...
+const LARGE: usize = 128;
+/// ... no more than so many large ones are kept.
+const LARGE_MAX: usize = 64;
+
+impl Pool {
+    /// Sees to it that the connection can send.
+    pub fn lend(&mut self, to: &mut Recovery) {
+        if !to.sent.has_room() {
+            let room = self.free.pop();
+            self.large -= usize::from(room.as_ref().is_some_and(is_large));
+            to.sent.lend(room);
+        }
+    }
+
+    /// Takes back what a connection does not need: it has nothing in flight.
+    pub fn take_back(&mut self, from: &mut Recovery) {
+        let Some(room) = from.sent.take_room() else { return };
+        if is_large(&room) {
+            if self.large == LARGE_MAX {
+                return;
+            }
+            self.large += 1;
+        }
+        self.free.push(room);
+    }
+}
+
+fn is_large(room: &Room) -> bool {
+    room.capacity() > LARGE
+}
+
+impl Recovery {
+    /// Is nothing lost, and nothing delivered beyond a gap?
+    pub(crate) fn is_calm(&self) -> bool {
+        self.loss.phase == Phase::Open && self.sent.sacked() == 0 && self.sent.lost() == 0
+    }
+
+    /// The connection was imported: what is in flight went out nobody knows when.
+    pub(crate) fn begin(&mut self, tcb: &Tcb, now: Instant) {
+        let (una, nxt) = (tcb.snd_una, tcb.snd_nxt);
+        let mut rate = Rate::default();
+        let stamp = rate.stamp(now, tcb.flight(), 0);
+        let mut sent = std::mem::take(&mut self.sent);
+        sent.restart(una, nxt, stamp);
+        *self = Self { sent, rate, loss: Loss::new(una), rack: Rack::new(una), ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sent::Stamp;
+    use super::super::seq::SeqNr;
+    use super::*;
+
+    /// Something in flight that needs so many records.
+    fn send(recovery: &mut Recovery, records: u32) {
+        for n in 0..records {
+            let stamp = Stamp { sent_at: Instant(u64::from(n) + 1), ..Stamp::default() };
+            recovery.sent.push(SeqNr(n), SeqNr(n + 1), stamp);
+        }
+    }
+
+    #[test]
+    fn memory_goes_from_one_connection_to_the_next() {
+        let (mut pool, mut first, mut second) = (Pool::default(), Recovery::default(), Recovery::default());
+        pool.lend(&mut first);
+        send(&mut first, 10);
+        pool.take_back(&mut first);
+        assert_eq!(pool.free.len(), 0, "in use");
+        first.sent.take_acked(SeqNr(10), |_| ());
+        pool.take_back(&mut first);
+        assert!(pool.free.len() == 1 && !first.sent.has_room());
+        pool.lend(&mut second);
+        assert!(pool.free.is_empty() && second.sent.has_room());
+    }
+
+    #[test]
+    fn of_large_memory_little_is_kept() {
+        let mut pool = Pool::default();
+        let mut crowd: Vec<Recovery> = (0..LARGE_MAX + 10).map(|_| Recovery::default()).collect();
+        for one in &mut crowd {
+            pool.lend(one);
+            send(one, 300);
+        }
+        for one in &mut crowd {
+            one.sent.take_acked(SeqNr(300), |_| ());
+            pool.take_back(one);
+        }
+        assert_eq!((pool.free.len(), pool.large), (LARGE_MAX, LARGE_MAX));
+        pool.lend(&mut crowd[0]);
+        assert_eq!(pool.large, LARGE_MAX - 1);
+    }
+}

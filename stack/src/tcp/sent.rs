@@ -1,0 +1,340 @@
+//! What is in flight, and when was it last sent?
+//!
+//! One record for neighbours that were sent at the same time and have fared alike; together they cover exactly
+//! `[snd_una, snd_nxt)`. The daemon needs none of this to give a connection back to the kernel, so it lies in the owner's memory,
+//! not in the arena.
+
+mod record;
+
+use std::collections::VecDeque;
+
+pub(crate) use self::record::{Record, Stamp};
+use super::seq::SeqNr;
+
+/// Records of one connection at most; beyond, neighbours are merged.
+const MAX_RECORDS: usize = 1024;
+/// Records that fit before a connection's list has to grow.
+const FIRST_ROOM: usize = 16;
+
+/// Memory for records, empty.
+pub(crate) type Room = VecDeque<Record>;
+
+/// The transmissions of one connection that were not acknowledged yet, in the order of the stream.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    records: Room,
+    /// Bytes in records that are `sacked`.
+    sacked: u32,
+    /// Bytes in records that are `lost`.
+    lost: u32,
+    /// Nothing before this is `lost`.
+    lost_from: SeqNr,
+}
+
+impl Sent {
+    /// The records, oldest data first.
+    pub fn records(&self) -> impl DoubleEndedIterator<Item = &Record> + ExactSizeIterator {
+        self.records.iter()
+    }
+
+    /// Bytes between the oldest and the newest.
+    pub fn span(&self) -> u32 {
+        match (self.records.front(), self.records.back()) {
+            (Some(first), Some(last)) => last.end.ahead_of(first.start),
+            _ => 0,
+        }
+    }
+
+    /// Bytes that the peer has selectively acknowledged.
+    pub fn sacked(&self) -> u32 {
+        self.sacked
+    }
+
+    /// Bytes that are lost and were not sent again since.
+    pub fn lost(&self) -> u32 {
+        self.lost
+    }
+
+    /// Bytes in the network (RFC 6675, section 4, pipe).
+    pub fn in_flight(&self) -> u32 {
+        self.span().saturating_sub(self.sacked).saturating_sub(self.lost)
+    }
+
+    /// Forgets everything. `[una, nxt)` is in flight: nobody knows since when, but no longer than until `stamp`.
+    pub fn restart(&mut self, una: SeqNr, nxt: SeqNr, stamp: Stamp) {
+        self.records.clear();
+        (self.sacked, self.lost, self.lost_from) = (0, 0, una);
+        if una.lt(nxt) {
+            self.reserve();
+            let record = Record {
+                start: una,
+                end: nxt,
+                stamp,
+                sent_from: stamp.sent_at,
+                sacked: false,
+                lost: false,
+                resent: false,
+                blurred: true,
+            };
+            self.records.push_back(record);
+        }
+    }
+
+    /// `[start, end)` goes out for the first time.
+    pub fn push(&mut self, start: SeqNr, end: SeqNr, stamp: Stamp) {
+        if !start.lt(end) {
+            return;
+        }
+        let sent_from = stamp.sent_at;
+        let record = Record { start, end, stamp, sent_from, sacked: false, lost: false, resent: false, blurred: false };
+        match self.records.back_mut() {
+            Some(last) if last.continues(&record) => {
+                last.end = end;
+                last.stamp = stamp;
+            }
+            _ => {
+                self.reserve();
+                self.records.push_back(record);
+            }
+        }
+    }
+
+    /// `[start, end)` goes out again.
+    pub fn push_again(&mut self, start: SeqNr, end: SeqNr, stamp: Stamp) {
+        let (first, past) = self.cut_out(start, end);
+        for at in first..past {
+            let record = &mut self.records[at];
+            if record.lost {
+                self.lost -= record.len();
+            }
+            record.lost = false;
+            record.resent = true;
+            record.blurred = false;
+            (record.stamp, record.sent_from) = (stamp, stamp.sent_at);
+        }
+        if self.lost_from.ge(start) {
+            self.lost_from = self.lost_from.later(end);
+        }
+        self.join(first, past);
+    }
+
+    /// Everything before `una` was acknowledged: takes it out, telling `visit` of each piece.
+    pub fn take_acked(&mut self, una: SeqNr, mut visit: impl FnMut(&Record)) {
+        while let Some(front) = self.records.front_mut() {
+            if front.start.ge(una) {
+                break;
+            }
+            let piece = Record { end: front.end.earlier(una), ..*front };
+            front.start = piece.end;
+            if !front.start.lt(front.end) {
+                self.records.pop_front();
+            }
+            if piece.sacked {
+                self.sacked = self.sacked.saturating_sub(piece.len());
+            } else if piece.lost {
+                self.lost = self.lost.saturating_sub(piece.len());
+            }
+            visit(&piece);
+        }
+    }
+
+    /// The peer says that it has `[start, end)`: marks what was not known of it, telling `visit` of each piece.
+    pub fn take_sacked(&mut self, start: SeqNr, end: SeqNr, mut visit: impl FnMut(&Record)) {
+        let known = self.records.get(self.index(start));
+        if known.is_none_or(|record| record.sacked && record.start.le(start) && end.le(record.end)) {
+            return;
+        }
+        let (first, past) = self.cut_out(start, end);
+        for at in first..past {
+            let record = &mut self.records[at];
+            if record.sacked {
+                continue;
+            }
+            visit(record);
+            if record.lost {
+                self.lost -= record.len();
+            }
+            self.sacked += record.len();
+            record.sacked = true;
+            record.lost = false;
+        }
+        self.join(first, past);
+    }
+
+    /// Declares lost what `is_lost` says, of what is neither lost nor known to have arrived; stops when it says `None`. Returns how
+    /// many bytes.
+    pub fn lose(&mut self, mut is_lost: impl FnMut(&Record) -> Option<bool>) -> u32 {
+        let before = self.lost;
+        for record in &mut self.records {
+            if record.sacked || record.lost {
+                continue;
+            }
+            match is_lost(record) {
+                None => break,
+                Some(false) => (),
+                Some(true) => {
+                    if self.lost == 0 {
+                        self.lost_from = record.start;
+                    }
+                    self.lost_from = self.lost_from.earlier(record.start);
+                    record.lost = true;
+                    self.lost += record.len();
+                }
+            }
+        }
+        self.lost - before
+    }
+
+    /// Declares lost what of `[start, end)` has not arrived. Returns how many bytes.
+    pub fn lose_range(&mut self, start: SeqNr, end: SeqNr) -> u32 {
+        self.cut_out(start, end);
+        self.lose(|record| if record.start.ge(end) { None } else { Some(record.start.ge(start)) })
+    }
+
+    /// Nothing counts as lost any more: the losses were none.
+    pub fn forgive(&mut self) {
+        for record in &mut self.records {
+            record.lost = false;
+        }
+        self.lost = 0;
+    }
+
+    /// What the peer has selectively acknowledged counts as missing again: it may have dropped it (RFC 2018, section 8).
+    pub fn forget_sacked(&mut self) {
+        for record in &mut self.records {
+            record.sacked = false;
+        }
+        self.sacked = 0;
+    }
+
+    /// The oldest range that is lost, as far as `max` bytes; pieces that were sent apart count as one.
+    pub fn next_lost(&self, max: u32) -> Option<(SeqNr, SeqNr)> {
+        if self.lost == 0 {
+            return None;
+        }
+        let mut lost = self.records.range(self.index(self.lost_from)..).skip_while(|record| !record.lost);
+        let first = lost.next()?;
+        let (start, mut end) = (first.start, first.end);
+        for record in lost.take_while(|record| record.lost) {
+            if end.since(start) >= max {
+                break;
+            }
+            end = record.end;
+        }
+        Some((start, end.earlier(start.plus(max))))
+    }
+
+    /// Where the record that holds `seq`, or the first one after it, stands.
+    fn index(&self, seq: SeqNr) -> usize {
+        match self.records.front() {
+            Some(front) if front.end.gt(seq) => 0,
+            _ => self.records.partition_point(|record| record.end.le(seq)),
+        }
+    }
+
+    /// Sees to it that records begin at `start` and at `end`, and says where those between them stand.
+    fn cut_out(&mut self, start: SeqNr, end: SeqNr) -> (usize, usize) {
+        self.reserve();
+        let first = self.cut(start);
+        let past = self.cut(end).max(first);
+        (first, past)
+    }
+
+    /// Sees to it that no record holds both sides of `seq`; says where the one after it stands.
+    fn cut(&mut self, seq: SeqNr) -> usize {
+        let at = self.index(seq);
+        let Some(record) = self.records.get_mut(at).filter(|record| record.start.lt(seq)) else { return at };
+        let rest = Record { start: seq, ..*record };
+        record.end = seq;
+        self.records.insert(at + 1, rest);
+        at + 1
+    }
+
+    /// Merges neighbours that are alike, of the records from before `first` to after `past`.
+    fn join(&mut self, first: usize, past: usize) {
+        let mut at = past.min(self.records.len().saturating_sub(1));
+        while at > 0 && at + 1 >= first {
+            if self.records[at - 1].continues(&self.records[at]) {
+                self.records[at - 1] = self.records[at - 1].with(&self.records[at]);
+                self.records.remove(at);
+            }
+            at -= 1;
+        }
+    }
+
+    /// Sees to it that a few more records can be made.
+    fn reserve(&mut self) {
+        if self.records.len() + 3 > MAX_RECORDS {
+            self.merge(Record::fared_like);
+            if self.records.len() > MAX_RECORDS / 4 * 3 {
+                // Only a peer that is after it gets here. What it said it had counts as missing again.
+                self.merge(|_, _| true);
+            }
+            self.count();
+        }
+        if self.records.capacity() == 0 {
+            self.records.reserve(FIRST_ROOM);
+        }
+    }
+
+    /// Merges each record with the next one, if `may`.
+    fn merge(&mut self, may: impl Fn(&Record, &Record) -> bool) {
+        let (mut kept, mut next) = (0, 0);
+        while next < self.records.len() {
+            let mut record = self.records[next];
+            next += 1;
+            if let Some(other) = self.records.get(next).filter(|other| record.end == other.start && may(&record, other))
+            {
+                record = record.with(other);
+                next += 1;
+            }
+            self.records[kept] = record;
+            kept += 1;
+        }
+        self.records.truncate(kept);
+    }
+
+    fn count(&mut self) {
+        let sum = |of: fn(&Record) -> bool| self.records.iter().filter(|r| of(r)).map(Record::len).sum();
+        (self.sacked, self.lost) = (sum(|record| record.sacked), sum(|record| record.lost));
+    }
+
+    /// Has it memory for records?
+    pub fn has_room(&self) -> bool {
+        self.records.capacity() != 0
+    }
+
+    /// Gives it memory, so that sending needs no new.
+    pub fn lend(&mut self, room: Option<Room>) {
+        debug_assert!(!self.has_room(), "its records would be lost");
+        self.records = room.unwrap_or_else(|| Room::with_capacity(FIRST_ROOM));
+    }
+
+    /// The memory back, if nothing is in flight.
+    pub fn take_room(&mut self) -> Option<Room> {
+        if !self.records.is_empty() || !self.has_room() {
+            return None;
+        }
+        Some(std::mem::take(&mut self.records))
+    }
+
+    /// Do the records cover exactly `[una, nxt)`, and do the sums agree? For assertions.
+    pub fn is_sound(&self, una: SeqNr, nxt: SeqNr) -> bool {
+        let mut at = una;
+        let (mut sacked, mut lost) = (0, 0);
+        for record in &self.records {
+            if record.start != at || !record.start.lt(record.end) || (record.sacked && record.lost) {
+                return false;
+            }
+            at = record.end;
+            sacked += if record.sacked { record.len() } else { 0 };
+            lost += if record.lost { record.len() } else { 0 };
+        }
+        let hint_holds = self.records.iter().find(|record| record.lost).is_none_or(|r| r.end.gt(self.lost_from));
+        at == nxt && (sacked, lost) == (self.sacked, self.lost) && hint_holds && self.records.len() <= MAX_RECORDS
+    }
+}
+
+#[cfg(test)]
+#[path = "sent/tests.rs"]
+mod tests;

@@ -1,0 +1,177 @@
+//! A whole [`Stack`] with any number of connections on a [`Wire`], and the peers of all of them.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::wire::Wire;
+use crate::ip::flow::FlowKey;
+use crate::ip::path::Path;
+use crate::ip::{input, output};
+use crate::stack::{ImportRequest, Stack};
+use crate::tcp::image::{Image, flag};
+use crate::tcp::segment::SackBlocks;
+use crate::tcp::{Algorithm, Flags, Instant, Kind, SegmentOut, SeqNr};
+
+/// Frames of the card.
+const FRAMES: u32 = 4096;
+/// Entries of each of its rings.
+const ENTRIES: u32 = 2048;
+/// Connections that differ only in the peer's port.
+const PORTS: usize = 50_000;
+/// Window scale of both ends.
+const WSCALE: u8 = 7;
+/// Bytes of Ethernet, IPv4 and TCP headers, and of a packet.
+const HEADERS: usize = 54;
+const MTU: u32 = 1500;
+
+/// The peer of one connection: just the numbers that its next segment needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its end is `local`.
+    pub flow: FlowKey,
+    /// Its SND.NXT.
+    pub seq: u32,
+    /// Its RCV.NXT.
+    pub ack: u32,
+}
+
+/// The flow of connection `n` as its host sees it.
+pub fn flow(n: usize) -> FlowKey {
+    let peer = ([10, 0, 1, (n / PORTS) as u8 + 1], (n % PORTS) as u16 + 10_000);
+    FlowKey::tcp(SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(peer))
+}
+
+impl Peer {
+    /// The peer of connection `n`.
+    pub fn of(n: usize, seq: u32, ack: u32) -> Self {
+        let host = flow(n);
+        let flow = FlowKey {
+            local: host.remote,
+            remote: host.local,
+            local_port: host.remote_port,
+            remote_port: host.local_port,
+            ..host
+        };
+        Self { flow, seq, ack }
+    }
+
+    /// The number of the connection that a frame of the host belongs to, whatever else is in it.
+    pub fn number(frame: &[u8]) -> Option<usize> {
+        let (&octet, port) = (frame.get(33)?, frame.get(36..38)?);
+        let port = usize::from(u16::from_be_bytes([port[0], port[1]]));
+        Some(usize::from(octet).checked_sub(1)? * PORTS + port.checked_sub(10_000)?)
+    }
+
+    /// Writes its next segment into `frame`; returns the frame's length. The peer's numbers move on.
+    pub fn send(&mut self, frame: &mut [u8], flags: Flags, data: &[u8]) -> usize {
+        let segment = SegmentOut {
+            seq: SeqNr(self.seq),
+            ack: SeqNr(self.ack),
+            flags: Flags::ACK.with(flags),
+            window: u16::MAX,
+            timestamps: None,
+            sack: SackBlocks::default(),
+            len: data.len() as u32,
+            kind: Kind::Data,
+        };
+        let path =
+            Path { dst_mac: [2, 0, 0, 0, 0, 1], src_mac: [2, 0, 0, 0, 0, 2], mtu: MTU, ttl: 64, ..Path::default() };
+        self.seq = self.seq.wrapping_add(data.len() as u32);
+        output::build(frame, &path, &self.flow, &segment, (data, &[]), 0).unwrap_or(0)
+    }
+
+    /// Reads a frame that was sent to it, checking addresses and checksums; returns its data. `None`: not the next one.
+    pub fn receive<'a>(&mut self, frame: &'a [u8]) -> Option<&'a [u8]> {
+        let incoming = input::parse(frame, HEADERS + MTU as usize).ok()?;
+        let data = incoming.segment.payload;
+        if incoming.flow != self.flow || (incoming.segment.seq.0 != self.ack && !data.is_empty()) {
+            return None;
+        }
+        self.ack = self.ack.wrapping_add(data.len() as u32);
+        Some(data)
+    }
+}
+
+/// A stack with connections in slots `0..`, all idle, and what is at their other ends.
+pub struct Crowd {
+    /// The stack.
+    pub stack: Stack,
+    /// Its network.
+    pub wire: Wire,
+    /// One for each connection.
+    pub peers: Vec<Peer>,
+}
+
+impl Crowd {
+    /// `count` connections whose rings are `ring` bytes each.
+    pub fn new(count: usize, ring: u32, now: Instant) -> io::Result<Self> {
+        let mut stack = Stack::new("crowd", std::process::id(), 0, |fd| fd)?;
+        let wire = Wire::attach(&mut stack, 0, FRAMES, ENTRIES, MTU)?;
+        let mut crowd = Self { stack, wire, peers: Vec::with_capacity(count) };
+        for n in 0..count {
+            crowd.import(n, ring, now)?;
+        }
+        Ok(crowd)
+    }
+
+    fn import(&mut self, n: usize, ring: u32, now: Instant) -> io::Result<()> {
+        let (own, peer) = ((n as u32).wrapping_mul(0x9e37_79b9), (n as u32).wrapping_mul(0x85eb_ca6b));
+        let image = image(n, own, peer, ring);
+        let path = Path {
+            ifindex: 1,
+            dst_mac: [2, 0, 0, 0, 0, 2],
+            src_mac: [2, 0, 0, 0, 0, 1],
+            mtu: MTU,
+            ttl: 64,
+            ..Path::default()
+        };
+        let request = ImportRequest {
+            image: &image,
+            recv: &[],
+            send: &[],
+            port: 0,
+            path,
+            fd: n as i32,
+            inode: n as u64,
+            rings: (ring, ring),
+            largest: (0, 0),
+            congestion: Algorithm::default(),
+        };
+        let full = || io::Error::other(format!("connection {n} was not taken"));
+        let (slot, _) = self.stack.reserve().filter(|(slot, _)| *slot as usize == n).ok_or_else(full)?;
+        self.stack.import(slot, &request, now).map_err(|_| full())?;
+        self.peers.push(Peer::of(n, peer, own));
+        Ok(())
+    }
+}
+
+/// Established, nothing under way, windows wide open, SACK, no timestamps.
+fn image(n: usize, own: u32, peer: u32, ring: u32) -> Image {
+    let window = u32::from(u16::MAX) << WSCALE;
+    Image {
+        flow: flow(n),
+        snd_una: own,
+        snd_nxt: own,
+        snd_end: own,
+        rcv_nxt: peer,
+        rcv_read: peer,
+        snd_wl1: peer,
+        snd_wnd: window,
+        max_window: window,
+        // What the kernel has promised of late has to fit even where rings are small.
+        rcv_wnd: ring.min(60_000),
+        rcv_wup: peer,
+        mss_clamp: 1460,
+        snd_wscale: WSCALE,
+        rcv_wscale: WSCALE,
+        flags: flag::WSCALE | flag::SACK,
+        srtt_us: 1000,
+        rttvar_us: 500,
+        cwnd: 256,
+        ssthresh: u32::MAX,
+        keep_idle_ms: 7_200_000,
+        keep_interval_ms: 75_000,
+        keep_count: 9,
+        ..Image::default()
+    }
+}
