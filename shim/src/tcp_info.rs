@@ -15,6 +15,8 @@ mod at {
     pub const PROBES: usize = 3;
     pub const BACKOFF: usize = 4;
     pub const RTO: usize = 8;
+    /// Bit 0.
+    pub const DELIVERY_APP_LIMITED: usize = 7;
     pub const SND_MSS: usize = 16;
     pub const RCV_MSS: usize = 20;
     pub const UNACKED: usize = 24;
@@ -33,6 +35,7 @@ mod at {
     pub const RCV_RTT: usize = 92;
     pub const RCV_SPACE: usize = 96;
     pub const TOTAL_RETRANS: usize = 100;
+    pub const PACING_RATE: usize = 104;
     pub const BYTES_ACKED: usize = 120;
     pub const BYTES_RECEIVED: usize = 128;
     pub const SEGS_OUT: usize = 136;
@@ -40,6 +43,7 @@ mod at {
     pub const NOTSENT_BYTES: usize = 144;
     pub const DATA_SEGS_IN: usize = 152;
     pub const DATA_SEGS_OUT: usize = 156;
+    pub const DELIVERY_RATE: usize = 160;
     pub const BYTES_SENT: usize = 200;
     pub const BYTES_RETRANS: usize = 208;
     pub const SND_WND: usize = 228;
@@ -114,6 +118,15 @@ pub fn of_lane(mut bytes: Vec<u8>, connection: &mut Connection<'_>, now: Instant
         if let Some(place) = bytes.get_mut(offset..offset + 4) {
             place.copy_from_slice(&value.to_ne_bytes());
         }
+    }
+    let (delivery_rate, app_limited) = tcb.delivery_rate();
+    for (offset, value) in [(at::PACING_RATE, tcb.pacing_rate()), (at::DELIVERY_RATE, delivery_rate)] {
+        if let Some(place) = bytes.get_mut(offset..offset + 8) {
+            place.copy_from_slice(&value.to_ne_bytes());
+        }
+    }
+    if let Some(place) = bytes.get_mut(at::DELIVERY_APP_LIMITED) {
+        *place = (*place & !1) | u8::from(app_limited);
     }
     let small = [
         (at::STATE, number_of(tcb.state())),

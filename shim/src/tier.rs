@@ -2,6 +2,7 @@
 
 mod adopt;
 mod attach;
+pub mod congestion;
 mod demote;
 mod inject;
 mod join;

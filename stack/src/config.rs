@@ -100,7 +100,7 @@ pub struct Config {
     /// `UNDERPASS_SHM_RING`, bytes, a power of two.
     pub shm_ring: u32,
     /// `UNDERPASS_CC`.
-    pub congestion: Algorithm,
+    pub congestion: Option<Algorithm>,
 }
 
 impl Default for Config {
@@ -122,7 +122,7 @@ impl Default for Config {
             rcvbuf_max: 0,
             sndbuf_max: 0,
             shm_ring: 0,
-            congestion: Algorithm::Reno,
+            congestion: Some(Algorithm::Reno),
         };
         for option in OPTIONS {
             // The defaults come from the table alone; a test parses each of them.

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use underpass_stack::tcp::image::flag;
 use underpass_stack::tcp::segment::Timestamps;
-use underpass_stack::tcp::{Flags, Segment, SeqNr};
+use underpass_stack::tcp::{Codepoint, Flags, Segment, SeqNr};
 use underpass_stack::testkit::random::Random;
 use underpass_stack::testkit::{A, LinkSpec, Pair, Setup};
 
@@ -43,6 +43,7 @@ impl Victim {
             ack: SeqNr(ack),
             flags: Flags::ACK,
             window,
+            ecn: Codepoint::NotEct,
             timestamps: echo.map(|ecr| Timestamps { val: 1, ecr }),
             sack: &sack,
             payload: &[],

@@ -8,7 +8,7 @@ use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::mem::ring;
 use underpass_stack::tcp::image::Image;
 use underpass_stack::tcp::recovery::Pool;
-use underpass_stack::tcp::{Connection, Flags, Instant, Recovery, Segment, SeqNr, State, Tcb};
+use underpass_stack::tcp::{Codepoint, Connection, Flags, Instant, Recovery, Segment, SeqNr, State, Tcb};
 use underpass_stack::testkit::{A, Setup};
 use zerocopy::FromBytes;
 
@@ -81,6 +81,7 @@ fn work(connection: &mut Connection<'_>, events: &[Event]) {
                     ack: SeqNr(*ack),
                     flags: *flags,
                     window: 512,
+                    ecn: Codepoint::NotEct,
                     timestamps: None,
                     sack: &[],
                     payload: data,

@@ -2,7 +2,7 @@
 
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::segment::Flags;
-use underpass_stack::tcp::{Segment, SeqNr, State};
+use underpass_stack::tcp::{Codepoint, Segment, SeqNr, State};
 use underpass_stack::testkit::traffic::Traffic;
 use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 
@@ -22,6 +22,7 @@ fn bare<'a>(pair: &Pair, flags: Flags) -> Segment<'a> {
         ack: SeqNr(image.snd_nxt),
         flags,
         window: 512,
+        ecn: Codepoint::NotEct,
         timestamps: None,
         sack: &[],
         payload: &[],

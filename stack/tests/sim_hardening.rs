@@ -2,7 +2,7 @@
 
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::segment::Timestamps;
-use underpass_stack::tcp::{Flags, Outcome, Segment, SeqNr, State};
+use underpass_stack::tcp::{Codepoint, Flags, Outcome, Segment, SeqNr, State};
 use underpass_stack::testkit::traffic::Traffic;
 use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 
@@ -24,6 +24,7 @@ fn next<'a>(pair: &Pair, payload: &'a [u8]) -> Segment<'a> {
         ack: SeqNr(image.snd_nxt),
         flags: Flags::ACK,
         window: 512,
+        ecn: Codepoint::NotEct,
         timestamps: Some(Timestamps { val: image.ts_recent, ecr: image.ts_val }),
         sack: &[],
         payload,

@@ -1,7 +1,7 @@
 //! Pieces of a stream in any order, overlapping, again and again: what can be read is the stream.
 
 use proptest::prelude::*;
-use underpass_stack::tcp::{Flags, Segment, SeqNr, State};
+use underpass_stack::tcp::{Codepoint, Flags, Segment, SeqNr, State};
 use underpass_stack::testkit::{A, LinkSpec, Pair, Setup};
 
 const LEN: u32 = 3000;
@@ -16,7 +16,16 @@ fn give(pair: &mut Pair, start: SeqNr, at: u32, len: u32) {
     let data: Vec<u8> = (at..end).map(byte).collect();
     let flags = if end == LEN { Flags::ACK.with(Flags::FIN) } else { Flags::ACK };
     let ack = SeqNr(pair.hosts[A].export(pair.now).0.snd_nxt);
-    let segment = Segment { seq: start.plus(at), ack, flags, window: 512, timestamps: None, sack: &[], payload: &data };
+    let segment = Segment {
+        seq: start.plus(at),
+        ack,
+        flags,
+        window: 512,
+        ecn: Codepoint::NotEct,
+        timestamps: None,
+        sack: &[],
+        payload: &data,
+    };
     let now = pair.now;
     pair.hosts[A].connection().on_segment(now, &segment);
     while pair.hosts[A].frame_out(now).is_some() {}

@@ -11,7 +11,7 @@ use crate::inspect::sockets::{self, Socket};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Columns: TIER is where the bytes travel now (kernel, xdp, shm) and REASON says why; RTT is the smoothed round trip\n\
-                        in microseconds, CWND the congestion window in segments, RETR segments sent again, P/D how often the\n\
+                        in microseconds, CWND the congestion window in segments, CC the congestion control, RETR segments sent again, P/D how often the\n\
                         connection was promoted and demoted. A dash is a figure that only a lane keeps.\n\n\
                         Examples:\n  underpass ss -p 1234\n  underpass ss --json | jq '.[] | select(.tier == \"kernel\") | .reason'\n  \
                         underpass ss --reasons   what every reason means"
@@ -53,6 +53,7 @@ fn render(rows: &[Socket]) -> String {
         ("SEND-Q", Align::Right),
         ("RTT", Align::Right),
         ("CWND", Align::Right),
+        ("CC", Align::Left),
         ("IN", Align::Right),
         ("OUT", Align::Right),
         ("RETR", Align::Right),
@@ -64,7 +65,7 @@ fn render(rows: &[Socket]) -> String {
     table.render()
 }
 
-fn cells(socket: &Socket) -> [String; 15] {
+fn cells(socket: &Socket) -> [String; 16] {
     let figures = socket.figures.as_ref();
     [
         socket.pid.to_string(),
@@ -78,6 +79,7 @@ fn cells(socket: &Socket) -> [String; 15] {
         or_dash(socket.send_q),
         or_dash(figures.map(|f| f.rtt_us)),
         or_dash(figures.map(|f| f.cwnd)),
+        or_dash(figures.map(|f| f.congestion)),
         or_dash(figures.map(|f| bytes(f.bytes_in))),
         or_dash(figures.map(|f| bytes(f.bytes_out))),
         or_dash(figures.map(|f| f.retransmits)),

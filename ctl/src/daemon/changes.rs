@@ -145,5 +145,5 @@ fn frame_size(daemon: &Daemon, session: u32, conn: &Conn) -> u32 {
 fn endpoints(conn: &Conn) -> Endpoints {
     let (local, remote) = (conn.flow.local(), conn.flow.remote());
     let label = Label::Fixed(conn.path.flow_label);
-    Endpoints { local, remote, tos: conn.path.tos, ttl: conn.path.ttl, label }
+    Endpoints { local, remote, tos: conn.path.tos, ttl: conn.path.ttl, label, ecn: false }
 }

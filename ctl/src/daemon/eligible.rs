@@ -8,15 +8,15 @@ use underpass_stack::lane::Reason;
 use underpass_stack::wire::ipv6::FLOW_LABEL;
 
 use super::address;
-use super::repair::{TcpInfo, in_repair};
+use super::repair::{TCPI_OPT_ECN, TcpInfo, in_repair};
 use super::reply::Refusal;
+use super::restore::loses_ecn;
 use super::sockopt::{get, get_int, get_len, ioctl_int, poll_now};
 use crate::net::flow_label::Label;
 
 const IPPROTO_MPTCP: i32 = 262;
 const TCP_ESTABLISHED: u8 = 1;
-/// Bits of `tcpi_options`, linux/tcp.h.
-const TCPI_OPT_ECN: u8 = 8;
+/// A bit of `tcpi_options`, linux/tcp.h.
 const TCPI_OPT_USEC_TS: u8 = 64;
 const TCP_TX_DELAY: i32 = 37;
 const TCP_AO_INFO: i32 = 40;
@@ -36,7 +36,6 @@ const PLAIN_OPTIONS: &[(i32, i32, i32)] = &[
     (libc::SOL_SOCKET, 63, 0), // SO_TIMESTAMP_NEW
     (libc::SOL_SOCKET, 64, 0), // SO_TIMESTAMPNS_NEW
     (libc::SOL_SOCKET, 65, 0), // SO_TIMESTAMPING_NEW
-    (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, -1),
     (libc::IPPROTO_TCP, libc::TCP_INQ, 0),
     (libc::IPPROTO_TCP, TCP_TX_DELAY, 0),
     (libc::SOL_IP, libc::IP_RECVTOS, 0),
@@ -91,6 +90,8 @@ pub struct Endpoints {
     pub ttl: u8,
     /// Which flow label its packets have.
     pub label: Label,
+    /// ECN was negotiated; only [`check`] looks.
+    pub ecn: bool,
 }
 
 impl Endpoints {
@@ -103,7 +104,7 @@ impl Endpoints {
             SocketAddr::V6(_) => (libc::SOL_IPV6, libc::IPV6_TCLASS, libc::IPV6_UNICAST_HOPS),
         };
         let small = |name| get_int(fd, level, name).map(|value| value as u8);
-        Ok(Self { local, remote, tos: small(tos)?, ttl: small(ttl)?, label: label(fd, &remote)? })
+        Ok(Self { local, remote, tos: small(tos)?, ttl: small(ttl)?, label: label(fd, &remote)?, ecn: false })
     }
 }
 
@@ -113,8 +114,8 @@ pub fn check(fd: BorrowedFd<'_>) -> Result<Endpoints, Refusal> {
     if in_repair(fd)? {
         return Err(Reason::Inherited.into());
     }
-    is_established(fd)?;
-    let endpoints = Endpoints::of(fd)?;
+    let ecn = is_established(fd)?;
+    let endpoints = Endpoints { ecn, ..Endpoints::of(fd)? };
     if [endpoints.local, endpoints.remote].iter().any(|end| is_link_local(end.ip())) {
         return Err(Reason::LinkLocal.into());
     }
@@ -135,7 +136,8 @@ pub fn is_tcp(fd: BorrowedFd<'_>) -> Result<(), Refusal> {
     }
 }
 
-fn is_established(fd: BorrowedFd<'_>) -> Result<(), Refusal> {
+/// Is it? Says whether it has negotiated ECN.
+fn is_established(fd: BorrowedFd<'_>) -> Result<bool, Refusal> {
     let info = TcpInfo::of(fd)?;
     if info.state != TCP_ESTABLISHED {
         return Err(Reason::NotConnected.into());
@@ -143,11 +145,9 @@ fn is_established(fd: BorrowedFd<'_>) -> Result<(), Refusal> {
     if info.options & TCPI_OPT_USEC_TS != 0 {
         return Err(Reason::UsecTimestamps.into());
     }
-    // The engine does not echo congestion marks, and repair mode cannot carry the agreement over.
-    if info.options & TCPI_OPT_ECN != 0 {
-        return Err(Reason::SocketOption.into());
-    }
-    Ok(())
+    let ecn = info.options & TCPI_OPT_ECN != 0;
+    // Back in such a kernel, the peer's marks would go unanswered.
+    if ecn && loses_ecn() { Err(Reason::SocketOption.into()) } else { Ok(ecn) }
 }
 
 /// The flow label that the kernel would give the socket's packets (ipv6(7), linux/in6.h).

@@ -15,6 +15,8 @@ use crate::net::netns::{Inside, Netns};
 use crate::net::{flow_label, icmp, ipsec, watch};
 
 const SO_NETNS_COOKIE: i32 = 71;
+/// Values of net.ipv4.tcp_ecn beyond this are about accurate ECN (ip-sysctl.rst).
+const LAST_CLASSIC_ECN: u32 = 2;
 
 /// A namespace that some session has sockets in.
 pub struct Namespace {
@@ -61,6 +63,13 @@ impl Namespace {
     pub fn label_policy(&self, home: &Netns) -> io::Result<flow_label::Policy> {
         let _inside = self.enter(home)?;
         Ok(flow_label::Policy::read())
+    }
+
+    /// May connections here have negotiated accurate ECN, which looks like the classic kind from outside (net.ipv4.tcp_ecn)?
+    pub fn may_have_accurate_ecn(&self, home: &Netns) -> io::Result<bool> {
+        let _inside = self.enter(home)?;
+        let mode = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_ecn")?;
+        Ok(mode.trim().parse().is_ok_and(|mode: u32| mode > LAST_CLASSIC_ECN))
     }
 
     /// An interface as it is now.

@@ -100,6 +100,9 @@ impl Daemon {
         if namespace.has_ipsec(home)? {
             return Err(Reason::Ipsec.into());
         }
+        if ends.ecn && namespace.may_have_accurate_ecn(home)? {
+            return Err(Reason::SocketOption.into());
+        }
         path::square_conntrack(namespace, ends.local, ends.remote)?;
         Ok(way)
     }

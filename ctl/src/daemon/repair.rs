@@ -30,6 +30,7 @@ const TCP_INFINITE_SSTHRESH: u32 = 0x7fff_ffff;
 const TCPI_OPT_TIMESTAMPS: u8 = 1;
 const TCPI_OPT_SACK: u8 = 2;
 const TCPI_OPT_WSCALE: u8 = 4;
+pub(super) const TCPI_OPT_ECN: u8 = 8;
 
 /// The start of `struct tcp_info`, linux/tcp.h.
 #[repr(C)]
@@ -270,6 +271,7 @@ fn image_of(
     set(info.options & TCPI_OPT_WSCALE != 0, flag::WSCALE);
     set(info.options & TCPI_OPT_SACK != 0, flag::SACK);
     set(info.options & TCPI_OPT_TIMESTAMPS != 0, flag::TIMESTAMPS);
+    set(info.options & TCPI_OPT_ECN != 0, flag::ECN);
     set(tcp(libc::TCP_NODELAY)? != 0, flag::NODELAY);
     set(tcp(libc::TCP_CORK)? != 0, flag::CORK);
     set(restore.keepalive != 0, flag::KEEPALIVE);

@@ -295,3 +295,31 @@ fn a_flow_label_that_the_program_chose_survives() {
     talk(&mut ours, &mut peer, 1);
     assert_eq!(Endpoints::of(peer.as_fd()).unwrap().label, Label::Auto);
 }
+
+/// Runs `work` in a network namespace of its own in which ECN is asked for.
+fn with_ecn(work: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            assert!(std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+            std::fs::write("/proc/sys/net/ipv4/tcp_ecn", "1").unwrap();
+            work();
+        });
+    });
+}
+
+#[test]
+fn what_was_negotiated_of_ecn_survives() {
+    with_ecn(|| {
+        let (mut ours, mut peer) = pair();
+        for round in 0..3 {
+            cycle(&ours, |dumped| assert_ne!(dumped.image.flags & flag::ECN, 0));
+            talk(&mut ours, &mut peer, round);
+        }
+        let options = super::repair::TcpInfo::of(ours.as_fd()).unwrap().options;
+        assert_ne!(options & super::repair::TCPI_OPT_ECN, 0);
+        assert!(!super::restore::loses_ecn());
+    });
+    let (ours, _peer) = pair();
+    cycle(&ours, |dumped| assert_eq!(dumped.image.flags & flag::ECN, 0, "the default does not ask for it"));
+}

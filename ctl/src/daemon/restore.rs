@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 use underpass_stack::control::Restore;
@@ -14,7 +15,7 @@ use underpass_stack::tcp::image::{Image, flag};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::address;
-use super::repair::{RECV_QUEUE, REPAIR_OFF_NO_WP, RepairWindow, SEND_QUEUE, SO_BUF_LOCK};
+use super::repair::{RECV_QUEUE, REPAIR_OFF_NO_WP, RepairWindow, SEND_QUEUE, SO_BUF_LOCK, TCPI_OPT_ECN, TcpInfo};
 use super::sockopt::{self, Family, detach_filter, get_int, set, set_int};
 
 /// Option kinds (RFC 9293, 7323, 2018) as TCP_REPAIR_OPTIONS takes them.
@@ -185,9 +186,31 @@ fn negotiate(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
         options.push(RepairOption { code: TCPOPT_TIMESTAMP, value: 0 });
     }
     set(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_OPTIONS, options.as_slice())?;
+    look_after_ecn(fd, image)?;
     // An odd value would switch the clock to microseconds; rounding up keeps it from going backwards.
     let ts_val = image.ts_val.wrapping_add(image.ts_val & 1);
     set_int(fd, libc::IPPROTO_TCP, libc::TCP_TIMESTAMP, ts_val as i32)
+}
+
+/// Did this kernel once forget that ECN was negotiated?
+static LOSES_ECN: AtomicBool = AtomicBool::new(false);
+
+/// Does a socket of this kernel forget, when it is restored, that ECN was negotiated? No known one does.
+pub fn loses_ecn() -> bool {
+    LOSES_ECN.load(Ordering::Relaxed)
+}
+
+/// Repair mode has no word for ECN, but a socket that is disconnected and connected in repair mode keeps what it had negotiated
+/// (tcp_disconnect and tcp_connect of net/ipv4/ leave `ecn_flags` alone). If a kernel does not, this connection goes on without
+/// answering marks, and none like it is promoted again.
+fn look_after_ecn(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
+    if image.flags & flag::ECN != 0
+        && TcpInfo::of(fd)?.options & TCPI_OPT_ECN == 0
+        && !LOSES_ECN.swap(true, Ordering::Relaxed)
+    {
+        tracing::warn!("{:?}: this kernel loses ECN: connections with it stay in the kernel from now on", image.flow);
+    }
+    Ok(())
 }
 
 /// Makes the kernel work out the size of its segments once more: connect(2) took 536 bytes for the peer's MSS, and no window.

@@ -13,6 +13,10 @@ pub struct Figures {
     pub rttvar_us: u32,
     /// Congestion window, segments.
     pub cwnd: u32,
+    /// Congestion control, by the name that TCP_CONGESTION has for it.
+    pub congestion: &'static str,
+    /// Rate at which is sent at most, bytes a second; 0: the congestion window alone decides.
+    pub pacing_rate: u64,
     /// Bytes of data in a full segment.
     pub mss: u32,
     /// Bytes that the program received on the lane since the promotion.
@@ -48,10 +52,12 @@ pub fn view(record: &ConnRecord) -> View {
         rtt_us,
         rttvar_us,
         cwnd: tcb.congestion().0.checked_div(tcb.mss()).unwrap_or(0),
+        congestion: tcb.algorithm().name(),
+        pacing_rate: tcb.kept_rate(),
         mss: tcb.mss(),
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
-        retransmits: record.retransmits,
+        retransmits: u64::from(tcb.retransmits()),
         recv_ring: record.rcv_ring.len,
         send_ring: record.snd_ring.len,
     };

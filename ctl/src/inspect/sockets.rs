@@ -124,6 +124,8 @@ fn add_channel(process: &Process, entry: &SocketEntry, socket: &mut Socket) {
         rtt_us: 0,
         rttvar_us: 0,
         cwnd: 0,
+        congestion: "none",
+        pacing_rate: 0,
         mss: 0,
         bytes_in: fill.bytes_in,
         bytes_out: fill.bytes_out,

@@ -18,6 +18,7 @@ use crate::fd::Ref;
 use crate::socket::{Blocking, Lane, Socket, Where};
 use crate::tcp_info;
 use crate::tier::buffer_of;
+use crate::tier::congestion::{algorithm_for, pacing_limit_of};
 use crate::{carry, engine, sys};
 
 const SIOCINQ: c_ulong = libc::FIONREAD;
@@ -59,6 +60,7 @@ const KERNEL_KNOWS: &[Name] = &[
     (SOCKET, libc::SO_BUSY_POLL),
     (SOCKET, libc::SO_MARK),
     (SOCKET, libc::SO_BINDTODEVICE),
+    (SOCKET, libc::SO_MAX_PACING_RATE),
     (TCP, libc::TCP_NODELAY),
     (TCP, libc::TCP_CORK),
     (TCP, libc::TCP_KEEPIDLE),
@@ -218,6 +220,7 @@ fn set_on_lane(
     }
     match name {
         (SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT) => return Some(steady(socket, real)),
+        (SOCKET, libc::SO_MAX_PACING_RATE) | (TCP, libc::TCP_CONGESTION) => return set_pace(socket, slot, name, real),
         (SOCKET, libc::SO_KEEPALIVE) => {
             let on = value? != 0;
             socket.restore.lock().keepalive = u32::from(on);
@@ -271,6 +274,30 @@ fn resize(socket: &Ref<Socket>, slot: u32, name: c_int) {
         libc::SO_RCVBUF => connection.fix_window(bytes),
         _ => connection.fix_queue(bytes),
     });
+}
+
+/// How fast to send: the kernel judges the value, and is then asked what it made of it.
+fn set_pace(
+    socket: &Ref<Socket>,
+    slot: u32,
+    name: Name,
+    real: &mut dyn FnMut() -> Result<c_int>,
+) -> Option<Result<c_int>> {
+    let judged = steady(socket, real);
+    if judged.is_err() {
+        return Some(judged);
+    }
+    let fd = socket.fd.load(Relaxed);
+    if name == (SOCKET, libc::SO_MAX_PACING_RATE) {
+        let rate = pacing_limit_of(fd);
+        return change(socket, slot, |connection, _| connection.tcb.limit_pacing(rate));
+    }
+    let algorithm = algorithm_for(fd)?;
+    change(socket, slot, |connection, _| {
+        if connection.tcb.algorithm() != algorithm {
+            connection.tcb.choose_congestion(algorithm);
+        }
+    })
 }
 
 /// A connection's keepalive settings; times in ms.

@@ -9,8 +9,10 @@ use underpass_stack::control::{Demote, Done, NeedPort, Promote, Promoted};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
 use underpass_stack::stack::ImportRequest;
+use underpass_stack::tcp::Algorithm;
 
 use super::attach::attach;
+use super::congestion::{algorithm_for, pacing_limit_of};
 use super::inject::collect_stragglers;
 use super::{Change, close_gates, follow};
 use crate::epoll_set::EpollSet;
@@ -60,6 +62,7 @@ fn promote_undisturbed(socket: &Ref<Socket>, fd: RawFd) {
 
 fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
     session::ensure()?;
+    let algorithm = algorithm_for(fd).ok_or(Reason::SocketOption)?;
     if holders::is_shared(socket) {
         return Err(Reason::Shared);
     }
@@ -74,7 +77,7 @@ fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
     }
     let (slot, generation) = engine::get().and_then(|mut e| e.stack.reserve()).ok_or(Reason::StackFull)?;
     let _reserved = Reserved { slot };
-    ask_and_import(socket, fd, slot, generation)?;
+    ask_and_import(socket, fd, slot, generation, algorithm)?;
     Ok(slot)
 }
 
@@ -126,14 +129,20 @@ pub(super) fn let_sleep(socket: &Socket) {
     }
 }
 
-fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32) -> Result<(), Reason> {
+fn ask_and_import(
+    socket: &Ref<Socket>,
+    fd: RawFd,
+    slot: u32,
+    generation: u32,
+    algorithm: Algorithm,
+) -> Result<(), Reason> {
     let mut answer = ask_to_promote(fd, slot, generation)?;
     if answer.is::<NeedPort>() {
         attach(&answer.expect::<NeedPort>()?, fd)?;
         answer = ask_to_promote(fd, slot, generation)?;
     }
     let promoted = answer.expect::<Promoted>()?;
-    let imported = import(socket, fd, slot, &promoted, answer.fds);
+    let imported = import(socket, fd, slot, algorithm, &promoted, answer.fds);
     if imported.is_err() {
         // The daemon still has the image: it gives the socket back as it was.
         session::ask(&Demote { slot, generation }, &[])?.expect::<Done>()?;
@@ -157,6 +166,7 @@ fn import(
     socket: &Ref<Socket>,
     fd: RawFd,
     slot: u32,
+    algorithm: Algorithm,
     promoted: &Promoted,
     mut fds: Vec<OwnedFd>,
 ) -> Result<(), Reason> {
@@ -183,7 +193,8 @@ fn import(
         inode: socket.inode(fd),
         rings,
         largest,
-        congestion: options::get().congestion,
+        congestion: algorithm,
+        pacing_limit: pacing_limit_of(fd),
     };
     let now = sys::now();
     let mut engine = engine::get().ok_or(Reason::Failed)?;

@@ -183,10 +183,10 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "UNDERPASS_CC",
         alias: None,
-        default: "cubic",
+        default: "auto",
         default_text: "",
-        accepts: "cubic, reno",
-        text: "Congestion control of a connection on a lane.",
+        accepts: "auto (the socket's own, TCP_CONGESTION), cubic, reno, dctcp, bbr",
+        text: "Congestion control of a connection on the xdp lane; a socket with another one stays in the kernel.",
         set: |c, v| value::congestion(v).map(|algorithm| c.congestion = algorithm),
     },
 ];

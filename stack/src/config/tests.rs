@@ -25,7 +25,7 @@ fn every_default_is_acceptable_and_gives_the_documented_configuration() {
     assert_eq!((config.promote, config.spin), (Promote::Auto, Spin::Auto));
     assert_eq!(config.socket, Path::new("/run/underpass/control.sock"));
     assert_eq!((config.frames, config.ring, config.rcvbuf, config.sndbuf), (4096, 2048, 262_144, 262_144));
-    assert_eq!(config.congestion, Algorithm::Cubic);
+    assert_eq!(config.congestion, None);
     assert!(config.interfaces.is_empty() && config.name.is_none() && config.log_file.is_none());
 }
 
@@ -76,7 +76,7 @@ fn values_reach_their_fields() {
         rcvbuf_max: 32 << 20,
         sndbuf_max: 16 << 20,
         shm_ring: 8192,
-        congestion: Algorithm::Reno,
+        congestion: Some(Algorithm::Reno),
     };
     assert_eq!(config, expected);
 }

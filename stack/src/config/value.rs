@@ -74,11 +74,10 @@ pub(super) fn log(value: &OsStr) -> Option<LogLevel> {
     }
 }
 
-pub(super) fn congestion(value: &OsStr) -> Option<Algorithm> {
+pub(super) fn congestion(value: &OsStr) -> Option<Option<Algorithm>> {
     match value.as_bytes() {
-        b"cubic" => Some(Algorithm::Cubic),
-        b"reno" => Some(Algorithm::Reno),
-        _ => None,
+        b"auto" => Some(None),
+        name => Algorithm::named(name).map(Some),
     }
 }
 

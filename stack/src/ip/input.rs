@@ -5,7 +5,7 @@ use zerocopy::FromBytes;
 
 use super::flow::{Addr, FlowKey, PROTO_TCP};
 use crate::stats::Counter;
-use crate::tcp::{Flags, Segment, SeqNr};
+use crate::tcp::{Codepoint, Flags, Segment, SeqNr};
 use crate::wire::checksum::Sum;
 use crate::wire::{ethernet, ipv4, ipv6, tcp};
 
@@ -61,6 +61,7 @@ impl Drop {
 pub(super) struct Packet<'a> {
     pub source: Addr,
     pub destination: Addr,
+    pub ecn: Codepoint,
     /// Header and data.
     pub tcp: &'a [u8],
     /// Offset of `tcp` in the frame.
@@ -98,6 +99,7 @@ pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
         ack: SeqNr(header.ack.get()),
         flags: Flags(header.flags),
         window: header.window.get(),
+        ecn: packet.ecn,
         timestamps: options.timestamps,
         sack: options.sack,
         payload,
@@ -122,7 +124,7 @@ fn plain_packet(frame: &[u8]) -> Option<Packet<'_>> {
     }
     let end = ethernet::HEADER_LEN + usize::from(ip.total_len.get());
     let (source, destination) = (Addr::v4(ip.source), Addr::v4(ip.destination));
-    Some(Packet { source, destination, tcp: frame.get(HEADERS..end)?, at: HEADERS })
+    Some(Packet { source, destination, ecn: Codepoint::of(ip.tos), tcp: frame.get(HEADERS..end)?, at: HEADERS })
 }
 
 /// Finds the TCP packet in a frame.
@@ -153,8 +155,8 @@ fn packet_v4(bytes: &[u8], at: usize) -> Result<Packet<'_>, Drop> {
     if ip.fragment.get() & ipv4::FRAGMENT != 0 {
         return Err(Drop::Fragment);
     }
-    let (source, destination) = (Addr::v4(ip.source), Addr::v4(ip.destination));
-    Ok(Packet { source, destination, tcp: &whole[header_len..], at: at + header_len })
+    let (source, destination, ecn) = (Addr::v4(ip.source), Addr::v4(ip.destination), Codepoint::of(ip.tos));
+    Ok(Packet { source, destination, ecn, tcp: &whole[header_len..], at: at + header_len })
 }
 
 /// As [`packet_v4`]. Extension headers, fragments among them (RFC 8200, section 4), are the kernel's.
@@ -169,7 +171,8 @@ fn packet_v6(bytes: &[u8], at: usize) -> Result<Packet<'_>, Drop> {
     if ip.next_header != PROTO_TCP {
         return Err(Drop::NotTcp);
     }
-    Ok(Packet { source, destination, tcp, at: at + ipv6::HEADER_LEN })
+    let ecn = Codepoint::of(ip.traffic_class());
+    Ok(Packet { source, destination, ecn, tcp, at: at + ipv6::HEADER_LEN })
 }
 
 impl Packet<'_> {

@@ -8,11 +8,11 @@ use super::input::packet;
 use super::path::Path;
 use crate::tcp::image::{Image, flag};
 use crate::tcp::segment::{SackBlocks, Timestamps};
-use crate::tcp::{Flags, Kind, SegmentOut, SeqNr};
+use crate::tcp::{Codepoint, Flags, Kind, SegmentOut, SeqNr};
 use crate::wire::checksum::Sum;
 use crate::wire::{ethernet, ipv4, ipv6, tcp};
 
-/// TCP leaves the ECN bits of the TOS byte to congestion control (RFC 3168), which does not use them yet.
+/// What of the TOS byte is the program's to choose: the rest is the ECN field (RFC 3168).
 const DSCP: u8 = 0xfc;
 
 /// Writes Ethernet, IP and TCP headers and the data into `frame`; returns the frame's length, or `None` if it does
@@ -34,7 +34,7 @@ pub fn build(
         return None;
     }
     let frame = frame.get_mut(..len)?;
-    write_ip(frame, path, flow, ip_id)?;
+    write_ip(frame, path, flow, segment.ecn, ip_id)?;
     frame[data_at..middle].copy_from_slice(payload.0);
     frame[middle..].copy_from_slice(payload.1);
     let packet = &mut frame[tcp_at..];
@@ -43,11 +43,11 @@ pub fn build(
 }
 
 /// Writes the Ethernet and IP headers of a frame that is as long as it will be.
-fn write_ip(frame: &mut [u8], path: &Path, flow: &FlowKey, ip_id: u16) -> Option<()> {
+fn write_ip(frame: &mut [u8], path: &Path, flow: &FlowKey, ecn: Codepoint, ip_id: u16) -> Option<()> {
     let (ether, rest) = ethernet::Header::mut_from_prefix(frame).ok()?;
     let ethertype = if flow.is_v6() { ethernet::IPV6 } else { ethernet::IPV4 };
     *ether = ethernet::Header { destination: path.dst_mac, source: path.src_mac, ethertype: ethertype.into() };
-    let tos = path.tos & DSCP;
+    let tos = path.tos & DSCP | ecn as u8;
     if flow.is_v6() { write_v6(rest, path, flow, tos) } else { write_v4(rest, path, flow, tos, ip_id) }
 }
 
@@ -157,6 +157,7 @@ pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer<'
         ack: SeqNr(image.snd_una),
         flags: Flags::ACK.with(extra),
         window: u16::try_from(image.snd_wnd >> image.snd_wscale.min(14)).unwrap_or(u16::MAX),
+        ecn: Codepoint::NotEct,
         timestamps,
         sack: SackBlocks::default(),
         len: data.len() as u32,

@@ -10,6 +10,9 @@ use crate::ip::flow::FlowKey;
 /// Places of an empty table; it grows when half of them are taken.
 const PLACES_MIN: usize = 64;
 
+/// 2^64 divided by the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// The table. A place holds the low half of a flow's hash above a slot number plus one, or zero.
 #[derive(Debug)]
 pub(super) struct Demux {
@@ -46,7 +49,9 @@ impl Demux {
     fn tag(&self, flow: &FlowKey) -> u32 {
         let [local_high, local, remote_high, remote, ports] = flow.words();
         let [a, b, c, d] = self.keys;
-        (fold(local ^ a, remote ^ b) ^ fold(ports ^ local_high ^ c, remote_high ^ d)) as u32
+        let mixed = fold(local ^ a, remote ^ b) ^ fold(ports ^ local_high ^ c, remote_high ^ d);
+        // Where a key's low bits are zero, ports that follow each other would lie close together.
+        fold(mixed, SPREAD) as u32
     }
 
     /// The slot of a flow; `holds` says whether a slot is the flow's.

@@ -32,6 +32,8 @@ pub struct ImportRequest<'a> {
     pub largest: (u32, u32),
     /// Congestion control wanted.
     pub congestion: Algorithm,
+    /// SO_MAX_PACING_RATE, bytes a second; `u64::MAX`: no limit.
+    pub pacing_limit: u64,
 }
 
 /// The ring for at least `wanted` bytes with room for `needed`.
@@ -127,7 +129,7 @@ impl Stack {
         record.path = request.path;
         record.rcv_ring = rcv_ring;
         record.snd_ring = snd_ring;
-        (record.bytes_in, record.bytes_out, record.retransmits) = (0, 0, 0);
+        (record.bytes_in, record.bytes_out) = (0, 0);
         let state = self.slots.get_mut(slot as usize).ok_or(Reason::BadImage)?;
         (state.rcv, state.snd) = (rcv_ring, snd_ring);
         let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state).ok_or(Reason::BadImage)?;
@@ -140,6 +142,7 @@ impl Stack {
         let largest = (request.largest.0.min(MAX_RING), request.largest.1.min(MAX_RING));
         Connection { tcb: &mut record.tcb, snd, rcv, recovery }.tune_buffers(largest.0, largest.1);
         record.tcb.choose_congestion(request.congestion);
+        record.tcb.limit_pacing(request.pacing_limit);
         self.recall_path(slot, &request.path, now);
         // The phase makes the record valid for the daemon: last.
         compiler_fence(SeqCst);

@@ -34,6 +34,7 @@ impl Connection<'_> {
             return;
         }
         let window_changed = self.tcb.take_window(segment);
+        self.take_feedback(segment);
         let heard = self.recovery.hear(now, self.tcb, segment, window_changed);
         if heard.acked > 0 {
             self.advance(segment, out);
@@ -57,6 +58,7 @@ impl Connection<'_> {
         let before = tcb.snd_una;
         compiler_fence(Ordering::Release);
         tcb.snd_una = segment.ack;
+        tcb.end_reduction();
         out.writable = before.lt(segment.ack.earlier(tcb.snd_end));
         tcb.keep_marks_close();
         self.recovery.loss.timeouts = 0;
@@ -88,12 +90,15 @@ impl Connection<'_> {
             return;
         }
         let told = tcb.told(now, heard.acked, heard.pipe_before, RateSample::default());
+        let rto = tcb.rtt.rto();
         match phase {
             // Much of what is acknowledged now left the network long ago (RFC 3465, section 2.3).
             Phase::Loss => {
-                tcb.cc.on_ack(Ack { acked: heard.acked.min(tcb.mss), flight: tcb.cc.cwnd(), ..told });
+                tcb.cc.on_ack(Ack { acked: heard.acked.min(tcb.mss), flight: tcb.cc.cwnd(), ..told }, rto);
             }
-            _ => tcb.cc.on_ack(told),
+            // A mark has reduced the window, and the losses of before say no more.
+            _ if tcb.ecn.is_reduced() => (),
+            _ => tcb.cc.on_ack(told, rto),
         }
     }
 
@@ -105,8 +110,9 @@ impl Connection<'_> {
         }
         let in_flight = (heard.pipe_before, self.recovery.pipe(self.tcb));
         let sample = rate.sample(now, &heard.delivery, heard.lost_before, in_flight, self.recovery.rack.min_rtt());
+        self.tcb.note_rate(&sample);
         let told = self.tcb.told(now, heard.acked, heard.pipe_before, sample);
-        self.tcb.cc.on_delivery(&told);
+        self.tell(&told);
         debug_assert!(
             self.recovery.sent.is_sound(self.tcb.snd_una, self.tcb.snd_nxt),
             "{:?} is not what is in flight",
@@ -121,7 +127,19 @@ impl Connection<'_> {
             let pipe = self.recovery.pipe(self.tcb);
             let sample = rate.sample(now, &Delivery::default(), before, (pipe, pipe), None);
             let told = self.tcb.told(now, 0, pipe, sample);
-            self.tcb.cc.on_delivery(&told);
+            self.tell(&told);
+        }
+    }
+
+    /// Lets congestion control decide by what was delivered or lost.
+    fn tell(&mut self, told: &Ack) {
+        let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
+        tcb.cc.on_delivery(told, recovery.loss.phase);
+        if tcb.cc.goes_by_rate() {
+            tcb.take_pacing_rate();
+            if tcb.cc.is_probing_rtt() {
+                recovery.rate.on_nothing_to_send(told.rate.in_flight);
+            }
         }
     }
 }

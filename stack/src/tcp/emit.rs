@@ -34,6 +34,7 @@ impl Connection<'_> {
             tcb.timers.stop(Timer::Cork);
         }
         tcb.cc.on_sent(now, start, end);
+        tcb.pacing.on_sent(now, end.since(start), tcb.mss);
         let Recovery { sent, rate, prr, .. } = &mut *self.recovery;
         let stamp = rate.stamp(now, end.since(start), sent.in_flight());
         sent.push(start, end, stamp);
@@ -47,6 +48,7 @@ impl Connection<'_> {
         let tcb = &mut *self.tcb;
         tcb.forget_probe(start, end);
         tcb.retransmits = tcb.retransmits.wrapping_add(1);
+        tcb.pacing.on_sent(now, end.since(start), tcb.mss);
         let Recovery { sent, rate, prr, undo, loss, .. } = &mut *self.recovery;
         let stamp = rate.stamp(now, end.since(start), sent.in_flight());
         sent.push_again(start, end, stamp);
@@ -79,10 +81,12 @@ impl Connection<'_> {
         if start.lt(end) && end.gt(tcb.snd_end) {
             flags = flags.with(Flags::FIN);
         }
+        let (marks, ecn) = tcb.ecn_of(kind, len);
         let window = tcb.offer_window(self.rcv.len());
         tcb.ack_sent();
-        let timestamps = tcb.timestamps(now);
-        let segment = SegmentOut { seq: start, ack: tcb.rcv_nxt, flags, window, timestamps, sack, len, kind };
+        let (ack, timestamps) = (tcb.rcv_nxt, tcb.timestamps(now));
+        let flags = flags.with(marks);
+        let segment = SegmentOut { seq: start, ack, flags, window, ecn, timestamps, sack, len, kind };
         self.recovery.tally.send_out(&segment, kind == Kind::Retransmission);
         segment
     }

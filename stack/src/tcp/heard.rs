@@ -49,9 +49,11 @@ impl Blocks {
             let number =
                 |at: usize| SeqNr(u32::from_be_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]));
             let (start, end) = (number(0), number(4));
+            // Distances: three comparisons of numbers that lie anywhere can be true although the block is not in flight.
+            let [from, to, sent] = [start, end, nxt].map(|number| number.since(ack));
             if at == 0 && start.lt(end) && end.le(ack) && ack.since(start) <= reach {
                 blocks.duplicate = Some((start, end));
-            } else if ack.lt(start) && start.lt(end) && end.le(nxt) {
+            } else if 0 < from && from < to && to <= sent {
                 let first = blocks.list[0];
                 if at == 1 && blocks.len == 1 && start.le(first.0) && first.1.le(end) {
                     // The first lies in the second: it came twice.

@@ -4,6 +4,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::ip::flow::FlowKey;
 
+/// Largest window that a peer can offer (RFC 7323, section 2.3), bytes.
+pub(crate) const WINDOW_MAX: u32 = (u16::MAX as u32) << 14;
+
 /// Bits of [`Image::flags`].
 pub mod flag {
     /// Window scaling was negotiated (RFC 7323).
@@ -30,6 +33,8 @@ pub mod flag {
     pub const KEEPALIVE: u32 = 1 << 10;
     /// The peer's valid RST ended the connection (its sequence number is `rcv_nxt`).
     pub const RESET_RECEIVED: u32 = 1 << 11;
+    /// ECN was negotiated (RFC 3168).
+    pub const ECN: u32 = 1 << 12;
 }
 
 /// A connection's numbers, in units of the sequence space (bytes) unless said otherwise. The unread bytes
@@ -118,5 +123,15 @@ impl Image {
             && self.snd_wscale <= 14
             && self.rcv_wscale <= 14
             && self.mss_clamp >= 8
+            && self.snd_wnd.max(self.max_window) <= WINDOW_MAX
+            && self.fin_is_in_place()
+    }
+
+    /// Is our FIN where the flags say that it is?
+    fn fin_is_in_place(&self) -> bool {
+        let past_fin = self.snd_end.wrapping_add(1);
+        let acked = self.flags & flag::FIN_ACKED == 0 || self.snd_una == past_fin;
+        let sent = self.flags & (flag::FIN_ACKED | flag::FIN_SENT) == 0 || self.snd_nxt == past_fin;
+        acked && sent
     }
 }

@@ -82,6 +82,7 @@ impl Recovery {
             tcb.cc.save();
         }
         tcb.cc.on_timeout(pipe, tcb.mss, first);
+        tcb.window_reduced();
         // A peer that has what it does not acknowledge has dropped it (RFC 2018, section 8).
         if self.sent.records().next().is_some_and(|record| record.sacked) {
             self.sent.forget_sacked();
@@ -290,7 +291,7 @@ impl Connection<'_> {
         }
         recovery.undo.begin(tcb.snd_una, recovery.tail.map_or(0, |tail| tail.resent()));
         tcb.cc.save();
-        tcb.cc.on_loss(tcb.flight(), tcb.mss);
+        tcb.reduce_for_loss(tcb.flight());
         let unheard = recovery.sent.span().saturating_sub(recovery.sent.sacked());
         recovery.prr = Prr::new(unheard.saturating_add(delivered));
         recovery.loss = Loss { phase: Phase::Recovery, recover: tcb.snd_nxt, urgent: true, credit: 0, ..recovery.loss };

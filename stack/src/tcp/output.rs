@@ -1,7 +1,9 @@
 //! What goes out next?
 
 use super::connection::Connection;
-use super::segment::{Kind, SackBlocks, SegmentOut};
+use super::ecn::Codepoint;
+use super::segment::{Flags, Kind, SackBlocks, SegmentOut};
+use super::seq::SeqNr;
 use super::tcb::{State, bit};
 use super::time::Instant;
 use super::undo::Frto;
@@ -35,7 +37,7 @@ impl Connection<'_> {
         let blocks = self.tcb.sack_blocks();
         let (start, end) = self.recovery.sent.next_lost(self.tcb.room_for_data(&blocks))?;
         let len = end.since(start);
-        if !self.recovery.loss.urgent && !self.recovery.allows(self.tcb, len) {
+        if !self.recovery.loss.urgent && (!self.recovery.allows(self.tcb, len) || self.is_paced_out(now)) {
             return None;
         }
         Some(self.send_again(now, start, end, blocks))
@@ -72,13 +74,14 @@ impl Connection<'_> {
             }
             return None;
         }
-        tcb.restart_after_idle(now);
-        if !probe && !self.recovery.allows(tcb, len) {
+        tcb.restart_after_idle(now, self.recovery.rate.is_app_limited());
+        if !probe && (!self.recovery.allows(tcb, len) || self.is_paced_out(now)) {
             if larger.is_some() {
-                tcb.drop_probe();
+                self.tcb.drop_probe();
             }
             return None;
         }
+        let tcb = &mut *self.tcb;
         let with_fin = fin_due && len == unsent && window > len;
         let end = tcb.snd_nxt.plus(len + u32::from(with_fin));
         if larger.is_some() {
@@ -90,6 +93,11 @@ impl Connection<'_> {
     /// A bare acknowledgement, if one is due.
     fn bare_ack(&mut self, now: Instant) -> Option<SegmentOut> {
         let tcb = &mut *self.tcb;
+        if tcb.uses_ecn()
+            && let Some((ack, echo)) = tcb.take_apart()
+        {
+            return Some(self.acknowledge_apart(now, ack, echo));
+        }
         let kind = if tcb.has(bit::CHALLENGE) {
             Kind::ChallengeAck
         } else if tcb.has(bit::ACK_LATE) {
@@ -106,6 +114,20 @@ impl Connection<'_> {
         let seq = tcb.snd_nxt.earlier(tcb.snd_edge().later(tcb.snd_una));
         let blocks = tcb.sack_blocks();
         Some(self.segment(now, seq, seq, blocks, kind))
+    }
+
+    /// An acknowledgement of what came before `ack`, with or without the echo of a mark (RFC 8257, section 3.2).
+    fn acknowledge_apart(&mut self, now: Instant, ack: SeqNr, echo: bool) -> SegmentOut {
+        let seq = self.tcb.snd_nxt.earlier(self.tcb.snd_edge().later(self.tcb.snd_una));
+        let flags = if echo { Flags::ACK.with(Flags::ECE) } else { Flags::ACK };
+        // The same edge as of any other segment, counted from here.
+        self.tcb.offer_window(self.rcv.len());
+        let window = (self.tcb.rcv_adv.ahead_of(ack) >> self.tcb.rcv_wscale.min(14)).min(u16::MAX.into()) as u16;
+        let (timestamps, ecn, sack, kind) =
+            (self.tcb.timestamps(now), Codepoint::NotEct, SackBlocks::default(), Kind::Ack);
+        let segment = SegmentOut { seq, ack, flags, window, ecn, timestamps, sack, len: 0, kind };
+        self.recovery.tally.send_out(&segment, false);
+        segment
     }
 
     /// An empty segment below the window, which the peer has to answer.

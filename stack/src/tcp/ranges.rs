@@ -13,7 +13,7 @@ pub(crate) struct Range {
 }
 
 /// Ranges kept at most.
-pub(crate) const MAX_RANGES: usize = 24;
+pub(crate) const MAX_RANGES: usize = 22;
 
 /// Disjoint ranges in ascending order that do not touch each other.
 #[repr(C)]

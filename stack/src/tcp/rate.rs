@@ -101,6 +101,11 @@ impl Rate {
         self.app_limited = self.delivered.saturating_add(u64::from(in_flight)).max(1);
     }
 
+    /// Is what is measured now the program's rate?
+    pub fn is_app_limited(&self) -> bool {
+        self.app_limited != 0
+    }
+
     /// So many bytes were found lost.
     pub fn on_lost(&mut self, bytes: u32) {
         self.lost = self.lost.wrapping_add(bytes);

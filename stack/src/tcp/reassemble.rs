@@ -17,6 +17,7 @@ impl Connection<'_> {
         if segment.payload.is_empty() {
             return;
         }
+        self.tcb.take_cwr(segment);
         let end = segment.seq.plus(segment.payload.len() as u32);
         let start = segment.seq.later(self.tcb.rcv_nxt);
         let limit = self.data_limit();
@@ -30,6 +31,7 @@ impl Connection<'_> {
         let offset = start.since(segment.seq) as usize;
         let len = end.earlier(limit).since(start) as usize;
         let data = &segment.payload[offset..offset + len];
+        self.tcb.take_mark(segment, self.tcb.rcv_nxt);
         if start == self.tcb.rcv_nxt {
             self.append(data);
             out.readable = true;

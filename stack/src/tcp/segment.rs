@@ -1,5 +1,6 @@
 //! Segments as values: what came in, what shall go out.
 
+use super::ecn::Codepoint;
 use super::seq::SeqNr;
 use crate::stats::Counter;
 
@@ -20,6 +21,10 @@ impl Flags {
     pub const ACK: Self = Self(0x10);
     /// The urgent pointer is significant.
     pub const URG: Self = Self(0x20);
+    /// ECN echo (RFC 3168, section 6.1).
+    pub const ECE: Self = Self(0x40);
+    /// Congestion window reduced (RFC 3168, section 6.1).
+    pub const CWR: Self = Self(0x80);
 
     /// Are all bits of `other` set?
     pub const fn has(self, other: Self) -> bool {
@@ -52,6 +57,8 @@ pub struct Segment<'a> {
     pub flags: Flags,
     /// Window field, not scaled.
     pub window: u16,
+    /// The ECN field of its IP header.
+    pub ecn: Codepoint,
     /// Timestamps option.
     pub timestamps: Option<Timestamps>,
     /// The blocks of the SACK option as they were on the wire (RFC 2018), 8 bytes each; empty without one.
@@ -153,6 +160,8 @@ pub struct SegmentOut {
     pub flags: Flags,
     /// Window field, already scaled.
     pub window: u16,
+    /// The ECN field of its IP header.
+    pub ecn: Codepoint,
     /// Timestamps option.
     pub timestamps: Option<Timestamps>,
     /// SACK option, if there are blocks.

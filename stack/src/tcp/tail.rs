@@ -85,7 +85,7 @@ impl Connection<'_> {
         }
         if repaired {
             recovery.undo.end();
-            tcb.cc.on_loss(tail.flight, tcb.mss);
+            tcb.reduce_for_loss(tail.flight);
         }
     }
 }

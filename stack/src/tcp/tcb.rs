@@ -7,8 +7,10 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::cc::{Algorithm, Congestion};
+use super::ecn::Ecn;
 use super::image::flag;
 use super::mtu::PathMtu;
+use super::pacing::Pacing;
 use super::ranges::{Range, Ranges};
 use super::rtt::Rtt;
 use super::segment::SackBlocks;
@@ -46,6 +48,8 @@ pub(crate) mod bit {
     pub const LOSS_PROBE: u32 = 1 << 27;
     /// The persist timer ran out: send what little the window allows.
     pub const OVERRIDE: u32 = 1 << 28;
+    /// The newest of [`Tcb::delivery_rate`] is the program's rate, not the path's.
+    pub const RATE_APP_LIMITED: u32 = 1 << 29;
     /// The peer pushed data that is not acknowledged yet.
     pub const PUSHED: u32 = 1 << 30;
     /// A duplicate arrived: tell the peer in a D-SACK block (RFC 2883).
@@ -59,6 +63,8 @@ pub struct Tcb {
     pub(crate) timers: Timers,
     pub(crate) rtt: Rtt,
     pub(crate) cc: Congestion,
+    pub(crate) ecn: Ecn,
+    pub(crate) pacing: Pacing,
     pub(crate) pmtu: PathMtu,
     /// Out-of-order data in the receive ring.
     pub(crate) ooo: Ranges,
@@ -142,6 +148,8 @@ pub struct Tcb {
     pub(crate) rcv_base: SeqNr,
     /// The same for the send ring.
     pub(crate) snd_base: SeqNr,
+    /// Bytes a second; 0: not measured.
+    pub(crate) delivery_rate: u64,
 }
 
 /// The states of a connection (RFC 9293, section 3.3.2), from ESTABLISHED on.
@@ -265,7 +273,19 @@ impl Tcb {
 
     /// Which congestion control to go on with; a fresh import has the default one. What was found before stays.
     pub fn choose_congestion(&mut self, algorithm: Algorithm) {
-        self.cc.choose(algorithm);
+        self.cc.choose(algorithm, self.mss, self.rtt.smoothed());
+        self.take_pacing_rate();
+    }
+
+    /// The congestion control in use.
+    pub fn algorithm(&self) -> Algorithm {
+        self.cc.algorithm()
+    }
+
+    /// The newest rate at which the peer received, bytes a second, and whether it tells of the program rather than the path (as
+    /// tcpi_delivery_rate and tcpi_delivery_rate_app_limited do).
+    pub fn delivery_rate(&self) -> (u64, bool) {
+        (self.delivery_rate, self.has(bit::RATE_APP_LIMITED))
     }
 
     /// Segments sent again since the import.

@@ -25,6 +25,8 @@ impl Connection<'_> {
                 Timer::DelayedAck => self.tcb.ack_late(),
                 Timer::Cork => self.tcb.push(),
                 Timer::Keepalive => self.tcb.on_keepalive(now, &mut out),
+                // What it waited for, `poll_transmit` finds.
+                Timer::Pace => (),
                 Timer::TimeWait => self.expire(&mut out),
             }
         }
@@ -103,13 +105,15 @@ impl Connection<'_> {
 impl Tcb {
     /// Time in which nothing was sent is no time in which the window could have grown; and after a long silence, the window
     /// that was found before says little (RFC 5681, section 4.1).
-    pub(crate) fn restart_after_idle(&mut self, now: Instant) {
+    pub(crate) fn restart_after_idle(&mut self, now: Instant, app_limited: bool) {
         if self.flight() != 0 {
             return;
         }
-        self.cc.on_restart(now);
-        if now.nanos_since(self.data_sent_at) > self.rtt.rto() {
-            self.cc.on_idle(self.mss);
+        self.cc.on_restart(now, app_limited);
+        self.take_pacing_rate();
+        let timeouts = now.nanos_since(self.data_sent_at) / self.rtt.rto().max(1);
+        if timeouts > 0 {
+            self.cc.on_idle(timeouts, self.mss);
         }
     }
 }

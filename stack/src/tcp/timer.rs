@@ -21,12 +21,14 @@ pub(crate) enum Timer {
     Cork,
     /// Silence: probe.
     Keepalive,
+    /// Data that pacing holds back: send.
+    Pace,
     /// 2 MSL after the close (RFC 9293, section 3.6.1).
     TimeWait,
 }
 
 impl Timer {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Retransmit,
         Self::LossProbe,
         Self::Reorder,
@@ -34,6 +36,7 @@ impl Timer {
         Self::DelayedAck,
         Self::Cork,
         Self::Keepalive,
+        Self::Pace,
         Self::TimeWait,
     ];
 }

@@ -6,7 +6,7 @@ use zerocopy::FromZeros;
 
 use super::cc::Congestion;
 use super::connection::Connection;
-use super::image::{Image, flag};
+use super::image::{Image, WINDOW_MAX, flag};
 use super::mtu::PathMtu;
 use super::recovery::Recovery;
 use super::rtt::Rtt;
@@ -24,7 +24,8 @@ const COMMON: u32 = flag::WSCALE
     | flag::NODELAY
     | flag::CORK
     | flag::KEEPALIVE
-    | flag::RESET_RECEIVED;
+    | flag::RESET_RECEIVED
+    | flag::ECN;
 /// Bits of an image which say that the program closed its sending side.
 const CLOSED_BY_US: u32 = flag::FIN_QUEUED | flag::FIN_SENT | flag::FIN_ACKED;
 /// A path must carry at least this, bytes: full headers and the smallest segment.
@@ -105,6 +106,10 @@ fn check(image: &Image, (rcv, snd): (u32, u32), (unread, unacked): (usize, usize
         return Err(ImportError::Unsound);
     }
     let used_up = image.rcv_nxt.wrapping_sub(image.rcv_wup);
+    // No more can have come than was ever offered.
+    if used_up > WINDOW_MAX {
+        return Err(ImportError::Unsound);
+    }
     let window = image.rcv_wnd.saturating_sub(used_up);
     match image.unread().checked_add(window) {
         Some(need) if need <= rcv => Ok(()),

@@ -10,7 +10,7 @@ use crate::ip::{input, output};
 use crate::stack::{ImportRequest, Stack};
 use crate::tcp::image::{Image, flag};
 use crate::tcp::segment::SackBlocks;
-use crate::tcp::{Algorithm, Flags, Instant, Kind, SegmentOut, SeqNr};
+use crate::tcp::{Algorithm, Codepoint, Flags, Instant, Kind, SegmentOut, SeqNr};
 
 /// Frames of the card.
 const FRAMES: u32 = 4096;
@@ -69,6 +69,7 @@ impl Peer {
             ack: SeqNr(self.ack),
             flags: Flags::ACK.with(flags),
             window: u16::MAX,
+            ecn: Codepoint::NotEct,
             timestamps: None,
             sack: SackBlocks::default(),
             len: data.len() as u32,
@@ -136,6 +137,7 @@ impl Crowd {
             rings: (ring, ring),
             largest: (0, 0),
             congestion: Algorithm::default(),
+            pacing_limit: u64::MAX,
         };
         let full = || io::Error::other(format!("connection {n} was not taken"));
         let (slot, _) = self.stack.reserve().filter(|(slot, _)| *slot as usize == n).ok_or_else(full)?;

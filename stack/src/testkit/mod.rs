@@ -8,6 +8,7 @@ pub mod host;
 pub mod link;
 pub mod pair;
 pub mod random;
+pub mod shared;
 pub mod traffic;
 pub mod wire;
 
@@ -15,4 +16,5 @@ pub use crowd::Crowd;
 pub use host::{Host, Setup};
 pub use link::{Link, LinkSpec};
 pub use pair::{A, B, Pair};
+pub use shared::{Flow, Shared, fairness};
 pub use wire::Wire;

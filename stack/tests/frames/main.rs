@@ -9,7 +9,7 @@ use underpass_stack::ip::output::{FromPeer, build, complete_checksum, synthesize
 use underpass_stack::ip::path::Path;
 use underpass_stack::tcp::image::{Image, flag};
 use underpass_stack::tcp::segment::{SackBlocks, Timestamps};
-use underpass_stack::tcp::{Flags, Kind, SegmentOut, SeqNr};
+use underpass_stack::tcp::{Codepoint, Flags, Kind, SegmentOut, SeqNr};
 use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 use underpass_stack::wire::checksum::Sum;
 
@@ -38,6 +38,7 @@ fn segment(len: u32) -> SegmentOut {
         ack: SeqNr(77),
         flags: Flags::ACK.with(Flags::PSH),
         window: 501,
+        ecn: Codepoint::Ect0,
         timestamps: Some(Timestamps { val: 123_456, ecr: 654_321 }),
         sack,
         len,
@@ -64,7 +65,8 @@ fn make_partial(frame: &mut [u8]) {
 fn a_frame_is_what_the_standards_say() {
     let frame = frame(b"abc");
     assert_eq!(&frame[..14], &[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
-    assert_eq!(&frame[14..24], &[0x45, 0, 0, 67, 0, 99, 0x40, 0, 64, 6], "DF, TTL 64, TCP, 67 bytes");
+    assert_eq!(&frame[14..24], &[0x45, 2, 0, 67, 0, 99, 0x40, 0, 64, 6], "ECT(0), DF, TTL 64, TCP, 67 bytes");
+    assert_eq!(parse(&frame, MAX).unwrap().segment.ecn, Codepoint::Ect0);
     assert_eq!(&frame[26..34], &[10, 1, 2, 3, 192, 168, 200, 4]);
     assert_eq!(&frame[34..38], &[0x18, 0xeb, 0xc7, 0x38], "ports 6379 and 51000");
     assert_eq!(&frame[46..48], &[0xb0, 0x18], "44 bytes of header, PSH and ACK");

@@ -6,7 +6,7 @@ use underpass_stack::ip::input::{Drop, parse};
 use underpass_stack::ip::output::{FromPeer, build, complete_checksum, synthesize};
 use underpass_stack::ip::path::Path;
 use underpass_stack::tcp::image::{Image, flag};
-use underpass_stack::tcp::{Flags, SeqNr};
+use underpass_stack::tcp::{Codepoint, Flags, SeqNr};
 use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 use underpass_stack::wire::checksum::Sum;
 
@@ -43,7 +43,8 @@ fn make_partial(frame: &mut [u8]) {
 fn a_frame_is_what_the_standards_say() {
     let frame = frame(b"abc");
     assert_eq!(&frame[..14], &[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd]);
-    assert_eq!(&frame[14..18], &[0x62, 0x8a, 0xbc, 0xde], "version 6, class 0x28 without ECN, label abcde");
+    assert_eq!(&frame[14..18], &[0x62, 0xaa, 0xbc, 0xde], "version 6, class 0x28 with ECT(0), label abcde");
+    assert_eq!(parse(&frame, MAX).unwrap().segment.ecn, Codepoint::Ect0);
     assert_eq!(&frame[18..22], &[0, 47, 6, 61], "47 bytes follow, TCP, hop limit 61");
     assert_eq!(&frame[22..38], &[0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     assert_eq!(&frame[38..54], &[0x20, 1, 0x0d, 0xb8, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
@@ -59,7 +60,7 @@ fn a_label_beyond_twenty_bits_does_not_reach_the_class() {
     let mut frame = vec![0; MAX];
     let path = Path { tos: 0, flow_label: u32::MAX, ..path() };
     build(&mut frame, &path, &flow(), &segment(0), (&[], &[]), 0).expect("fits");
-    assert_eq!(&frame[14..18], &[0x60, 0x0f, 0xff, 0xff]);
+    assert_eq!(&frame[14..18], &[0x60, 0x2f, 0xff, 0xff]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use underpass_stack::mem::ring;
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::image::flag;
 use underpass_stack::tcp::segment::Timestamps;
-use underpass_stack::tcp::{Algorithm, Connection, Instant, Outcome, Recovery, Segment, SegmentOut, SeqNr, Tcb};
+use underpass_stack::tcp::{Connection, Instant, Outcome, Recovery, Segment, SegmentOut, SeqNr, Tcb};
 use zerocopy::FromZeros;
 
 use super::segment::{Inject, Relative};
@@ -77,8 +77,7 @@ impl Machine {
         Connection::import(tcb, snd, rcv, recovery, &image, &unread, &unacked, setup.mtu, START)
             .map_err(|error| format!("the setup cannot be imported: {error}"))?;
         tcb.limit_window(setup.rcv_buf);
-        // RFC 5681's numbers; CUBIC has tests of its own.
-        tcb.choose_congestion(Algorithm::Reno);
+        tcb.choose_congestion(setup.congestion);
         machine.pump()?;
         Ok(machine)
     }
@@ -133,6 +132,7 @@ impl Machine {
             ack: SeqNr(own.wrapping_add(inject.ack as u32)),
             flags: inject.flags,
             window: self.window,
+            ecn: inject.ecn,
             timestamps: self.stamp(inject),
             sack: &sack,
             payload: &payload,

@@ -2,14 +2,26 @@
 
 use std::fmt::Write;
 
-use underpass_stack::tcp::{Flags, SegmentOut};
+use underpass_stack::tcp::{Codepoint, Flags, SegmentOut};
 
 use super::syntax::Words;
 use super::value::{self, Bound};
 
 /// Letters of the control bits.
-const LETTERS: [(char, Flags); 6] =
-    [('F', Flags::FIN), ('S', Flags::SYN), ('R', Flags::RST), ('P', Flags::PSH), ('A', Flags::ACK), ('U', Flags::URG)];
+const LETTERS: [(char, Flags); 8] = [
+    ('F', Flags::FIN),
+    ('S', Flags::SYN),
+    ('R', Flags::RST),
+    ('P', Flags::PSH),
+    ('A', Flags::ACK),
+    ('U', Flags::URG),
+    ('E', Flags::ECE),
+    ('W', Flags::CWR),
+];
+
+/// Words for the ECN field.
+const CODEPOINTS: [(&str, Codepoint); 4] =
+    [("none", Codepoint::NotEct), ("ect1", Codepoint::Ect1), ("ect0", Codepoint::Ect0), ("ce", Codepoint::Ce)];
 
 /// A timestamps option: what is `None` is not said.
 pub type Stamp = (Option<u32>, Option<u32>);
@@ -30,6 +42,7 @@ pub struct Inject {
     pub without_stamp: bool,
     /// In our stream.
     pub sack: Vec<(i64, i64)>,
+    pub ecn: Codepoint,
 }
 
 /// A segment that has to go out.
@@ -43,6 +56,7 @@ pub struct Pattern {
     window: Bound,
     stamp: Stamp,
     sack: Option<Vec<(i64, i64)>>,
+    ecn: Option<Codepoint>,
 }
 
 /// The words after the sequence numbers.
@@ -53,6 +67,7 @@ struct Rest {
     stamp: Stamp,
     without_stamp: bool,
     sack: Option<Vec<(i64, i64)>>,
+    ecn: Option<Codepoint>,
     /// Length of each of several segments.
     by: Option<i64>,
     times: Option<usize>,
@@ -68,6 +83,7 @@ impl Rest {
                 "ts" => rest.stamp = stamp(words.next()?)?,
                 "nots" => rest.without_stamp = true,
                 "sack" => rest.sack = Some(value::ranges(words.next()?)?),
+                "ecn" => rest.ecn = Some(codepoint(words.next()?)?),
                 "by" => rest.by = Some(words.number()?),
                 "times" => rest.times = Some(words.number()?),
                 _ => return Err(format!("`{key}` is no part of a segment")),
@@ -93,6 +109,11 @@ fn stamp(word: &str) -> Result<Stamp, String> {
     Ok((part(val)?, part(ecr)?))
 }
 
+fn codepoint(word: &str) -> Result<Codepoint, String> {
+    let found = CODEPOINTS.iter().find(|(name, _)| *name == word);
+    found.map(|(_, codepoint)| *codepoint).ok_or_else(|| format!("`{word}` is no ECN field"))
+}
+
 /// Letters of control bits; `-` for none.
 fn flags(word: &str) -> Result<Flags, String> {
     let bit = |c| LETTERS.iter().find(|(letter, _)| *letter == c).map(|(_, flag)| *flag);
@@ -103,7 +124,7 @@ fn flags(word: &str) -> Result<Flags, String> {
 }
 
 impl Inject {
-    /// `FLAGS START:END [ack N] [win N] [ts VAL/ECR | nots] [sack …] [by N | times N]`
+    /// `FLAGS START:END [ack N] [win N] [ts VAL/ECR | nots] [sack …] [ecn …] [by N | times N]`
     pub fn parse(words: &mut Words<'_>) -> Result<Vec<Self>, String> {
         let flags = flags(words.next()?)?;
         let seq = value::range(words.next()?)?;
@@ -116,13 +137,14 @@ impl Inject {
         let window = exact(&rest.window)?;
         let window = window.map(u16::try_from).transpose().map_err(|_| "`win` is a field of 16 bits")?;
         let (stamp, without_stamp, sack) = (rest.stamp, rest.without_stamp, rest.sack.clone().unwrap_or_default());
-        let one = Self { flags, seq, ack: ack.unwrap_or(0), window, stamp, without_stamp, sack };
+        let ecn = rest.ecn.unwrap_or_default();
+        let one = Self { flags, seq, ack: ack.unwrap_or(0), window, stamp, without_stamp, sack, ecn };
         Ok(rest.pieces(seq)?.into_iter().map(|seq| Self { seq, ..one.clone() }).collect())
     }
 }
 
 impl Pattern {
-    /// `FLAGS|* START:END|* ack N|* [win …] [ts …] [sack …] [by N | times N]`
+    /// `FLAGS|* START:END|* ack N|* [win …] [ts …] [sack …] [ecn …] [by N | times N]`
     pub fn parse(words: &mut Words<'_>) -> Result<Vec<Self>, String> {
         let letters = words.next()?;
         let push = match (letters.contains('P'), letters.contains('p')) {
@@ -134,7 +156,7 @@ impl Pattern {
         let rest = Rest::parse(words)?;
         let ack = rest.ack.clone().ok_or("`ack` is missing")?;
         let window = rest.window.clone().map_or_else(|| Bound::parse("*"), Ok)?;
-        let one = Self { flags, push, seq, ack, window, stamp: rest.stamp, sack: rest.sack.clone() };
+        let one = Self { flags, push, seq, ack, window, stamp: rest.stamp, sack: rest.sack.clone(), ecn: rest.ecn };
         let Some(seq) = seq else { return Ok(vec![one; rest.times.unwrap_or(1)]) };
         Ok(rest.pieces(seq)?.into_iter().map(|seq| Self { seq: Some(seq), ..one.clone() }).collect())
     }
@@ -168,6 +190,9 @@ impl Pattern {
         if let Some(sack) = &self.sack {
             check(sent.sack == *sack, "sack", &blocks(sack));
         }
+        if let Some(ecn) = self.ecn {
+            check(sent.ecn == ecn, "ecn", &name_of(ecn));
+        }
         all
     }
 }
@@ -181,6 +206,7 @@ pub struct Relative {
     window: u16,
     stamp: Option<(u32, u32)>,
     sack: Vec<(i64, i64)>,
+    ecn: Codepoint,
 }
 
 impl Relative {
@@ -196,6 +222,7 @@ impl Relative {
             window: segment.window,
             stamp: segment.timestamps.map(|ts| (ts.val, ts.ecr)),
             sack,
+            ecn: segment.ecn,
         }
     }
 }
@@ -207,8 +234,15 @@ impl std::fmt::Display for Relative {
         if let Some((val, ecr)) = self.stamp {
             write!(f, " ts {val}/{ecr}")?;
         }
-        if self.sack.is_empty() { Ok(()) } else { write!(f, " sack {}", blocks(&self.sack)) }
+        if !self.sack.is_empty() {
+            write!(f, " sack {}", blocks(&self.sack))?;
+        }
+        if self.ecn == Codepoint::NotEct { Ok(()) } else { write!(f, " ecn {}", name_of(self.ecn)) }
     }
+}
+
+fn name_of(codepoint: Codepoint) -> &'static str {
+    CODEPOINTS.iter().find(|(_, known)| *known == codepoint).map_or("?", |(name, _)| name)
 }
 
 fn letters(flags: Flags) -> String {

@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use underpass_stack::ip::flow::FlowKey;
+use underpass_stack::tcp::Algorithm;
 use underpass_stack::tcp::image::{Image, flag};
 
 use super::syntax::Words;
@@ -32,6 +33,8 @@ pub struct Setup {
     pub rcv_buf: u32,
     /// The peer's window field as of now.
     pub window_field: u16,
+    /// RFC 5681's numbers are the easiest to write down.
+    pub congestion: Algorithm,
     mss: u16,
     peer_mss: Option<u16>,
     rcv_wnd: Option<u32>,
@@ -63,6 +66,7 @@ impl Default for Setup {
             queued: 0,
             rcv_buf: 0,
             window_field: 60_000,
+            congestion: Algorithm::Reno,
             mss: 1000,
             peer_mss: None,
             rcv_wnd: None,
@@ -91,6 +95,7 @@ impl Setup {
         Some(match key {
             "sack" => flag::SACK,
             "ts" => flag::TIMESTAMPS,
+            "ecn" => flag::ECN,
             "nodelay" => flag::NODELAY,
             "cork" => flag::CORK,
             "fin-queued" => flag::FIN_QUEUED,
@@ -119,6 +124,7 @@ impl Setup {
             "rcv-wnd" => self.rcv_wnd = Some(words.number()?),
             "snd-wnd" => self.window_field = words.number()?,
             "max-wnd" => image.max_window = words.number()?,
+            "cc" => self.congestion = Algorithm::named(words.next()?.as_bytes()).ok_or("no such algorithm")?,
             "cwnd" => image.cwnd = words.number()?,
             "ssthresh" => image.ssthresh = words.number()?,
             "ts-val" => image.ts_val = words.number()?,

@@ -225,14 +225,14 @@ impl Cubic {
         }
     }
 
-    /// The window is about to fall to the initial one. Three quarters of it are remembered as threshold (RFC 7661, section 4.4), and
-    /// W_max stays: where loss came before, it may come again.
-    pub fn on_idle(&mut self, window: &mut Window) {
-        if !window.is_first_slow_start() {
-            let kept = window.cwnd.min(CWND_MAX) / 4 * 3;
-            window.ssthresh = window.ssthresh.max(kept);
-        }
+    /// The window fell because of silence. W_max stays: where loss came before, it may come again.
+    pub fn on_idle(&mut self) {
         self.hystart = HyStart::default();
+        self.epoch = Instant::NEVER;
+    }
+
+    /// The window fell because the program used little of it.
+    pub fn on_validation(&mut self) {
         self.epoch = Instant::NEVER;
     }
 }
@@ -308,13 +308,13 @@ mod tests {
     impl Drive {
         fn new(cwnd: u32, ssthresh: u32, rtt_ms: u64) -> Self {
             let mut cc = Congestion::new(cwnd, ssthresh, MSS);
-            cc.choose(Algorithm::Cubic);
+            cc.choose(Algorithm::Cubic, MSS, None);
             Self { cc, now: START, rtt: rtt_ms * MS }
         }
 
         fn ack(&mut self, acked: u32, flight: u32) {
             let (una, nxt) = (SeqNr(0), SeqNr(0));
-            self.cc.on_ack(Ack {
+            let ack = Ack {
                 now: self.now,
                 acked,
                 flight,
@@ -323,7 +323,13 @@ mod tests {
                 una,
                 nxt,
                 rate: RateSample::default(),
-            });
+            };
+            // No timeout is so long: how much of the window is used is looked at elsewhere.
+            self.cc.on_ack(ack, u64::MAX);
+        }
+
+        fn cubic(&mut self) -> Cubic {
+            *self.cc.state.get::<Cubic>().unwrap()
         }
 
         fn round(&mut self) {
@@ -351,10 +357,10 @@ mod tests {
     fn after_a_loss_the_window_comes_back_to_w_max_at_k_and_then_goes_on() {
         let mut drive = Drive::new(1000, u32::MAX, 100);
         drive.cc.on_loss(1000 * MSS, MSS);
-        assert_eq!((drive.segments(), drive.cc.cubic.w_max), (700, 1000 * MSS));
+        assert_eq!((drive.segments(), drive.cubic().w_max), (700, 1000 * MSS));
         // K = cbrt(300 / 0.4) = 9.086 s.
         drive.run(4_500);
-        assert_eq!(drive.cc.cubic.k, 9085);
+        assert_eq!(drive.cubic().k, 9085);
         for tolerance in [3, 2, 12] {
             // The window is where the curve will be within a round trip.
             let t = drive.now.nanos_since(START) as f64 / 1e9;
@@ -370,14 +376,14 @@ mod tests {
         drive.cc.on_loss(1000 * MSS, MSS);
         drive.cc.on_loss(700 * MSS, MSS);
         // 700 * (1 + 0.7) / 2
-        assert_eq!((drive.segments(), drive.cc.cubic.w_max), (490, 595 * MSS));
+        assert_eq!((drive.segments(), drive.cubic().w_max), (490, 595 * MSS));
         let mut drive = Drive::new(1000, u32::MAX, 100);
         drive.cc.on_loss(1000 * MSS, MSS);
         drive.run(15_000);
         let cwnd = drive.cc.cwnd();
         assert!(cwnd > 1000 * MSS);
         drive.cc.on_loss(cwnd, MSS);
-        assert_eq!(drive.cc.cubic.w_max, cwnd, "it came back");
+        assert_eq!(drive.cubic().w_max, cwnd, "it came back");
     }
 
     #[test]
@@ -439,7 +445,7 @@ mod tests {
         }
         assert_eq!(paused.cc.cwnd(), steady.cc.cwnd());
         paused.now = paused.now.after(60_000 * MS);
-        paused.cc.on_restart(paused.now);
+        paused.cc.on_restart(paused.now, true);
         steady.run(2_000);
         paused.run(2_000);
         assert!(paused.segments().abs_diff(steady.segments()) <= 2, "{} {}", paused.segments(), steady.segments());
@@ -454,8 +460,8 @@ mod tests {
             drive.round();
         }
         drive.round();
-        assert_eq!(drive.cc.cubic.k, 0);
-        assert!(drive.cc.cubic.w_max.abs_diff(drive.cc.cwnd()) < 10 * MSS);
+        assert_eq!(drive.cubic().k, 0);
+        assert!(drive.cubic().w_max.abs_diff(drive.cc.cwnd()) < 10 * MSS);
     }
 
     #[test]
@@ -466,7 +472,7 @@ mod tests {
         let (cwnd, ssthresh) = drive.cc.segments(MSS);
         let mut other = Drive::new(cwnd, ssthresh, 100);
         other.now = drive.now;
-        assert_eq!(other.cc.cubic.w_max, 1000 * MSS);
+        assert_eq!(other.cubic().w_max, 1000 * MSS);
         for _ in 0..3 {
             drive.run(3_000);
             other.run(3_000);

@@ -4,14 +4,23 @@
 //! The record lies in the arena, where anything may scribble: every function takes any bytes, and leaves a window within
 //! bounds.
 
+mod algorithm;
+mod bbr;
 mod cubic;
+mod dctcp;
 mod hystart;
 mod newreno;
+mod window;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use self::algorithm::Algorithm;
+use self::bbr::Bbr;
 use self::cubic::Cubic;
+use self::dctcp::Dctcp;
 use self::newreno::NewReno;
+use self::window::{Usage, Window};
+use super::loss::Phase;
 use super::rate::RateSample;
 use super::seq::SeqNr;
 use super::time::Instant;
@@ -22,26 +31,6 @@ const INITIAL_SEGMENTS: u32 = 10;
 const CWND_MAX: u32 = 1 << 30;
 /// Largest segment that the arithmetic believes in, bytes.
 const MSS_MAX: u32 = 1 << 16;
-
-/// The algorithms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Algorithm {
-    /// CUBIC (RFC 9438) with HyStart++ (RFC 9406).
-    #[default]
-    Cubic,
-    /// NewReno (RFC 5681, RFC 6582).
-    Reno,
-}
-
-impl Algorithm {
-    /// Any number stands for an algorithm: zero, and what nobody wrote, for the default.
-    fn from_raw(raw: u32) -> Self {
-        match raw {
-            1 => Self::Reno,
-            _ => Self::Cubic,
-        }
-    }
-}
 
 /// What an acknowledgement of new data tells congestion control.
 #[derive(Clone, Copy, Debug)]
@@ -62,47 +51,44 @@ pub(crate) struct Ack {
     pub rate: RateSample,
 }
 
-/// What every algorithm decides, bytes.
-#[repr(C)]
+/// Room for the state of the one algorithm that is in use, in words.
+const STATE_WORDS: usize =
+    if size_of::<Cubic>() > size_of::<Bbr>() { size_of::<Cubic>() } else { size_of::<Bbr>() }.div_ceil(8);
+
+/// The state of the algorithm in use; which one that is, [`Congestion`] knows. Any content is a state of any algorithm.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
-pub(crate) struct Window {
-    /// Congestion window.
-    cwnd: u32,
-    /// Slow-start threshold; `u32::MAX` when not set.
-    ssthresh: u32,
+struct State([u64; STATE_WORDS]);
+
+/// A record that fits into [`State`].
+trait Fits: FromBytes + IntoBytes + KnownLayout + Immutable + Sized {
+    const FITS: () = assert!(size_of::<Self>() <= size_of::<State>() && align_of::<Self>() <= align_of::<State>());
 }
 
-impl Window {
-    fn is_slow_start(&self) -> bool {
-        self.cwnd < self.ssthresh
+impl Fits for Cubic {}
+impl Fits for NewReno {}
+impl Fits for Dctcp {}
+impl Fits for Bbr {}
+
+impl State {
+    fn of<T: Fits>(record: &T) -> Self {
+        let () = T::FITS;
+        let mut state = Self([0; STATE_WORDS]);
+        // It fits.
+        let _ = record.write_to_prefix(state.0.as_mut_bytes());
+        state
     }
 
-    /// Was the threshold never set: is this the first slow start?
-    fn is_first_slow_start(&self) -> bool {
-        self.ssthresh == u32::MAX
+    /// The same, to look at.
+    fn look<T: Fits>(&self) -> Option<&T> {
+        let () = T::FITS;
+        T::ref_from_prefix(self.0.as_bytes()).ok().map(|(record, _)| record)
     }
 
-    /// Is the window what keeps the sender from sending more? One that is not used must not grow (RFC 9438, section 5.8;
-    /// RFC 7661): in slow start, half of it counts as used, since it doubles in one round trip.
-    fn is_the_limit(&self, ack: &Ack) -> bool {
-        if self.is_slow_start() {
-            ack.flight.saturating_mul(2) >= self.cwnd
-        } else {
-            ack.flight.saturating_add(ack.mss) >= self.cwnd
-        }
-    }
-
-    fn grow(&mut self, bytes: u32) {
-        self.cwnd = self.cwnd.saturating_add(bytes).min(CWND_MAX);
-    }
-
-    /// The threshold after a congestion event: `tenths` of what was in flight, at least two segments (RFC 5681, equation 4;
-    /// RFC 9438, section 4.6). More than the window may lie between `snd_una` and `snd_nxt`, since data that was selectively
-    /// acknowledged counts there; then the window is what caused the event, and no event may raise it.
-    fn reduce(&mut self, flight: u32, tenths: u32, mss: u32) {
-        let used = flight.min(self.cwnd).min(CWND_MAX);
-        let kept = u64::from(used) * u64::from(tenths) / 10;
-        self.ssthresh = (kept as u32).max(2 * mss);
+    /// The state as that of one algorithm; there always is one.
+    fn get<T: Fits>(&mut self) -> Option<&mut T> {
+        let () = T::FITS;
+        T::mut_from_prefix(self.0.as_mut_bytes()).ok().map(|(record, _)| record)
     }
 }
 
@@ -113,12 +99,28 @@ pub(crate) struct Congestion {
     window: Window,
     /// As it was before the last reduction.
     saved: Window,
+    usage: Usage,
+    state: State,
     /// An [`Algorithm`].
     algorithm: u32,
     /// Always zero.
     pad: u32,
-    reno: NewReno,
-    cubic: Cubic,
+}
+
+/// Does something with the window and the state of the algorithm in use: one arm each.
+macro_rules! with {
+    ($congestion:expr, $window:ident, { $($algorithm:ident: $state:ident => $act:expr),* $(,)? }) => {{
+        let Congestion { window: $window, state, algorithm, .. } = $congestion;
+        match Algorithm::from_raw(*algorithm) {
+            $(Algorithm::$algorithm => if let Some($state) = state.get::<with!(@ $algorithm)>() { $act },)*
+            #[allow(unreachable_patterns, reason = "not every event concerns every algorithm")]
+            _ => (),
+        }
+    }};
+    (@ Cubic) => { Cubic };
+    (@ Reno) => { NewReno };
+    (@ Dctcp) => { Dctcp };
+    (@ Bbr) => { Bbr };
 }
 
 impl Congestion {
@@ -128,16 +130,23 @@ impl Congestion {
         let bytes = |segments: u32| segments.saturating_mul(mss).min(CWND_MAX);
         let ssthresh = if ssthresh_segments >= i32::MAX as u32 { u32::MAX } else { bytes(ssthresh_segments) };
         let window = Window { cwnd: bytes(cwnd_segments.max(INITIAL_SEGMENTS)), ssthresh };
-        let (reno, cubic) = (NewReno::default(), Cubic::new(&window));
-        Self { window, saved: window, algorithm: 0, pad: 0, reno, cubic }
+        let state = State::of(&Cubic::new(&window));
+        let (usage, algorithm) = (Usage::default(), Algorithm::Cubic as u32);
+        Self { window, saved: window, usage, state, algorithm, pad: 0 }
     }
 
-    /// Which algorithm to go on with; window and threshold stay.
-    pub fn choose(&mut self, algorithm: Algorithm) {
+    /// Which algorithm to go on with; window and threshold stay. `srtt` is the smoothed round-trip time, ns, if known.
+    pub fn choose(&mut self, algorithm: Algorithm, mss: u32, srtt: Option<u64>) {
+        self.usage = Usage::default();
         self.algorithm = algorithm as u32;
         self.saved = self.window;
-        self.reno = NewReno::default();
-        self.cubic = Cubic::new(&self.window);
+        self.state = match algorithm {
+            Algorithm::Cubic => State::of(&Cubic::new(&self.window)),
+            Algorithm::Reno => State::of(&NewReno::default()),
+            Algorithm::Dctcp => State::of(&Dctcp::default()),
+            Algorithm::Bbr => State::of(&Bbr::new(&self.window, srtt)),
+        };
+        self.bound(sane(mss));
     }
 
     /// Congestion window, bytes.
@@ -157,44 +166,92 @@ impl Congestion {
         (cwnd / mss, if ssthresh == u32::MAX { u32::MAX } else { ssthresh / mss })
     }
 
-    fn algorithm(&self) -> Algorithm {
+    /// The algorithm in use.
+    pub fn algorithm(&self) -> Algorithm {
         Algorithm::from_raw(self.algorithm)
     }
 
     /// New data `[start, end)` goes out.
     pub fn on_sent(&mut self, now: Instant, start: SeqNr, end: SeqNr) {
-        match self.algorithm() {
-            Algorithm::Cubic => self.cubic.on_sent(&self.window, now, start, end),
-            Algorithm::Reno => (),
-        }
+        with!(self, window, { Cubic: cubic => cubic.on_sent(window, now, start, end) });
     }
 
-    /// New data was acknowledged, outside fast recovery.
-    pub fn on_ack(&mut self, ack: Ack) {
+    /// New data was acknowledged, outside fast recovery; `rto` is the retransmission timeout, ns.
+    pub fn on_ack(&mut self, ack: Ack, rto: u64) {
         let ack = Ack { mss: sane(ack.mss), ..ack };
-        match self.algorithm() {
-            Algorithm::Cubic => self.cubic.on_ack(&mut self.window, &ack),
-            Algorithm::Reno => self.reno.on_ack(&mut self.window, &ack),
+        if self.goes_by_rate() {
+            return self.bound(ack.mss);
         }
+        if self.usage.on_ack(&mut self.window, &ack, rto) {
+            with!(self, _window, { Cubic: cubic => cubic.on_validation() });
+        }
+        with!(self, window, {
+            Cubic: cubic => cubic.on_ack(window, &ack),
+            Reno: reno => reno.on_ack(window, &ack),
+            Dctcp: dctcp => dctcp.on_ack(window, &ack),
+        });
         self.bound(ack.mss);
     }
 
     /// The peer has taken something, in order or not, or something was found lost; in any phase, after everything else that the
-    /// acknowledgement brings about. For algorithms that go by rates.
-    pub fn on_delivery(&mut self, ack: &Ack) {
-        debug_assert!(ack.rate.delivered <= ack.rate.total_delivered, "{ack:?}");
-        match self.algorithm() {
-            Algorithm::Cubic | Algorithm::Reno => (),
+    /// acknowledgement brings about. For algorithms that go by rates: `phase` is where recovery stands now.
+    pub fn on_delivery(&mut self, ack: &Ack, phase: Phase) {
+        if self.goes_by_rate() {
+            let ack = Ack { mss: sane(ack.mss), ..*ack };
+            with!(self, window, { Bbr: bbr => bbr.on_delivery(window, &ack, phase) });
+            self.bound(ack.mss);
         }
+    }
+
+    /// Does the algorithm go by rates: does it pace, and decide on the window in recovery too?
+    pub fn goes_by_rate(&self) -> bool {
+        self.algorithm() == Algorithm::Bbr
+    }
+
+    /// The rate at which to send, bytes a second; 0: the window is all that counts.
+    pub fn pacing_rate(&self) -> u64 {
+        if self.goes_by_rate() { self.state.look::<Bbr>().map_or(0, |bbr| bbr.pacing_rate()) } else { 0 }
+    }
+
+    /// Is little sent on purpose, so that what is measured is not the path's rate?
+    pub fn is_probing_rtt(&self) -> bool {
+        self.goes_by_rate() && self.state.look::<Bbr>().is_some_and(|bbr| bbr.is_probing_rtt())
+    }
+
+    /// An acknowledgement of a connection with ECN: `acked` new bytes, up to `una`, with or without an echo of a mark.
+    pub fn on_feedback(&mut self, acked: u32, echo: bool, una: SeqNr, nxt: SeqNr) {
+        with!(self, _window, { Dctcp: dctcp => dctcp.on_feedback(acked, echo, una, nxt) });
+    }
+
+    /// The peer echoed a mark with `flight` bytes out, the first in this window of data (RFC 3168, section 6.1.2): a loss without
+    /// anything to be sent again.
+    pub fn on_mark(&mut self, flight: u32, mss: u32) {
+        let mss = sane(mss);
+        if self.goes_by_rate() {
+            // Version 1 does not listen to marks, in Linux neither.
+            return self.bound(mss);
+        }
+        with!(self, window, {
+            Cubic: cubic => cubic.on_loss(window, flight, mss),
+            Reno: reno => reno.on_loss(window, flight, mss),
+            Dctcp: dctcp => dctcp.on_mark(window, mss),
+        });
+        self.window.cwnd = self.window.ssthresh;
+        self.bound(mss);
     }
 
     /// Loss was seen with `flight` bytes out; recovery begins.
     pub fn on_loss(&mut self, flight: u32, mss: u32) {
         let mss = sane(mss);
-        match self.algorithm() {
-            Algorithm::Cubic => self.cubic.on_loss(&mut self.window, flight, mss),
-            Algorithm::Reno => self.reno.on_loss(&mut self.window, flight, mss),
+        if self.goes_by_rate() {
+            with!(self, window, { Bbr: bbr => bbr.on_loss(window) });
+            return self.bound(mss);
         }
+        with!(self, window, {
+            Cubic: cubic => cubic.on_loss(window, flight, mss),
+            Reno: reno => reno.on_loss(window, flight, mss),
+            Dctcp: dctcp => dctcp.on_loss(window, flight, mss),
+        });
         self.window.cwnd = self.window.ssthresh;
         self.bound(mss);
     }
@@ -203,20 +260,19 @@ impl Congestion {
     /// threshold.
     pub fn on_timeout(&mut self, flight: u32, mss: u32, first: bool) {
         let mss = sane(mss);
-        match self.algorithm() {
-            Algorithm::Cubic => self.cubic.on_timeout(&mut self.window, flight, mss, first),
-            Algorithm::Reno => self.reno.on_timeout(&mut self.window, flight, mss, first),
-        }
+        with!(self, window, {
+            Cubic: cubic => cubic.on_timeout(window, flight, mss, first),
+            Reno: reno => reno.on_timeout(window, flight, mss, first),
+            Dctcp: dctcp => dctcp.on_timeout(window, flight, mss, first),
+            Bbr: bbr => bbr.on_timeout(window),
+        });
         self.window.cwnd = mss;
     }
 
     /// A reduction follows that may turn out to be a mistake.
     pub fn save(&mut self) {
         self.saved = self.window;
-        match self.algorithm() {
-            Algorithm::Cubic => self.cubic.save(),
-            Algorithm::Reno => (),
-        }
+        with!(self, _window, { Cubic: cubic => cubic.save() });
     }
 
     /// The reduction after the last [`Congestion::save`] was a mistake: neither window nor threshold is less than before it (RFC 4015,
@@ -224,38 +280,30 @@ impl Congestion {
     pub fn undo(&mut self) {
         self.window.cwnd = self.window.cwnd.max(self.saved.cwnd).min(CWND_MAX);
         self.window.ssthresh = self.window.ssthresh.max(self.saved.ssthresh);
-        match self.algorithm() {
-            Algorithm::Cubic => self.cubic.undo(),
-            Algorithm::Reno => (),
-        }
+        with!(self, _window, {
+            Cubic: cubic => cubic.undo(),
+            Bbr: bbr => bbr.on_undo(),
+        });
     }
 
     /// Does proportional rate reduction say what goes out in fast recovery (RFC 9937)? Else the window does.
     pub fn recovers_by_prr(&self) -> bool {
-        match self.algorithm() {
-            Algorithm::Cubic | Algorithm::Reno => true,
-        }
+        !self.goes_by_rate()
     }
 
-    /// Data goes out again after everything was acknowledged.
-    pub fn on_restart(&mut self, now: Instant) {
-        match self.algorithm() {
-            Algorithm::Cubic => self.cubic.on_restart(now),
-            Algorithm::Reno => (),
-        }
+    /// Data goes out again after everything was acknowledged; `app_limited`: because the program had nothing to say.
+    pub fn on_restart(&mut self, now: Instant, app_limited: bool) {
+        with!(self, window, {
+            Cubic: cubic => cubic.on_restart(now),
+            Bbr: bbr => if app_limited { bbr.on_restart(window, now) },
+        });
     }
 
-    /// The connection was silent for longer than a timeout: the window says little now, and is no larger than the initial one
-    /// (RFC 5681, section 4.1).
-    pub fn on_idle(&mut self, mss: u32) {
-        let mss = sane(mss);
-        let initial = INITIAL_SEGMENTS * mss;
-        if self.window.cwnd > initial {
-            match self.algorithm() {
-                Algorithm::Cubic => self.cubic.on_idle(&mut self.window),
-                Algorithm::Reno => (),
-            }
-            self.window.cwnd = initial;
+    /// The connection was silent for so many timeouts: the window says less and less (RFC 2861).
+    pub fn on_idle(&mut self, timeouts: u64, mss: u32) {
+        if !self.goes_by_rate() && self.window.decay(timeouts, sane(mss)) {
+            self.usage = Usage::default();
+            with!(self, _window, { Cubic: cubic => cubic.on_idle() });
         }
     }
 
@@ -264,9 +312,10 @@ impl Congestion {
         self.bound(sane(mss));
     }
 
-    /// Between two segments and [`CWND_MAX`].
+    /// Between two segments and [`CWND_MAX`]. What goes by rates may want a single one for a while.
     fn bound(&mut self, mss: u32) {
-        self.window.cwnd = self.window.cwnd.clamp(2 * mss, CWND_MAX);
+        let least = if self.goes_by_rate() { mss } else { 2 * mss };
+        self.window.cwnd = self.window.cwnd.clamp(least, CWND_MAX);
     }
 }
 

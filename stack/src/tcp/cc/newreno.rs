@@ -1,4 +1,5 @@
-//! NewReno congestion control (RFC 5681), with byte counting (RFC 3465) so that stretch ACKs grow the window too.
+//! NewReno congestion control (RFC 5681), with byte counting (RFC 3465) so that stretch ACKs grow the window too, and a peer
+//! that splits its acknowledgements gains nothing.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -6,11 +6,14 @@ use zerocopy::FromBytes;
 use super::*;
 
 const MSS: u32 = 1448;
-const BOTH: [Algorithm; 2] = [Algorithm::Cubic, Algorithm::Reno];
+/// Those that go by losses and marks.
+const WINDOWED: &[Algorithm] = &[Algorithm::Cubic, Algorithm::Reno, Algorithm::Dctcp];
+/// A retransmission timeout, ns.
+const RTO: u64 = 300_000_000;
 
 fn congestion(algorithm: Algorithm, cwnd: u32, ssthresh: u32) -> Congestion {
     let mut cc = Congestion::new(cwnd, ssthresh, MSS);
-    cc.choose(algorithm);
+    cc.choose(algorithm, MSS, None);
     cc
 }
 
@@ -29,10 +32,10 @@ fn ack(acked: u32, flight: u32) -> Ack {
 
 #[test]
 fn slow_start_doubles() {
-    for algorithm in BOTH {
+    for &algorithm in WINDOWED {
         let mut cc = congestion(algorithm, 10, u32::MAX);
         for _ in 0..5 {
-            cc.on_ack(ack(2 * MSS, 10 * MSS));
+            cc.on_ack(ack(2 * MSS, 10 * MSS), RTO);
         }
         assert_eq!(cc.cwnd(), 20 * MSS, "{algorithm:?}");
     }
@@ -41,17 +44,17 @@ fn slow_start_doubles() {
 #[test]
 fn with_reno_a_stretch_ack_counts_in_full() {
     let mut cc = congestion(Algorithm::Reno, 10, u32::MAX);
-    cc.on_ack(ack(10 * MSS, 10 * MSS));
+    cc.on_ack(ack(10 * MSS, 10 * MSS), RTO);
     assert_eq!(cc.cwnd(), 20 * MSS);
 }
 
 #[test]
 fn an_idle_window_does_not_grow() {
-    for algorithm in BOTH {
+    for &algorithm in WINDOWED {
         for ssthresh in [10, u32::MAX] {
             let mut cc = congestion(algorithm, 10, ssthresh);
             for _ in 0..100 {
-                cc.on_ack(ack(100, 100));
+                cc.on_ack(ack(100, 100), RTO);
             }
             assert_eq!(cc.cwnd(), 10 * MSS, "{algorithm:?}");
         }
@@ -62,14 +65,14 @@ fn an_idle_window_does_not_grow() {
 fn with_reno_congestion_avoidance_adds_one_segment_a_window() {
     let mut cc = congestion(Algorithm::Reno, 20, 20);
     for _ in 0..20 {
-        cc.on_ack(ack(MSS, 20 * MSS));
+        cc.on_ack(ack(MSS, 20 * MSS), RTO);
     }
     assert_eq!(cc.cwnd(), 21 * MSS);
 }
 
 #[test]
 fn loss_reduces_by_the_factor_and_a_timeout_leaves_one_segment() {
-    for (algorithm, tenths) in [(Algorithm::Cubic, 7), (Algorithm::Reno, 5)] {
+    for (algorithm, tenths) in [(Algorithm::Cubic, 7), (Algorithm::Reno, 5), (Algorithm::Dctcp, 5)] {
         let mut cc = congestion(algorithm, 40, u32::MAX);
         cc.on_loss(40 * MSS, MSS);
         let reduced = 4 * MSS * tenths;
@@ -85,7 +88,7 @@ fn loss_reduces_by_the_factor_and_a_timeout_leaves_one_segment() {
 
 #[test]
 fn loss_never_raises_the_window() {
-    for (algorithm, tenths) in [(Algorithm::Cubic, 7), (Algorithm::Reno, 5)] {
+    for (algorithm, tenths) in [(Algorithm::Cubic, 7), (Algorithm::Reno, 5), (Algorithm::Dctcp, 5)] {
         let mut cc = congestion(algorithm, 40, u32::MAX);
         cc.on_loss(1000 * MSS, MSS);
         assert_eq!((cc.cwnd(), cc.ssthresh()), (4 * MSS * tenths, 4 * MSS * tenths));
@@ -94,7 +97,7 @@ fn loss_never_raises_the_window() {
 
 #[test]
 fn window_and_threshold_cross_unchanged() {
-    for algorithm in BOTH {
+    for &algorithm in WINDOWED {
         for (cwnd, ssthresh) in [(10, u32::MAX), (123, 77), (77, 123), (5_000, 5_000)] {
             let cc = congestion(algorithm, cwnd, ssthresh);
             assert_eq!(cc.segments(MSS), (cwnd, ssthresh), "{algorithm:?}");
@@ -107,24 +110,62 @@ fn window_and_threshold_cross_unchanged() {
 
 #[test]
 fn a_long_silence_leaves_the_initial_window_and_what_was_learnt() {
-    let mut cc = congestion(Algorithm::Cubic, 200, 50);
-    cc.on_idle(MSS);
-    assert_eq!((cc.cwnd(), cc.ssthresh()), (10 * MSS, 150 * MSS));
-    cc.on_idle(MSS);
-    assert_eq!(cc.ssthresh(), 150 * MSS, "once");
-    let mut cc = congestion(Algorithm::Cubic, 200, u32::MAX);
-    cc.on_idle(MSS);
-    assert_eq!((cc.cwnd(), cc.ssthresh()), (10 * MSS, u32::MAX));
-    let mut cc = congestion(Algorithm::Reno, 200, 50);
-    cc.on_idle(MSS);
-    assert_eq!((cc.cwnd(), cc.ssthresh()), (10 * MSS, 50 * MSS));
+    for &algorithm in WINDOWED {
+        for (timeouts, left) in [(0, 200), (1, 100), (2, 50), (3, 25), (4, 12), (5, 10), (64, 10), (u64::MAX, 10)] {
+            let mut cc = congestion(algorithm, 200, 50);
+            cc.on_idle(timeouts, MSS);
+            let threshold = if timeouts == 0 { 50 } else { 150 };
+            assert_eq!(cc.segments(MSS), (left, threshold), "{algorithm:?} {timeouts}");
+        }
+        let mut cc = congestion(algorithm, 200, u32::MAX);
+        cc.on_idle(9, MSS);
+        assert_eq!((cc.cwnd(), cc.ssthresh()), (10 * MSS, u32::MAX));
+    }
 }
 
 #[test]
-fn zeroed_memory_is_cubic() {
-    assert_eq!(Algorithm::from_raw(0), Algorithm::default());
-    for algorithm in BOTH {
-        assert_eq!(Algorithm::from_raw(algorithm as u32), algorithm);
+fn a_window_that_is_used_too_little_shrinks_by_half_of_the_rest_each_timeout() {
+    for &algorithm in WINDOWED {
+        let mut cc = congestion(algorithm, 100, 80);
+        for (ms, left) in [(0, 100), (299, 100), (300, 55), (500, 55), (600, 32), (900, 21)] {
+            let now = Instant(1_000_000_000 + ms * 1_000_000);
+            cc.on_ack(Ack { now, ..ack(MSS, 10 * MSS) }, RTO);
+            assert_eq!(cc.cwnd() / MSS, left, "{algorithm:?} {ms}");
+        }
+        assert!(cc.ssthresh() >= 80 * MSS);
+        let mut cc = congestion(algorithm, 100, 80);
+        for ms in [0, 200, 400, 600, 800] {
+            let flight = if ms == 400 { 100 } else { 20 };
+            let now = Instant(1_000_000_000 + ms * 1_000_000);
+            cc.on_ack(Ack { now, ..ack(1, flight * MSS) }, RTO);
+            assert!(cc.cwnd() >= 100 * MSS, "{algorithm:?}: a full window begins the time anew");
+        }
+    }
+}
+
+#[test]
+fn split_acknowledgements_gain_nothing() {
+    for ssthresh in [10, u32::MAX] {
+        for &algorithm in WINDOWED {
+            let mut whole = congestion(algorithm, 10, ssthresh);
+            let mut split = whole;
+            for _ in 0..10 {
+                whole.on_ack(ack(MSS, 10 * MSS), RTO);
+                for part in 0..8 {
+                    split.on_ack(ack(MSS / 8 + u32::from(part == 0) * (MSS % 8), 10 * MSS), RTO);
+                }
+            }
+            assert!(split.cwnd().abs_diff(whole.cwnd()) <= 8, "{algorithm:?} {} {}", split.cwnd(), whole.cwnd());
+        }
+    }
+}
+
+#[test]
+fn a_mark_reduces_as_a_loss_does() {
+    for (algorithm, tenths) in [(Algorithm::Cubic, 7), (Algorithm::Reno, 5), (Algorithm::Dctcp, 5)] {
+        let mut cc = congestion(algorithm, 40, u32::MAX);
+        cc.on_mark(40 * MSS, MSS);
+        assert_eq!((cc.cwnd(), cc.ssthresh()), (4 * MSS * tenths, 4 * MSS * tenths), "{algorithm:?}");
     }
 }
 
@@ -134,28 +175,50 @@ type Event = (u8, u32, u32, u32, u64);
 /// Plays an event; true if the window may be one segment after it.
 fn play(cc: &mut Congestion, (event, a, b, mss, at): Event) -> bool {
     let now = Instant(at);
-    match event % 7 {
-        0 => cc.on_ack(Ack {
-            now,
-            acked: a,
-            flight: b,
-            mss,
-            srtt: Some(at),
-            una: SeqNr(a),
-            nxt: SeqNr(b),
-            rate: RateSample::default(),
-        }),
+    let rate = RateSample::default();
+    match event % 10 {
+        0 => {
+            let (una, nxt) = (SeqNr(a), SeqNr(b));
+            cc.on_ack(Ack { now, acked: a, flight: b, mss, srtt: Some(at), una, nxt, rate }, at / 7);
+        }
         1 => cc.on_loss(a, mss),
         2 => {
             cc.on_timeout(a, mss, b % 2 == 0);
             return true;
         }
-        3 => cc.on_idle(mss),
+        3 => cc.on_idle(at % 9, mss),
         4 => cc.rescale(mss),
-        5 => cc.on_restart(now),
+        5 => cc.on_restart(now, a % 2 == 0),
+        6 => cc.on_mark(a, mss),
+        9 => {
+            cc.on_delivery(&delivery(now, (a, b), mss, at), [Phase::Open, Phase::Recovery, Phase::Loss][a as usize % 3])
+        }
+        7 => cc.on_feedback(a, b % 2 == 0, SeqNr(a), SeqNr(b)),
         _ => cc.on_sent(now, SeqNr(b), SeqNr(a)),
     }
     false
+}
+
+/// An acknowledgement that says something of rates, likely or not.
+fn delivery(now: Instant, (a, b): (u32, u32), mss: u32, at: u64) -> Ack {
+    let rate = RateSample {
+        delivered: at ^ u64::from(a),
+        interval: at >> (b % 64),
+        is_app_limited: a % 5 == 0,
+        prior_delivered: u64::from(b) << (a % 40),
+        total_delivered: at.wrapping_mul(u64::from(b)),
+        newly_delivered: a,
+        newly_lost: if b % 3 == 0 { b } else { 0 },
+        prior_in_flight: b,
+        in_flight: b / 2,
+        rtt: Some(at >> (a % 64)),
+        ..RateSample::default()
+    };
+    Ack { now, acked: a, flight: b, mss, srtt: Some(at), una: SeqNr(a), nxt: SeqNr(b), rate }
+}
+
+fn algorithm() -> impl Strategy<Value = Algorithm> {
+    proptest::sample::select(Algorithm::ALL)
 }
 
 fn number() -> impl Strategy<Value = u32> {
@@ -169,16 +232,17 @@ fn events(mss: impl Strategy<Value = u32>) -> impl Strategy<Value = Vec<Event>> 
 
 proptest! {
     #[test]
-    fn the_window_stays_in_bounds(reno: bool, events in events(Just(MSS))) {
-        let mut cc = congestion(if reno { Algorithm::Reno } else { Algorithm::Cubic }, 10, u32::MAX);
+    fn the_window_stays_in_bounds(algorithm in algorithm(), events in events(Just(MSS))) {
+        let mut cc = congestion(algorithm, 10, u32::MAX);
         let mut after_timeout = false;
         for event in events {
             let timeout = play(&mut cc, event);
             // The loss window of one segment (RFC 5681, section 3.1) lasts until something else is decided.
-            after_timeout = timeout || (after_timeout && matches!(event.0 % 7, 3 | 5 | 6));
-            let least = if after_timeout { MSS } else { 2 * MSS };
+            after_timeout = timeout || (after_timeout && matches!(event.0 % 10, 3 | 5 | 7 | 8 | 9));
+            let least = if after_timeout || cc.goes_by_rate() { MSS } else { 2 * MSS };
             prop_assert!((least..=CWND_MAX).contains(&cc.cwnd()), "{} after {event:?}", cc.cwnd());
             prop_assert!(cc.ssthresh() >= 2 * MSS);
+            let _ = (cc.pacing_rate(), cc.is_probing_rtt());
         }
     }
 
@@ -190,12 +254,13 @@ proptest! {
         let mut cc = Congestion::read_from_bytes(&bytes).unwrap();
         for event in events {
             let _ = cc.segments(event.3);
+            let before = cc.cwnd();
             play(&mut cc, event);
             let mss = sane(event.3);
-            match event.0 % 7 {
-                0 | 1 | 4 => prop_assert!((2 * mss..=CWND_MAX).contains(&cc.cwnd())),
+            match event.0 % 10 {
+                0 | 1 | 4 | 6 => prop_assert!((mss..=CWND_MAX).contains(&cc.cwnd())),
                 2 => prop_assert_eq!(cc.cwnd(), mss),
-                3 => prop_assert!(cc.cwnd() <= INITIAL_SEGMENTS * mss),
+                3 => prop_assert!(cc.cwnd() <= before.max(INITIAL_SEGMENTS * mss)),
                 _ => (),
             }
         }
@@ -204,10 +269,10 @@ proptest! {
     /// Nor a few wrong words in an otherwise good record.
     #[test]
     fn scribbling_is_survived(
-        reno: bool, events in events(Just(MSS)),
+        algorithm in algorithm(), events in events(Just(MSS)),
         words in proptest::collection::vec((0..size_of::<Congestion>() / 4, any::<u32>(), 0usize..100), 1..8),
     ) {
-        let mut cc = congestion(if reno { Algorithm::Reno } else { Algorithm::Cubic }, 10, 20);
+        let mut cc = congestion(algorithm, 10, 20);
         for (n, event) in events.into_iter().enumerate() {
             for (at, word, when) in &words {
                 if *when == n {
@@ -216,7 +281,7 @@ proptest! {
             }
             play(&mut cc, event);
         }
-        cc.on_ack(ack(MSS, 20 * MSS));
-        prop_assert!((2 * MSS..=CWND_MAX).contains(&cc.cwnd()));
+        cc.on_ack(ack(MSS, 20 * MSS), RTO);
+        prop_assert!((MSS..=CWND_MAX).contains(&cc.cwnd()));
     }
 }
