@@ -38,6 +38,19 @@ fn a_black_hole_costs_a_second_and_no_demotion() {
 }
 
 #[test]
+fn the_small_end_of_a_message_does_not_hide_a_black_hole() {
+    for len in [1500, 3000, 12_000, 14_000] {
+        let mut pair = Pair::new(&Setup::default(), narrow(1400), 1);
+        let now = pair.now;
+        pair.hosts[A].connection().send(now, &vec![7; len], false);
+        pair.flush();
+        let done = pair.run(5 * SECOND, |pair| pair.hosts[B].tcb.readable() == len);
+        let host = &pair.hosts[A];
+        assert!(done && !host.seen.timed_out && host.count(Counter::BlackHoles) == 1, "{len} bytes");
+    }
+}
+
+#[test]
 fn a_narrow_black_hole_is_got_through_as_well() {
     for mtu in [1100usize, 1030, 700, 590] {
         let mut pair = Pair::new(&Setup::default(), narrow(mtu), 1);
