@@ -94,7 +94,11 @@ impl Narrowing {
 /// One connection, as `seed` says.
 fn connection(seed: u64) {
     let mut random = Random::new(seed ^ 0x5eed);
-    let setup = setup(&mut random);
+    let mut growth = Random::new(seed ^ 0x6709);
+    let drawn = setup(&mut random);
+    // Of every other connection the rings grow.
+    let largest = if growth.chance(500) { drawn.ring << (1 + growth.below(4)) } else { 0 };
+    let setup = Setup { largest, ..drawn };
     let links = [link(&mut random), link(&mut random)];
     let mut narrowing = Narrowing::new(&mut random, &setup);
     let hands = if random.chance(200) { 30 + random.below(300) } else { 0 };

@@ -303,7 +303,8 @@ impl Tcb {
         self.pmtu.probe = 0;
         let oldest = self.packet_of(self.flight().min(self.mss));
         let suspect = oldest > FALLBACKS[0] || self.pmtu.source() == Source::Suspected;
-        // Without SACK nobody tells what else arrives: many losses look the same, and small segments make them worse.
+        // Without SACK nobody tells what else arrives: many losses look the same, small segments need more round trips through them,
+        // and with a window of few segments no probe finds the way back up.
         let least = if self.has(flag::SACK) { self.least_mtu() } else { FALLBACKS[0] };
         let smaller =
             (SILENCE..).zip(FALLBACKS).find(|(_, size)| (least..oldest.min(self.pmtu.current())).contains(size));
