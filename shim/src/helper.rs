@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 
 use libc::{pollfd, timespec};
-use underpass_stack::control::{self, DemoteAsk, PathChanged};
+use underpass_stack::control::{self, DemoteAsk, PathChanged, TooBig};
 use underpass_stack::lane::Reason;
 use underpass_stack::stats::Counter;
 
@@ -173,6 +173,8 @@ fn listen() {
                     ASKED.lock().push(ask);
                 } else if let Ok(change) = message.expect::<PathChanged>() {
                     path_changed(&change);
+                } else if let Ok(claim) = message.expect::<TooBig>() {
+                    packet_too_big(&claim);
                 }
             }
         }
@@ -181,8 +183,17 @@ fn listen() {
 
 fn path_changed(change: &control::PathChanged) {
     if let Some(mut engine) = engine::get() {
-        engine.stack.set_path(change.slot, change.generation, change.path);
-        engine.flush(sys::now());
+        let now = sys::now();
+        engine.stack.set_path(change.slot, change.generation, change.path, now);
+        engine.flush(now);
+    }
+}
+
+fn packet_too_big(claim: &TooBig) {
+    if let Some(mut engine) = engine::get() {
+        let now = sys::now();
+        engine.stack.packet_too_big(claim.slot, claim.generation, claim.seq, claim.mtu, now);
+        engine.flush(now);
     }
 }
 

@@ -14,7 +14,7 @@ pub use self::adopt::adopt;
 pub use self::demote::demote;
 pub use self::inject::inject;
 pub use self::join::{join, part};
-pub use self::promote::promote;
+pub use self::promote::{buffer_of, promote};
 
 use crate::epoll_set::{EpollSet, MODE_BITS, entry_on_lane};
 use crate::fd::Ref;

@@ -17,7 +17,7 @@ use crate::tcp::tcb::Tcb;
 /// First word of an arena: "UPAR".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAR");
 /// Layout version.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 8;
 /// Name of the memfd; `/proc/PID/fd/N` shows `/memfd:underpass-arena (deleted)`.
 pub const MEMFD_NAME: &std::ffi::CStr = c"underpass-arena";
 /// Interface attachments of one stack at most.
@@ -226,6 +226,4 @@ pub struct ConnRecord {
     pub bytes_in: u64,
     /// Bytes that the program gave on the lane since the promotion; for people.
     pub bytes_out: u64,
-    /// Segments sent again since the promotion; for people.
-    pub retransmits: u64,
 }

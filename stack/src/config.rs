@@ -93,6 +93,10 @@ pub struct Config {
     pub rcvbuf: u32,
     /// `UNDERPASS_SNDBUF`, bytes, a power of two.
     pub sndbuf: u32,
+    /// `UNDERPASS_RCVBUF_MAX`, bytes, a power of two.
+    pub rcvbuf_max: u32,
+    /// `UNDERPASS_SNDBUF_MAX`, bytes, a power of two.
+    pub sndbuf_max: u32,
     /// `UNDERPASS_SHM_RING`, bytes, a power of two.
     pub shm_ring: u32,
     /// `UNDERPASS_CC`.
@@ -115,6 +119,8 @@ impl Default for Config {
             ring: 0,
             rcvbuf: 0,
             sndbuf: 0,
+            rcvbuf_max: 0,
+            sndbuf_max: 0,
             shm_ring: 0,
             congestion: Some(Algorithm::Reno),
         };

@@ -304,6 +304,17 @@ messages! {
         /// The new path.
         path: Path,
     }
+    /// Daemon → library: a router dropped a packet of this connection because it was too large for its next link.
+    TooBig = 203 {
+        /// Connection slot.
+        slot: u32,
+        /// The slot's generation.
+        generation: u32,
+        /// Sequence number of the segment that was dropped, as the router quotes it: a claim.
+        seq: u32,
+        /// Largest packet that fits, bytes; 0 if the router does not say.
+        mtu: u32,
+    }
 }
 
 /// A frame in a UMEM: what an AF_XDP descriptor says of it.

@@ -5,7 +5,9 @@
 //! to the kernel in [`Stack::take_leftovers`].
 
 mod demux;
+mod grow;
 mod pass;
+mod paths;
 mod port;
 mod receive;
 mod slots;
@@ -122,6 +124,7 @@ pub struct Stack {
     leftovers: Vec<Leftover>,
     /// Frames of unknown flows that came during a promotion.
     early: Vec<Leftover>,
+    path_mtus: paths::PathMtus,
     /// Promotions under way.
     reserved: usize,
     /// The latest time that anybody brought along.
@@ -152,6 +155,7 @@ impl Stack {
             records: Pool::default(),
             leftovers: Vec::new(),
             early: Vec::new(),
+            path_mtus: paths::PathMtus::default(),
             reserved: 0,
             latest: Instant::NEVER,
             unkicked: false,

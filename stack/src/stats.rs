@@ -68,6 +68,10 @@ counters! {
     ChallengeAcks, "challenge_acks", "challenge ACKs sent (RFC 5961)";
     ResetsReceived, "resets_received", "valid resets received";
     DelayedAcks, "delayed_acks", "acknowledgements sent by the delayed-ACK timer";
+    TooBigTaken, "too_big_taken", "messages of routers that packets are too big, acted on";
+    TooBigIgnored, "too_big_ignored", "such messages that name nothing in flight, or nothing new";
+    BlackHoles, "black_holes", "packets made smaller because full ones vanished silently";
+    MtuProbesLost, "mtu_probes_lost", "larger packets that were tried and lost";
     NoFrame, "no_frame", "sends put off because no frame was free";
     FillShort, "fill_short", "fill ring refills put off because no frame was free";
     ShmPromotions, "shm_promotions", "connections that went over to the shm lane";

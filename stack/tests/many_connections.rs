@@ -85,7 +85,7 @@ fn a_hundred_thousand_connections_carry_data() {
     );
     assert!(size_of::<ConnRecord>() <= 1024, "a record of {} bytes", size_of::<ConnRecord>());
     assert!(fresh.1 < 1.05 * CONN_STRIDE as f64 + 64.0, "{} bytes of the arena", fresh.1);
-    assert!(fresh.0 < 520.0, "{} bytes of the heap", fresh.0);
+    assert!(fresh.0 < 640.0, "{} bytes of the heap", fresh.0);
     // One page of each ring, however much went through it, and the record.
     assert!(used < fresh.1 + 2.0 * 4096.0 + 64.0, "{used} bytes of the arena after data");
     // All of it comes back.

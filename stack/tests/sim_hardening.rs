@@ -193,3 +193,135 @@ fn more_gaps_than_can_be_kept_cost_only_a_retransmission() {
     give(&mut pair, &all);
     assert_eq!(pair.hosts[A].tcb.readable(), 1100);
 }
+
+/// What a peer acknowledges that has not received it counts as received; more than was sent never does, and the window grows by no
+/// more than what was sent.
+#[test]
+fn an_optimistic_peer_gains_no_more_than_it_acknowledges() {
+    let mut pair = used_pair();
+    let before = pair.hosts[A].tcb.congestion().0;
+    let now = pair.now;
+    let taken = pair.hosts[A].connection().send(now, &[1; 60_000], false) as u32;
+    let mut sent = 0;
+    for _ in 0..1000 {
+        while let Some((segment, _)) = pair.hosts[A].frame_out(now) {
+            sent += segment.len;
+        }
+        let mut ack = next(&pair, b"");
+        // First everything that was sent, then a little more.
+        assert!(!give(&mut pair, &ack).0.readable);
+        ack.ack = ack.ack.plus(1);
+        give(&mut pair, &ack);
+        assert!(pair.hosts[A].tcb.unacked() + pair.hosts[A].tcb.unsent() >= (taken - sent) as usize);
+    }
+    assert_eq!(sent, taken);
+    assert!(pair.hosts[A].tcb.congestion().0 <= before + taken, "{:?}", pair.hosts[A].tcb.congestion());
+}
+
+#[test]
+fn a_peer_that_splits_its_acknowledgements_gains_nothing() {
+    let grown = |pieces: u32| {
+        let mut pair = used_pair();
+        let now = pair.now;
+        pair.hosts[A].connection().send(now, &[1; 60_000], false);
+        let start = pair.hosts[A].export(now).0.snd_una;
+        let mut sent = 0;
+        while let Some((segment, _)) = pair.hosts[A].frame_out(now) {
+            sent += segment.len;
+        }
+        let before = pair.hosts[A].tcb.congestion().0;
+        for piece in 1..=pieces {
+            let mut ack = next(&pair, b"");
+            ack.ack = SeqNr(start).plus((u64::from(sent) * u64::from(piece) / u64::from(pieces)) as u32);
+            give(&mut pair, &ack);
+        }
+        pair.hosts[A].tcb.congestion().0 - before
+    };
+    let whole = grown(2);
+    for pieces in [10, 100, 1000] {
+        assert!(grown(pieces) <= whole, "{pieces} pieces: {} instead of {whole}", grown(pieces));
+    }
+}
+
+#[test]
+fn a_peer_with_a_window_of_a_few_bytes_costs_a_few_segments() {
+    let mut pair = used_pair();
+    let now = pair.now;
+    pair.hosts[A].connection().send(now, &[1; 10_000], false);
+    let start = pair.hosts[A].count(Counter::SegmentsSent);
+    // For a minute, whatever comes is acknowledged, with room for 128 bytes.
+    let end = now.after(60 * SECOND);
+    let mut steps = 0;
+    while pair.now < end && pair.hosts[A].tcb.unsent() > 0 {
+        while pair.hosts[A].frame_out(pair.now).is_some() {}
+        let mut ack = next(&pair, b"");
+        ack.window = 1;
+        give(&mut pair, &ack);
+        while pair.hosts[A].frame_out(pair.now).is_some() {}
+        pair.now = pair.hosts[A].tcb.deadline().unwrap_or(end).max(pair.now);
+        let now = pair.now;
+        pair.hosts[A].timers(now);
+        steps += 1;
+        assert!(steps < 10_000);
+    }
+    let sent = pair.hosts[A].count(Counter::SegmentsSent) - start;
+    // At most five in a second (RFC 9293, section 3.8.6.2.1, override timeout), besides the first flight and acknowledgements.
+    assert!(sent < 60 * 5 + 50, "{sent} segments in a minute");
+}
+
+#[test]
+fn a_flood_of_pieces_out_of_order_takes_no_memory_and_ends_well() {
+    let mut pair = used_pair();
+    let window = 60_000u32;
+    for n in 0..20_000u32 {
+        let mut piece = next(&pair, b"x");
+        piece.seq = piece.seq.plus(1 + n.wrapping_mul(7919) % window);
+        give(&mut pair, &piece);
+    }
+    // One acknowledgement tells of a few blocks only, however many pieces came.
+    let now = pair.now;
+    let (segment, _) = pair.hosts[A].frame_out(now).expect("an acknowledgement");
+    assert!(segment.sack.as_slice().len() <= 4);
+    assert!(pair.hosts[A].frame_out(now).is_none());
+    let data = vec![b'x'; window as usize];
+    let whole = next(&pair, &data);
+    assert!(give(&mut pair, &whole).0.readable);
+    assert_eq!(pair.hosts[A].tcb.readable(), window as usize);
+}
+
+#[test]
+fn of_bytes_that_differ_those_that_came_first_count() {
+    let mut pair = used_pair();
+    let mut first = next(&pair, &[b'a'; 100]);
+    first.seq = first.seq.plus(100);
+    give(&mut pair, &first);
+    // Around it, over it, and beyond it on both sides.
+    for (at, len) in [(150, 100), (50, 100), (100, 100), (20, 300)] {
+        let other = vec![b'b'; len];
+        let mut again = next(&pair, &other);
+        again.seq = again.seq.plus(at);
+        give(&mut pair, &again);
+    }
+    let head = next(&pair, &[b'c'; 20]);
+    assert!(give(&mut pair, &head).0.readable);
+    let mut got = vec![0; 320];
+    assert_eq!(pair.hosts[A].connection().recv(&mut got), 320);
+    let expected: Vec<u8> =
+        [(b'c', 20), (b'b', 80), (b'a', 100), (b'b', 120)].iter().flat_map(|(byte, n)| vec![*byte; *n]).collect();
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn routers_that_lie_do_not_get_below_the_bound() {
+    let mut pair = used_pair();
+    let now = pair.now;
+    pair.hosts[A].connection().send(now, &[1; 30_000], false);
+    while pair.hosts[A].frame_out(now).is_some() {}
+    let una = pair.hosts[A].export(now).0.snd_una;
+    for n in 0..1000u32 {
+        pair.hosts[A].connection().packet_too_big(now, SeqNr(una).plus(n), n % 1500);
+        while pair.hosts[A].frame_out(now).is_some() {}
+    }
+    assert_eq!(pair.hosts[A].tcb.path_mtu(), 552);
+    assert!(pair.hosts[A].count(Counter::Retransmits) < 200, "{}", pair.hosts[A].count(Counter::Retransmits));
+}

@@ -49,6 +49,7 @@ fn setup(random: &mut Random) -> Setup {
     let ring_bits = 13 + random.below(6);
     let mtu = [1500, 576, 9000, 300][random.below(4) as usize];
     Setup {
+        largest: 0,
         ring: 1 << ring_bits,
         isn: [random.number() as u32, u32::MAX - random.below(50_000) as u32],
         flags,
@@ -83,7 +84,7 @@ impl Narrowing {
         }
         for (host, told) in pair.hosts.iter_mut().zip(&mut self.told) {
             if pair.now.0 >= self.told_at && !*told {
-                host.connection().set_mtu(self.mtu);
+                host.connection().set_path_mtu(pair.now, self.mtu, self.mtu);
                 *told = true;
             }
         }
@@ -93,7 +94,11 @@ impl Narrowing {
 /// One connection, as `seed` says.
 fn connection(seed: u64) {
     let mut random = Random::new(seed ^ 0x5eed);
-    let setup = setup(&mut random);
+    let mut growth = Random::new(seed ^ 0x6709);
+    let drawn = setup(&mut random);
+    // Of every other connection the rings grow.
+    let largest = if growth.chance(500) { drawn.ring << (1 + growth.below(4)) } else { 0 };
+    let setup = Setup { largest, ..drawn };
     let links = [link(&mut random), link(&mut random)];
     let mut narrowing = Narrowing::new(&mut random, &setup);
     let hands = if random.chance(200) { 30 + random.below(300) } else { 0 };

@@ -13,7 +13,8 @@ use crate::error::LabError;
 use crate::ground::Ground;
 use crate::namespace::{Namespace, ip};
 use crate::process::Process;
-use crate::view::{self, Counters, SocketView};
+use crate::router::Router;
+use crate::view::{self, Connection, Counters, SocketView};
 
 /// One of the two hosts. The names only help to talk about them: the hosts are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct LabOptions {
     pub queues: u32,
     /// MTU of the wire in bytes.
     pub mtu: u32,
+    /// A router in the middle instead of a wire: see [`Lab::router`].
+    pub routed: bool,
     /// Which build of Underpass is used.
     pub profile: Profile,
     /// A bad link in place of the wire, both directions alike; [`Lab::link`] may change it later.
@@ -53,7 +56,7 @@ pub struct LabOptions {
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { queues: 1, mtu: 1500, profile: Profile::Newest, link: None, over: Over::V4 }
+        Self { queues: 1, mtu: 1500, routed: false, profile: Profile::Newest, link: None, over: Over::V4 }
     }
 }
 
@@ -88,6 +91,7 @@ pub struct Lab {
     link: Option<Between>,
     server: Host,
     client: Host,
+    router: Option<Router>,
     options: LabOptions,
     // Last: the next lab may begin when all else is gone.
     ground: Ground,
@@ -104,10 +108,12 @@ impl Lab {
         let ground = Ground::take(options.profile)?;
         let server = Host::new(ground.number(), Side::Server)?;
         let client = Host::new(ground.number(), Side::Client)?;
-        let mut lab = Self { daemon: None, server, client, link: None, options, ground };
-        match options.link {
-            None => lab.wire()?,
-            Some(spec) => lab.link = Some(lab.wire_through(spec)?),
+        let router = if options.routed { Some(Router::new(ground.number())?) } else { None };
+        let mut lab = Self { daemon: None, server, client, link: None, router, options, ground };
+        match (&lab.router, options.link) {
+            (Some(router), _) => router.join(&lab)?,
+            (None, None) => lab.wire()?,
+            (None, Some(spec)) => lab.link = Some(lab.wire_through(spec)?),
         }
         Ok(lab)
     }
@@ -144,6 +150,11 @@ impl Lab {
             Side::Server => &self.server,
             Side::Client => &self.client,
         }
+    }
+
+    /// The router in the middle, in a lab that was made with one.
+    pub fn router(&self) -> Option<&Router> {
+        self.router.as_ref()
     }
 
     /// The bad link between the hosts; an error if the lab was made with a plain wire.
@@ -192,6 +203,11 @@ impl Lab {
     /// The sockets of a preloaded process (`underpass ss`).
     pub fn sockets(&self, pid: u32) -> Result<Vec<SocketView>, LabError> {
         self.artifacts()?.sockets(pid)
+    }
+
+    /// The sockets of every preloaded process, of other labs too, with their addresses.
+    pub fn connections(&self) -> Result<Vec<Connection>, LabError> {
+        view::connections(&self.artifacts()?.command)
     }
 
     /// A counter of a preloaded process (`underpass stats`).
@@ -248,7 +264,7 @@ impl Lab {
     }
 
     /// A veth pair between two namespaces.
-    fn cable(&self, near: (&str, &Namespace), far: (&str, &Namespace)) -> Result<(), LabError> {
+    pub(crate) fn cable(&self, near: (&str, &Namespace), far: (&str, &Namespace)) -> Result<(), LabError> {
         let queues = self.options.queues.to_string();
         let side = ["mtu", &self.options.mtu.to_string(), "numrxqueues", &queues, "numtxqueues", &queues];
         let one = [&["link", "add", near.0, "netns", near.1.name()], &side[..]].concat();

@@ -1,14 +1,15 @@
 //! What a change of the network means for the connections on lanes.
 
-use underpass_stack::control::{DemoteAsk, PathChanged};
+use underpass_stack::control::{DemoteAsk, PathChanged, TooBig};
 use underpass_stack::ip::flow::Addr;
 use underpass_stack::lane::Reason;
 
 use super::eligible::Endpoints;
 use super::path;
-use super::session::Conn;
+use super::session::{Conn, Session};
 use super::state::Daemon;
 use crate::net::flow_label::Label;
+use crate::net::icmp;
 use crate::net::watch::{self, Change};
 
 /// What becomes of a connection.
@@ -25,8 +26,28 @@ impl Daemon {
     /// Reads the notifications of a namespace and tells the clients concerned.
     pub fn network_changed(&mut self, netns: u64) {
         let Some(namespace) = self.namespaces.get(&netns) else { return };
+        let claims = namespace.routers.as_ref().map(|routers| routers.heard()).unwrap_or_default();
         for change in watch::changes(&namespace.watch) {
             self.apply(netns, &change);
+        }
+        for claim in claims {
+            self.hand_on(netns, &claim);
+        }
+    }
+
+    /// Tells the owner of a connection what a router says of one of its packets. Whether that can be true the engine knows.
+    fn hand_on(&mut self, netns: u64, claim: &icmp::TooBig) {
+        let Some(namespace) = self.namespaces.get(&netns) else { return };
+        // Cheap, for messages about others' connections or nobody's.
+        if !namespace.interfaces.values().any(|interface| interface.steer.holds(&claim.flow)) {
+            return;
+        }
+        let of = |session: &Session| {
+            let conn = session.conns.iter().find(|(_, conn)| conn.netns == netns && conn.flow == claim.flow);
+            conn.map(|(slot, conn)| (session.id, *slot, conn.generation))
+        };
+        if let Some((session, slot, generation)) = self.sessions.values().find_map(of) {
+            self.tell(session, &TooBig { slot, generation, seq: claim.seq, mtu: claim.mtu });
         }
     }
 

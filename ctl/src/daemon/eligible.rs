@@ -37,7 +37,6 @@ const PLAIN_OPTIONS: &[(i32, i32, i32)] = &[
     (libc::SOL_SOCKET, 64, 0), // SO_TIMESTAMPNS_NEW
     (libc::SOL_SOCKET, 65, 0), // SO_TIMESTAMPING_NEW
     (libc::IPPROTO_TCP, libc::TCP_INQ, 0),
-    (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 0),
     (libc::IPPROTO_TCP, TCP_TX_DELAY, 0),
     (libc::SOL_IP, libc::IP_RECVTOS, 0),
     (libc::SOL_IP, libc::IP_RECVTTL, 0),
@@ -45,6 +44,8 @@ const PLAIN_OPTIONS: &[(i32, i32, i32)] = &[
     (libc::SOL_IP, libc::IP_RECVOPTS, 0),
     (libc::SOL_IP, libc::IP_PKTINFO, 0),
     (libc::SOL_IP, libc::IP_MINTTL, 0),
+    // The lane's packets are never fragmented. (IP_PMTUDISC_DO means the same for TCP, but few ask for it.)
+    (libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
     (libc::SOL_IP, IP_RECVORIGDSTADDR, 0),
 ];
 

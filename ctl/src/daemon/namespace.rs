@@ -12,7 +12,7 @@ use super::sockopt;
 use crate::net::link::{self, Link};
 use crate::net::netlink::{Netlink, Protocol};
 use crate::net::netns::{Inside, Netns};
-use crate::net::{flow_label, ipsec, watch};
+use crate::net::{flow_label, icmp, ipsec, watch};
 
 const SO_NETNS_COOKIE: i32 = 71;
 /// Values of net.ipv4.tcp_ecn beyond this are about accurate ECN (ip-sysctl.rst).
@@ -26,6 +26,8 @@ pub struct Namespace {
     pub netfilter: Option<Netlink>,
     /// Notifications.
     pub watch: Netlink,
+    /// What routers say; without it, silent losses have to tell.
+    pub routers: Option<icmp::Listener>,
     /// Accelerated interfaces by index.
     pub interfaces: HashMap<u32, Interface>,
     netns: Netns,
@@ -38,8 +40,12 @@ impl Namespace {
         let route = Netlink::open(Protocol::Route, 0)?;
         let netfilter = Netlink::open(Protocol::Netfilter, 0).ok();
         let watch = watch::subscribe()?;
+        let routers = icmp::Listener::open();
         drop(inside);
-        Ok(Self { route, netfilter, watch, interfaces: HashMap::new(), netns })
+        if let Err(error) = &routers {
+            tracing::warn!("routers that say that packets are too big are not heard: {error}");
+        }
+        Ok(Self { route, netfilter, watch, routers: routers.ok(), interfaces: HashMap::new(), netns })
     }
 
     /// Goes inside for a moment.

@@ -49,12 +49,13 @@ pub fn find(namespace: &mut Namespace, settings: &Settings, ends: &Endpoints, la
         ifindex: route.ifindex,
         mtu: route.mtu.unwrap_or(largest).min(largest),
         flow_label: label,
+        known_mtu: route.learnt_mtu.and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(0),
         src_mac: link.mac,
         dst_mac: mac.ok_or(Reason::NoNeighbour)?,
         // Of an IPv6 socket the kernel tells the limit that counts, the route's included.
         ttl: if ends.remote.is_ipv4() { route.hop_limit.unwrap_or(ends.ttl) } else { ends.ttl },
         tos: ends.tos,
-        pad: [0; 6],
+        pad: [0; 4],
     };
     Ok(Way { path, next_hop: route.next_hop, link })
 }

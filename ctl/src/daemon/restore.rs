@@ -277,6 +277,8 @@ struct Buffers {
     sndbuf: i32,
     /// The receive buffer as it was.
     rcvbuf: i32,
+    /// Which sizes the program chose while the lane carried the connection, as bits of SO_BUF_LOCK.
+    chosen: u32,
     /// The receive buffer that holds what the peer may still send into the window that it was promised.
     promised: i32,
     /// The send buffer that holds what lies in it: the kernel refuses to cut segments to be sent again from a queue far beyond it.
@@ -288,19 +290,21 @@ impl Buffers {
     fn widen(fd: BorrowedFd<'_>, image: &Image, recv: usize, to_send: usize) -> io::Result<Self> {
         let sndbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)?;
         let rcvbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
+        let chosen = get_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK).unwrap_or(0) as u32;
         let window = (image.rcv_wnd as usize).saturating_add(recv).min(largest_buffer() / SEGMENT_COST);
         force(fd, libc::SO_RCVBUFFORCE, rcvbuf.max(2 * (recv + BUFFER_SLACK) as i32))?;
         force(fd, libc::SO_SNDBUFFORCE, sndbuf.max(2 * (to_send + BUFFER_SLACK) as i32))?;
         let queued = sndbuf.max(2 * to_send.min(largest_buffer() / 2) as i32);
-        Ok(Self { sndbuf, rcvbuf, promised: rcvbuf.max((SEGMENT_COST * window) as i32), queued })
+        Ok(Self { sndbuf, rcvbuf, chosen, promised: rcvbuf.max((SEGMENT_COST * window) as i32), queued })
     }
 
     /// Sizes that the program chose come back exactly; those that the kernel tunes fit what is there and what was promised.
     fn put_back(&self, fd: BorrowedFd<'_>, saved: &Restore) -> io::Result<()> {
-        let is_chosen = |lock: u32| saved.buf_lock & lock != 0;
+        let locks = (saved.buf_lock | self.chosen) & (SNDBUF_LOCK | RCVBUF_LOCK);
+        let is_chosen = |lock: u32| locks & lock != 0;
         force(fd, libc::SO_RCVBUFFORCE, if is_chosen(RCVBUF_LOCK) { self.rcvbuf } else { self.promised })?;
         force(fd, libc::SO_SNDBUFFORCE, if is_chosen(SNDBUF_LOCK) { self.sndbuf } else { self.queued })?;
-        match set_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK, (saved.buf_lock & (SNDBUF_LOCK | RCVBUF_LOCK)) as i32) {
+        match set_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK, locks as i32) {
             // Before Linux 5.14: the kernel then does not tune these buffers any more, nothing worse.
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
             other => other,

@@ -123,6 +123,9 @@ impl Daemon {
     pub fn open_namespace(&mut self, cookie: u64, netns: Netns) -> io::Result<()> {
         let namespace = Namespace::open(netns, &self.home)?;
         self.poller.add(&namespace.watch, Token::Namespace(cookie))?;
+        for fd in namespace.routers.iter().flat_map(|routers| routers.fds()) {
+            self.poller.add(fd, Token::Namespace(cookie))?;
+        }
         self.namespaces.insert(cookie, namespace);
         Ok(())
     }

@@ -57,7 +57,7 @@ pub fn view(record: &ConnRecord) -> View {
         mss: tcb.mss(),
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
-        retransmits: record.retransmits,
+        retransmits: u64::from(tcb.retransmits()),
         recv_ring: record.rcv_ring.len,
         send_ring: record.snd_ring.len,
     };

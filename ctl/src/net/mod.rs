@@ -1,8 +1,9 @@
-//! What the daemon asks the kernel about a network namespace, over netlink.
+//! What the daemon asks the kernel about a network namespace, over netlink, and what it hears from routers there.
 
 pub mod address;
 pub mod conntrack;
 pub mod flow_label;
+pub mod icmp;
 pub mod ipsec;
 pub mod link;
 pub mod neigh;

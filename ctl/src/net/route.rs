@@ -12,6 +12,7 @@ const RTA_SRC: u16 = 2;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_METRICS: u16 = 8;
+const RTA_CACHEINFO: u16 = 12;
 const RTA_VIA: u16 = 18;
 const RTA_ENCAP: u16 = 22;
 const RTA_IP_PROTO: u16 = 27;
@@ -46,6 +47,8 @@ pub struct Route {
     pub next_hop: IpAddr,
     /// The route's own MTU, bytes, if it has one.
     pub mtu: Option<u32>,
+    /// The MTU that the kernel has learnt from a router and will forget again, bytes.
+    pub learnt_mtu: Option<u32>,
     /// The route's own hop limit, if it has one.
     pub hop_limit: Option<u8>,
 }
@@ -74,7 +77,10 @@ pub fn lookup(netlink: &mut Netlink, local: SocketAddr, remote: SocketAddr, tos:
 fn parse(kind: u8, attrs: Attrs<'_>, remote: IpAddr) -> Route {
     let odd = attrs.find(RTA_ENCAP).is_some() || attrs.find(RTA_VIA).is_some();
     let gateway = attrs.find(RTA_GATEWAY).and_then(from_octets);
+    // `rta_expires` of `struct rta_cacheinfo`: set where the metrics are those of an exception.
+    let is_learnt = attrs.find(RTA_CACHEINFO).and_then(|info| info.get(8..12)).is_some_and(|expires| expires != [0; 4]);
     let metrics = Attrs::of(attrs.find(RTA_METRICS).unwrap_or_default());
+    let mtu = metrics.find_u32(RTAX_MTU).filter(|mtu| *mtu > 0);
     Route {
         kind: match kind {
             RTN_UNICAST if !odd => Kind::Unicast,
@@ -83,7 +89,8 @@ fn parse(kind: u8, attrs: Attrs<'_>, remote: IpAddr) -> Route {
         },
         ifindex: attrs.find_u32(RTA_OIF).unwrap_or(0),
         next_hop: gateway.unwrap_or(remote),
-        mtu: metrics.find_u32(RTAX_MTU).filter(|mtu| *mtu > 0),
+        mtu: mtu.filter(|_| !is_learnt),
+        learnt_mtu: mtu.filter(|_| is_learnt),
         hop_limit: metrics
             .find_u32(RTAX_HOPLIMIT)
             .and_then(|limit| u8::try_from(limit).ok())

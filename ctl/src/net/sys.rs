@@ -7,6 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 const SIOCGSKNS: libc::Ioctl = 0x894C;
 /// linux/sockios.h.
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
+/// Socket options, linux/icmp.h and linux/icmpv6.h.
+const ICMP_FILTER: i32 = 1;
+const ICMP6_FILTER: i32 = 1;
 /// linux/ethtool.h.
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
@@ -39,6 +42,30 @@ pub fn netlink_socket(protocol: i32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the descriptor was just returned to us and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// A raw socket in the calling thread's namespace that receives ICMP (AF_INET) or ICMPv6 (AF_INET6) messages of one type.
+pub fn icmp_socket(family: i32, kind: u8) -> io::Result<OwnedFd> {
+    // The bits of `struct icmp_filter` and `struct icmp6_filter` (linux/icmp.h, linux/icmpv6.h) name the types that are kept out.
+    let mut blocked = [u32::MAX; 8];
+    blocked[usize::from(kind >> 5)] &= !(1 << (kind & 31));
+    let (protocol, level, name, words) = match family {
+        libc::AF_INET => (libc::IPPROTO_ICMP, libc::SOL_RAW, ICMP_FILTER, 1),
+        _ => (libc::IPPROTO_ICMPV6, libc::IPPROTO_ICMPV6, ICMP6_FILTER, blocked.len()),
+    };
+    // SAFETY: plain system call.
+    let raw = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, protocol) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as in `netlink_socket`.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    let len = (words * size_of::<u32>()) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of `blocked`, which is at least as long.
+    if unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, blocked.as_ptr().cast(), len) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(fd)
 }
 
 /// The network namespace that a socket lives in. Needs CAP_NET_ADMIN there.

@@ -128,6 +128,7 @@ impl Client {
             fd: stream.as_raw_fd(),
             inode: 0,
             rings: (1 << 20, 1 << 20),
+            largest: (0, 0),
             congestion: Default::default(),
             pacing_limit: u64::MAX,
         };

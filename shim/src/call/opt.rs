@@ -17,6 +17,7 @@ use crate::errno::Result;
 use crate::fd::Ref;
 use crate::socket::{Blocking, Lane, Socket, Where};
 use crate::tcp_info;
+use crate::tier::buffer_of;
 use crate::tier::congestion::{algorithm_for, pacing_limit_of};
 use crate::{carry, engine, sys};
 
@@ -94,6 +95,8 @@ const KERNEL_KEEPS: &[Name] = &[
     (TCP, libc::TCP_SYNCNT),
     (TCP, libc::TCP_DEFER_ACCEPT),
     (TCP, libc::TCP_LINGER2),
+    // Of an open connection it changes nothing: it is for the handshake.
+    (TCP, libc::TCP_MAXSEG),
 ];
 
 /// Options that put something between the program and the kernel's bytes: nothing can go past that.
@@ -143,10 +146,11 @@ fn ours(socket: &Socket, slot: u32, name: Name) -> Option<Vec<u8>> {
         (SOCKET, libc::SO_KEEPALIVE) => int(u32::from(socket.restore.lock().keepalive != 0)),
         (SOCKET, libc::SO_REUSEADDR) => int(u32::from(socket.restore.lock().reuse_addr != 0)),
         (TCP, libc::TCP_MAXSEG) => int(engine::get()?.stack.connection(slot)?.tcb.mss()),
+        (libc::IPPROTO_IP, libc::IP_MTU) => int(engine::get()?.stack.connection(slot)?.tcb.path_mtu()),
         (TCP, libc::TCP_INFO) => {
             let silent = tcp_info::of_kernel(socket.fd.load(Relaxed))?;
             let mut engine = engine::get()?;
-            Some(tcp_info::of_lane(silent, &mut engine.stack.connection(slot)?))
+            Some(tcp_info::of_lane(silent, &mut engine.stack.connection(slot)?, sys::now()))
         }
         _ => None,
     }
@@ -208,7 +212,11 @@ fn set_on_lane(
     real: &mut dyn FnMut() -> Result<c_int>,
 ) -> Option<Result<c_int>> {
     if KERNEL_KEEPS.contains(&name) {
-        return Some(steady(socket, real));
+        let kept = steady(socket, real);
+        if matches!(name, (SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF)) && kept.is_ok() {
+            resize(socket, slot, name.1);
+        }
+        return Some(kept);
     }
     match name {
         (SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT) => return Some(steady(socket, real)),
@@ -229,6 +237,7 @@ fn set_on_lane(
             | libc::TCP_KEEPINTVL
             | libc::TCP_KEEPCNT
             | libc::TCP_USER_TIMEOUT
+            | libc::TCP_NOTSENT_LOWAT
             | libc::TCP_QUICKACK,
         ) => {}
         _ => return None,
@@ -249,9 +258,22 @@ fn set_on_lane(
             libc::TCP_KEEPINTVL => connection.set_keepalive(now, on, idle, ms, count),
             libc::TCP_KEEPCNT => connection.set_keepalive(now, on, idle, interval, value as u32),
             libc::TCP_USER_TIMEOUT => connection.set_user_timeout(value as u32),
+            libc::TCP_NOTSENT_LOWAT => connection.set_notsent_lowat(value as u32),
             _ => connection.set_quickack(value != 0),
         }
     })
+}
+
+/// The program has chosen the size of a buffer: it is not tuned any more (socket(7)). The kernel knows the size, as twice of what
+/// it was asked for.
+fn resize(socket: &Ref<Socket>, slot: u32, name: c_int) {
+    let Ok(doubled) = sys::sockopt(socket.fd.load(Relaxed), SOCKET, name) else { return };
+    let bytes = buffer_of(doubled as u32);
+    // If it has just left the lane, the kernel goes by it.
+    let _ = change(socket, slot, |connection, _| match name {
+        libc::SO_RCVBUF => connection.fix_window(bytes),
+        _ => connection.fix_queue(bytes),
+    });
 }
 
 /// How fast to send: the kernel judges the value, and is then asked what it made of it.

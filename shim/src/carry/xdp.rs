@@ -148,8 +148,10 @@ pub fn has_bytes(socket: &Socket, slot: u32, missing: usize, look: Look) -> Opti
 pub fn has_space(socket: &Socket, slot: u32, left: usize, look: Look) -> Option<()> {
     let found = look_at(socket, slot, look, |engine| {
         let connection = engine.stack.connection(slot)?;
-        let enough = left.min(connection.send_limit() / 3).max(1);
-        (connection.send_space() >= enough || write_closed(connection.tcb)).then_some(())
+        // With TCP_NOTSENT_LOWAT less is taken at once.
+        let enough = left.min(connection.send_limit() / 3).min(connection.most_at_once()).max(1);
+        let has_room = connection.wants_more() && connection.send_space() >= enough;
+        (has_room || write_closed(connection.tcb)).then_some(())
     });
     found.unwrap_or(Some(()))
 }
@@ -170,7 +172,8 @@ pub fn events(engine: &mut Engine, socket: &Socket, slot: u32) -> c_int {
     if peer_closed {
         events |= c_int::from(libc::POLLRDHUP);
     }
-    if write_closed || connection.send_space() >= connection.send_limit() / 3 {
+    let enough = (connection.send_limit() / 3).min(connection.most_at_once());
+    if write_closed || (connection.wants_more() && connection.send_space() >= enough) {
         events |= c_int::from(libc::POLLOUT | libc::POLLWRNORM);
     }
     if peer_closed && write_closed {

@@ -3,6 +3,8 @@
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::*;
 
+use underpass_stack::arena::MAX_RING;
+use underpass_stack::config::Config;
 use underpass_stack::control::{Demote, Done, NeedPort, Promote, Promoted};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
@@ -17,6 +19,12 @@ use crate::epoll_set::EpollSet;
 use crate::fd::Ref;
 use crate::socket::{Lane, Socket, Where};
 use crate::{engine, helper, holders, log, options, policy, session, signals, sys};
+
+/// Bits of SO_BUF_LOCK (linux/socket.h): the program chose the size.
+const SNDBUF_LOCK: u32 = 1;
+const RCVBUF_LOCK: u32 = 2;
+/// Less is never kept for either direction, bytes.
+const CHOSEN_MIN: u32 = 4096;
 
 /// Moves a socket to the lane, unless something speaks against it; that becomes its reason. Signals wait meanwhile.
 pub fn promote(socket: &Ref<Socket>, fd: RawFd) {
@@ -185,6 +193,7 @@ fn import(
     };
     *socket.restore.lock() = promoted.restore;
     socket.port.store(promoted.port, Relaxed);
+    let (rings, largest) = buffers(options::get(), promoted);
     let request = ImportRequest {
         image: &promoted.image,
         recv: bytes(0, recv_len)?,
@@ -193,7 +202,8 @@ fn import(
         path: promoted.path,
         fd,
         inode: socket.inode(fd),
-        rings: (options::get().rcvbuf, options::get().sndbuf),
+        rings,
+        largest,
         congestion: algorithm,
         pacing_limit: pacing_limit_of(fd),
     };
@@ -203,7 +213,27 @@ fn import(
         log::warn(format_args!("fd {fd}: the stack does not take {:?}", promoted.image));
         return Err(reason);
     }
+    // The kernel's socket keeps the value all the time.
+    let lowat = sys::sockopt(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT).unwrap_or(0);
+    engine.stack.with_connection(slot, now, |connection| connection.set_notsent_lowat(lowat as u32));
     engine.set_owner(slot, Some(socket.clone()));
     engine.pass(now);
     Ok(())
+}
+
+/// Receive and send buffer, and what they may grow to. Where the program has chosen a size itself, that is kept, as in the kernel,
+/// which counts twice of what it was asked for.
+fn buffers(options: &Config, promoted: &Promoted) -> ((u32, u32), (u32, u32)) {
+    let one = |lock: u32, chosen: u32, initial: u32, largest: u32| match promoted.restore.buf_lock & lock {
+        0 => (initial, largest),
+        _ => (buffer_of(chosen), 0),
+    };
+    let rcv = one(RCVBUF_LOCK, promoted.image.rcvbuf, options.rcvbuf, options.rcvbuf_max);
+    let snd = one(SNDBUF_LOCK, promoted.image.sndbuf, options.sndbuf, options.sndbuf_max);
+    ((rcv.0, snd.0), (rcv.1, snd.1))
+}
+
+/// The buffer that SO_RCVBUF or SO_SNDBUF, as the kernel tells them, stand for, bytes.
+pub fn buffer_of(doubled: u32) -> u32 {
+    (doubled / 2).clamp(CHOSEN_MIN, MAX_RING)
 }

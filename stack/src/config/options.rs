@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use super::{Config, value};
-use crate::arena::MIN_RING;
+use crate::arena::{MAX_RING, MIN_RING};
 
 /// Largest ring to ask for, bytes; what the kernel had promised a peer may need a larger one.
 const LARGEST: u32 = 8 << 20;
@@ -141,7 +141,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         default: "262144",
         default_text: "",
         accepts: "65536..8388608, rounded up to a power of two",
-        text: "Receive buffer of a connection on a lane, in bytes.",
+        text: "Receive buffer of a connection on the xdp lane, in bytes: to begin with, if the program has not set SO_RCVBUF.",
         set: |c, v| value::sized(v, MIN_RING, LARGEST).map(|n| c.rcvbuf = n),
     },
     OptionSpec {
@@ -150,8 +150,26 @@ pub static OPTIONS: &[OptionSpec] = &[
         default: "262144",
         default_text: "",
         accepts: "65536..8388608, rounded up to a power of two",
-        text: "Send buffer of a connection on a lane, in bytes.",
+        text: "Send buffer of a connection on the xdp lane, in bytes: to begin with, if the program has not set SO_SNDBUF.",
         set: |c, v| value::sized(v, MIN_RING, LARGEST).map(|n| c.sndbuf = n),
+    },
+    OptionSpec {
+        name: "UNDERPASS_RCVBUF_MAX",
+        alias: None,
+        default: "8388608",
+        default_text: "",
+        accepts: "65536..67108864, rounded up to a power of two",
+        text: "What the receive buffer of a connection grows to where the path and the program can use it, in bytes.",
+        set: |c, v| value::sized(v, MIN_RING, MAX_RING).map(|n| c.rcvbuf_max = n),
+    },
+    OptionSpec {
+        name: "UNDERPASS_SNDBUF_MAX",
+        alias: None,
+        default: "8388608",
+        default_text: "",
+        accepts: "65536..67108864, rounded up to a power of two",
+        text: "What the send buffer of a connection grows to where the path can use it, in bytes.",
+        set: |c, v| value::sized(v, MIN_RING, MAX_RING).map(|n| c.sndbuf_max = n),
     },
     OptionSpec {
         name: "UNDERPASS_SHM_RING",

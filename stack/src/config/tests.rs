@@ -53,6 +53,8 @@ fn values_reach_their_fields() {
         ("UNDERPASS_RING", "64"),
         ("UNDERPASS_RCVBUF", "1048576"),
         ("UNDERPASS_SNDBUF", "8388608"),
+        ("UNDERPASS_RCVBUF_MAX", "33554432"),
+        ("UNDERPASS_SNDBUF_MAX", "16000000"),
         ("UNDERPASS_SHM_RING", "5000"),
         ("UNDERPASS_CC", "reno"),
     ]);
@@ -71,6 +73,8 @@ fn values_reach_their_fields() {
         ring: 64,
         rcvbuf: 1 << 20,
         sndbuf: 8 << 20,
+        rcvbuf_max: 32 << 20,
+        sndbuf_max: 16 << 20,
         shm_ring: 8192,
         congestion: Some(Algorithm::Reno),
     };

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Path {
     /// Interface index in the socket's network namespace.
     pub ifindex: u32,
-    /// Largest IP packet in bytes.
+    /// Largest IP packet that route and interface allow, bytes.
     pub mtu: u32,
     /// IPv6 flow label for packets sent, 20 bits (RFC 6437); 0 for none.
     pub flow_label: u32,
@@ -21,6 +21,15 @@ pub struct Path {
     pub ttl: u8,
     /// IPv4 TOS / IPv6 traffic class for packets sent.
     pub tos: u8,
+    /// Largest IP packet that is known to get through, bytes; 0 where nothing less than `mtu` is known.
+    pub known_mtu: u16,
     /// Always zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 4],
+}
+
+impl Path {
+    /// Largest packet that is known, or must be supposed, to get through, bytes.
+    pub fn known(&self) -> u32 {
+        if self.known_mtu == 0 { self.mtu } else { u32::from(self.known_mtu).min(self.mtu) }
+    }
 }

@@ -29,7 +29,7 @@ impl Stack {
 
     /// Carries an engine's decisions out.
     #[inline]
-    pub(super) fn apply(&mut self, slot: u32, outcome: &Outcome) {
+    pub(super) fn apply(&mut self, slot: u32, outcome: &Outcome, now: Instant) {
         if !outcome.counts.is_empty() {
             let stats = self.stats();
             outcome.counts.iter().for_each(|counter| stats.add(counter, 1));
@@ -42,7 +42,11 @@ impl Stack {
                 | bit(outcome.timed_out, event::TIMED_OUT)
                 | bit(outcome.urgent, event::URGENT)
                 | bit(outcome.closed, event::CLOSED);
+            if outcome.path_mtu {
+                self.note_path(slot, now);
+            }
         }
+        self.fit_rings(slot);
         self.raise(slot, bits);
         if bits & (event::CLOSED | event::DEMOTE) != 0 && self.slots[slot as usize].orphan {
             self.bury(slot);
@@ -63,7 +67,7 @@ impl Stack {
             }
             if let Some(outcome) = outcome {
                 self.touch(slot);
-                self.apply(slot, &outcome);
+                self.apply(slot, &outcome, now);
             }
         }
     }

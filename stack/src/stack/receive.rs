@@ -138,7 +138,7 @@ impl Stack {
         if may_transmit {
             self.touch(slot);
         }
-        self.apply(slot, &outcome);
+        self.apply(slot, &outcome, now);
         // Urgent data was not processed: the kernel gets the segment after the demotion.
         if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done }
     }

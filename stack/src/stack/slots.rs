@@ -26,8 +26,10 @@ pub struct ImportRequest<'a> {
     pub fd: i32,
     /// The socket's inode, for the board.
     pub inode: u64,
-    /// Receive and send ring wanted, bytes.
+    /// Receive and send buffer wanted, bytes.
     pub rings: (u32, u32),
+    /// What they may grow to, bytes; 0: they stay as they are.
+    pub largest: (u32, u32),
     /// Congestion control wanted.
     pub congestion: Algorithm,
     /// SO_MAX_PACING_RATE, bytes a second; `u64::MAX`: no limit.
@@ -127,7 +129,7 @@ impl Stack {
         record.path = request.path;
         record.rcv_ring = rcv_ring;
         record.snd_ring = snd_ring;
-        (record.bytes_in, record.bytes_out, record.retransmits) = (0, 0, 0);
+        (record.bytes_in, record.bytes_out) = (0, 0);
         let state = self.slots.get_mut(slot as usize).ok_or(Reason::BadImage)?;
         (state.rcv, state.snd) = (rcv_ring, snd_ring);
         let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state).ok_or(Reason::BadImage)?;
@@ -137,11 +139,14 @@ impl Stack {
             .map_err(|_| Reason::BadImage)?;
         record.tcb.limit_window(request.rings.0);
         record.tcb.limit_queue(request.rings.1);
+        let largest = (request.largest.0.min(MAX_RING), request.largest.1.min(MAX_RING));
+        Connection { tcb: &mut record.tcb, snd, rcv, recovery }.tune_buffers(largest.0, largest.1);
         record.tcb.choose_congestion(request.congestion);
         record.tcb.limit_pacing(request.pacing_limit);
+        self.recall_path(slot, &request.path, now);
         // The phase makes the record valid for the daemon: last.
         compiler_fence(SeqCst);
-        record.phase = Phase::Live as u32;
+        self.record_mut(slot).ok_or(Reason::BadImage)?.phase = Phase::Live as u32;
         Ok(())
     }
 
@@ -204,11 +209,14 @@ impl Stack {
     }
 
     fn drop_rings(&mut self, rcv: RingRef, snd: RingRef) {
-        for ring in [rcv, snd] {
-            if let Some((offset, len)) = ring.range() {
-                self.arena.discard(offset, len);
-                self.rings.put(ring);
-            }
+        self.drop_ring(rcv);
+        self.drop_ring(snd);
+    }
+
+    pub(super) fn drop_ring(&mut self, ring: RingRef) {
+        if let Some((offset, len)) = ring.range() {
+            self.arena.discard(offset, len);
+            self.rings.put(ring);
         }
     }
 
@@ -241,14 +249,15 @@ impl Stack {
     }
 
     /// Packets of a connection take another path from now on.
-    pub fn set_path(&mut self, slot: u32, generation: u32, path: Path) {
+    pub fn set_path(&mut self, slot: u32, generation: u32, path: Path, now: Instant) {
+        let now = self.not_back(now);
         let Some(record) = self.record_mut(slot) else { return };
         if record.generation != generation || Phase::from_raw(record.phase) == Phase::Free {
             return;
         }
         record.path = path;
         if let Some(mut connection) = self.connection(slot) {
-            connection.set_mtu(path.mtu);
+            connection.set_path_mtu(now, path.mtu, path.known());
         }
         self.touch(slot);
     }

@@ -162,13 +162,12 @@ impl Turn<'_> {
     #[inline]
     fn build(&mut self, addr: u64, sent: &mut Sent) -> Option<usize> {
         let frame = self.port.frame_mut(addr)?;
-        let ConnRecord { tcb, retransmits, path, flow, .. } = &mut *self.record;
+        let ConnRecord { tcb, path, flow, .. } = &mut *self.record;
         let (snd, rcv, recovery) = (&mut *self.snd, &mut *self.rcv, &mut *self.recovery);
         let segment = Connection { tcb: &mut *tcb, snd, rcv, recovery }.poll_transmit(self.now)?;
-        if let Some(counter) = segment.counter() {
+        if segment.counter().is_some() {
             sent.kinds[segment.kind as usize] += 1;
             sent.has_kinds = true;
-            *retransmits = retransmits.wrapping_add(u64::from(counter == Counter::Retransmits));
         }
         let payload = ring::slices(self.snd, tcb.snd_place(segment.seq.0), (segment.len as usize).min(self.snd.len()));
         *self.ip_id = self.ip_id.wrapping_add(1);

@@ -8,6 +8,9 @@ use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use crate::mem::ring;
 
+/// What is taken at once where TCP_NOTSENT_LOWAT allows less, bytes.
+const LOWAT_CHUNK: usize = 16 << 10;
+
 /// A connection at work: its state, its two rings, whose sizes are powers of two, and its transmissions.
 ///
 /// Byte `seq` of a stream lies at [`Tcb::rcv_place`] or [`Tcb::snd_place`]. The send ring holds `[snd_una, snd_end)`; the receive ring holds
@@ -33,7 +36,27 @@ impl Connection<'_> {
         if self.tcb.fin_queued() {
             return 0;
         }
-        self.send_limit().saturating_sub(self.tcb.snd_end.since(self.tcb.snd_una) as usize)
+        let space = self.send_limit().saturating_sub(self.tcb.snd_end.since(self.tcb.snd_una) as usize);
+        match self.tcb.notsent_lowat as usize {
+            0 => space,
+            low if self.tcb.unsent() >= low => 0,
+            // The kernel, too, takes whole buffers as long as less waits, so that small values do not make small writes.
+            low => space.min((low - self.tcb.unsent()).max(LOWAT_CHUNK)),
+        }
+    }
+
+    /// Has enough been sent that more is asked for (TCP_NOTSENT_LOWAT: less than half of it waits)?
+    pub fn wants_more(&self) -> bool {
+        let low = self.tcb.notsent_lowat as usize;
+        low == 0 || 2 * self.tcb.unsent() < low
+    }
+
+    /// What an empty queue would take at once, bytes.
+    pub fn most_at_once(&self) -> usize {
+        match self.tcb.notsent_lowat as usize {
+            0 => self.send_limit(),
+            low => self.send_limit().min((low / 2).max(1)),
+        }
     }
 
     /// Bytes that may wait to be acknowledged (SO_SNDBUF in spirit): what [`Tcb::limit_queue`] said, or the whole ring.

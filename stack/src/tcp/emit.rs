@@ -46,6 +46,7 @@ impl Connection<'_> {
     /// Data (and FIN) from `start` to `end` once more.
     pub(crate) fn send_again(&mut self, now: Instant, start: SeqNr, end: SeqNr, blocks: SackBlocks) -> SegmentOut {
         let tcb = &mut *self.tcb;
+        tcb.forget_probe(start, end);
         tcb.retransmits = tcb.retransmits.wrapping_add(1);
         tcb.pacing.on_sent(now, end.since(start), tcb.mss);
         let Recovery { sent, rate, prr, undo, loss, .. } = &mut *self.recovery;
@@ -84,7 +85,10 @@ impl Connection<'_> {
         let window = tcb.offer_window(self.rcv.len());
         tcb.ack_sent();
         let (ack, timestamps) = (tcb.rcv_nxt, tcb.timestamps(now));
-        SegmentOut { seq: start, ack, flags: flags.with(marks), window, ecn, timestamps, sack, len, kind }
+        let flags = flags.with(marks);
+        let segment = SegmentOut { seq: start, ack, flags, window, ecn, timestamps, sack, len, kind };
+        self.recovery.tally.send_out(&segment, kind == Kind::Retransmission);
+        segment
     }
 }
 

@@ -15,8 +15,11 @@ impl Connection<'_> {
     /// A segment arrived for this connection. Answers come out of [`Connection::poll_transmit`].
     pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
         let mut out = Outcome::default();
+        let (una, nxt) = (self.tcb.snd_una, self.tcb.rcv_nxt);
+        self.recovery.tally.take_in(segment);
         // A step that stops has said why in `out`.
         let _ = self.steps(now, segment, &mut out);
+        self.recovery.tally.progress(self.tcb.snd_una.ahead_of(una), self.tcb.rcv_nxt.ahead_of(nxt));
         out
     }
 
@@ -34,8 +37,10 @@ impl Connection<'_> {
         self.check_ack(now, segment)?; // fifth
         self.heard(now, segment);
         self.take_ack(now, segment, out);
+        self.tcb.take_probe(self.recovery.loss.timeouts, out);
         self.take_data(now, segment, out); // seventh
         self.take_fin(now, segment, out); // eighth
+        self.tune(now, segment);
         self.settle(now, out);
         Ok(())
     }

@@ -98,6 +98,18 @@ impl Recovery {
             Loss { phase: Phase::Loss, recover: tcb.snd_nxt, timeouts, silent, urgent: true, ..Loss::default() };
     }
 
+    /// What was lost was too large for the path, which says nothing of congestion: what is lost goes again, as the window allows.
+    /// Only this recovery is no reason to take anything back.
+    pub(crate) fn repair(&mut self, tcb: &mut Tcb) {
+        self.undo.end();
+        self.frto = Frto::Off;
+        self.tail = None;
+        self.loss =
+            Loss { phase: Phase::Loss, recover: tcb.snd_nxt, dup_acks: 0, urgent: true, credit: 0, ..self.loss };
+        tcb.timers.stop(Timer::LossProbe);
+        tcb.clear(bit::LOSS_PROBE);
+    }
+
     /// Declares `[start, end)` lost.
     fn lose(&mut self, start: SeqNr, end: SeqNr) {
         let lost = self.sent.lose_range(start, end);
@@ -274,6 +286,9 @@ impl Connection<'_> {
     fn enter_recovery(&mut self, delivered: u32, out: &mut Outcome) {
         out.count(Counter::FastRetransmits);
         let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
+        if tcb.lost_probe(recovery.sent.lost(), out) {
+            return recovery.repair(tcb);
+        }
         recovery.undo.begin(tcb.snd_una, recovery.tail.map_or(0, |tail| tail.resent()));
         tcb.cc.save();
         tcb.reduce_for_loss(tcb.flight());

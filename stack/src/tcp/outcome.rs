@@ -19,6 +19,8 @@ pub struct Outcome {
     pub urgent: bool,
     /// Both directions are closed for good.
     pub closed: bool,
+    /// The size of packets that get through became known: see [`super::Tcb::path_mtu`].
+    pub path_mtu: bool,
     /// What to count.
     pub counts: Counts,
 }
@@ -27,7 +29,7 @@ impl Outcome {
     /// Has anything changed beside data and room?
     #[inline]
     pub(crate) fn is_rare(&self) -> bool {
-        self.peer_fin | self.reset | self.timed_out | self.urgent | self.closed
+        self.peer_fin | self.reset | self.timed_out | self.urgent | self.closed | self.path_mtu
     }
 
     /// Notes that something has to be counted.

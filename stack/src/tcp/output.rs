@@ -62,8 +62,10 @@ impl Connection<'_> {
             return None;
         }
         let blocks = tcb.sack_blocks();
-        let full = tcb.room_for_data(&blocks);
         let window = tcb.snd_edge().ahead_of(tcb.snd_nxt);
+        let calm = self.recovery.is_calm();
+        let larger = if probe || !calm { None } else { tcb.plan_probe(now, unsent.min(window), &blocks) };
+        let full = larger.unwrap_or_else(|| tcb.room_for_data(&blocks));
         let len = unsent.min(full).min(window);
         if window == 0 || !tcb.is_worth_sending(now, len, unsent, full) {
             tcb.wait_for_window(now, window, unsent);
@@ -73,15 +75,18 @@ impl Connection<'_> {
             return None;
         }
         tcb.restart_after_idle(now, self.recovery.rate.is_app_limited());
-        if !probe && !self.recovery.allows(tcb, len) {
+        if !probe && (!self.recovery.allows(tcb, len) || self.is_paced_out(now)) {
+            if larger.is_some() {
+                self.tcb.drop_probe();
+            }
             return None;
         }
-        if !probe && self.is_paced_out(now) {
-            return None;
-        }
-        let tcb = &*self.tcb;
+        let tcb = &mut *self.tcb;
         let with_fin = fin_due && len == unsent && window > len;
         let end = tcb.snd_nxt.plus(len + u32::from(with_fin));
+        if larger.is_some() {
+            tcb.probe_sent(tcb.snd_nxt, end);
+        }
         Some(self.send_new(now, end, full, blocks))
     }
 
@@ -120,7 +125,9 @@ impl Connection<'_> {
         let window = (self.tcb.rcv_adv.ahead_of(ack) >> self.tcb.rcv_wscale.min(14)).min(u16::MAX.into()) as u16;
         let (timestamps, ecn, sack, kind) =
             (self.tcb.timestamps(now), Codepoint::NotEct, SackBlocks::default(), Kind::Ack);
-        SegmentOut { seq, ack, flags, window, ecn, timestamps, sack, len: 0, kind }
+        let segment = SegmentOut { seq, ack, flags, window, ecn, timestamps, sack, len: 0, kind };
+        self.recovery.tally.send_out(&segment, false);
+        segment
     }
 
     /// An empty segment below the window, which the peer has to answer.

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::connection::Connection;
 use super::rate::RateSample;
-use super::tcb::Tcb;
+use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use super::timer::Timer;
 
@@ -110,7 +110,8 @@ impl Tcb {
         }
         let rate = sample.delivered.min(1 << 33) * NANOS / sample.interval;
         if !sample.is_app_limited || rate >= self.delivery_rate {
-            (self.delivery_rate, self.delivery_app_limited) = (rate, sample.is_app_limited.into());
+            self.delivery_rate = rate;
+            self.assign(bit::RATE_APP_LIMITED, sample.is_app_limited);
         }
     }
 

@@ -45,6 +45,23 @@ impl Ranges {
         self.as_slice().iter().copied().find(|range| range.start.le(seq) && seq.lt(range.end))
     }
 
+    /// The first gap at or after `from` and before `until`.
+    pub fn gap(&self, from: SeqNr, until: SeqNr) -> Option<Range> {
+        let mut start = from;
+        for range in self.as_slice() {
+            if range.end.le(start) {
+                continue;
+            }
+            if range.start.gt(start) {
+                break;
+            }
+            start = range.end;
+        }
+        let next = self.as_slice().iter().map(|range| range.start).find(|s| s.gt(start));
+        let end = next.map_or(until, |s| s.earlier(until));
+        start.lt(end).then_some(Range { start, end })
+    }
+
     /// Adds `[start, end)`. False, and nothing changed, if it would be one range too many.
     pub fn insert(&mut self, start: SeqNr, end: SeqNr) -> bool {
         if !start.lt(end) {
@@ -113,6 +130,8 @@ mod tests {
                     prop_assert_eq!(ranges.as_slice().len(), MAX_RANGES);
                 }
                 prop_assert_eq!(&bytes(&ranges, base), &model);
+                let gap = (start..end).find(|&i| !model[i as usize]);
+                prop_assert_eq!(ranges.gap(base.plus(start), base.plus(end)).map(|g| g.start.since(base)), gap);
                 prop_assert!(ranges.as_slice().windows(2).all(|w| w[0].end.lt(w[1].start)), "apart and in order");
             }
         }

@@ -95,9 +95,20 @@ impl Connection<'_> {
             self.tcb.note_recent(start);
             return self.tcb.note_duplicate(start, end);
         }
+        self.write_missing(start, end, data);
         if self.tcb.ooo.insert(start, end) {
-            ring::write(self.rcv, self.tcb.rcv_place(start.0), data);
             self.tcb.note_recent(start);
+        }
+    }
+
+    /// Of what overlaps, the bytes that came first stay, as in Linux.
+    fn write_missing(&mut self, start: SeqNr, end: SeqNr, data: &[u8]) {
+        let mut at = start;
+        while let Some(gap) = self.tcb.ooo.gap(at, end) {
+            let (from, to) = (gap.start.since(start) as usize, gap.end.since(start) as usize);
+            let Some(bytes) = data.get(from..to) else { return };
+            ring::write(self.rcv, self.tcb.rcv_place(gap.start.0), bytes);
+            at = gap.end;
         }
     }
 

@@ -3,14 +3,16 @@
 //! It lies in the owner's memory beside the slot, not in the arena: the kernel could not be told of it. After an import it is begun
 //! anew from the numbers.
 
-use super::loss::Loss;
+use super::loss::{Loss, Phase};
 use super::prr::Prr;
 use super::rack::Rack;
 use super::rate::Rate;
 use super::sent::{Room, Sent};
 use super::tail::Tail;
+use super::tally::Tally;
 use super::tcb::Tcb;
 use super::time::Instant;
+use super::tune::Tuning;
 use super::undo::{Frto, Undo};
 
 /// The transmissions of one connection. `Default` is that of a connection which has nothing in flight.
@@ -19,6 +21,8 @@ pub struct Recovery {
     pub(crate) sent: Sent,
     pub(crate) rate: Rate,
     pub(crate) loss: Loss,
+    pub(crate) tuning: Tuning,
+    pub(crate) tally: Tally,
     pub(crate) rack: Rack,
     pub(crate) prr: Prr,
     pub(crate) undo: Undo,
@@ -69,6 +73,11 @@ fn is_large(room: &Room) -> bool {
 }
 
 impl Recovery {
+    /// Is nothing lost, and nothing delivered beyond a gap?
+    pub(crate) fn is_calm(&self) -> bool {
+        self.loss.phase == Phase::Open && self.sent.sacked() == 0 && self.sent.lost() == 0
+    }
+
     /// The connection was imported: what is in flight went out nobody knows when.
     pub(crate) fn begin(&mut self, tcb: &Tcb, now: Instant) {
         let (una, nxt) = (tcb.snd_una, tcb.snd_nxt);

@@ -27,18 +27,17 @@ impl Connection<'_> {
         self.tcb.user_timeout_ms = ms;
     }
 
+    /// TCP_NOTSENT_LOWAT, bytes: the program is asked for more only when less waits to be sent; 0: whenever there is room.
+    pub fn set_notsent_lowat(&mut self, bytes: u32) {
+        self.tcb.notsent_lowat = bytes;
+    }
+
     /// TCP_QUICKACK: whether acknowledgements go out at once. Switching it on sends one that is pending.
     pub fn set_quickack(&mut self, on: bool) {
         self.tcb.assign(bit::QUICKACK, on);
         if on && self.tcb.rcv_wup != self.tcb.rcv_nxt {
             self.tcb.set(bit::ACK_NOW);
         }
-    }
-
-    /// The path's MTU is another now, bytes.
-    pub fn set_mtu(&mut self, mtu: u32) {
-        self.tcb.mtu = mtu;
-        self.tcb.fit_segments();
     }
 }
 
@@ -56,9 +55,35 @@ impl Tcb {
 
     /// Sizes segments so that they fit both the path and the peer's limit.
     pub(crate) fn fit_segments(&mut self) {
-        let options = if self.has(flag::TIMESTAMPS) { TIMESTAMPS } else { 0 };
-        let limit = self.mss_clamp.min(self.mtu.max(self.least_mtu()).saturating_sub(self.headers()));
-        self.mss = limit.saturating_sub(options).max(MSS_MIN);
-        self.cc.rescale(self.mss);
+        let before = self.mss;
+        self.mss = self.segment_in(self.pmtu.current().min(self.largest_packet()));
+        // Smaller segments are no reason to send more at once: after a timeout the window is one of the old size.
+        if self.mss > before {
+            self.cc.rescale(self.mss);
+        }
+    }
+
+    /// The largest packet that the peer's MSS option allows, bytes.
+    pub(crate) fn largest_packet(&self) -> u32 {
+        self.mss_clamp.saturating_add(self.headers())
+    }
+
+    /// Bytes of data in a full packet of this size.
+    pub(crate) fn segment_in(&self, packet: u32) -> u32 {
+        packet.saturating_sub(self.headers() + self.timestamps_len()).max(MSS_MIN)
+    }
+
+    /// The size of a packet with so much data, bytes.
+    pub(crate) fn packet_of(&self, data: u32) -> u32 {
+        data.saturating_add(self.headers() + self.timestamps_len())
+    }
+
+    /// The MSS option of a peer that takes packets of this size at most.
+    pub(crate) fn mss_clamp_of(&self, packet: u32) -> u32 {
+        packet.saturating_sub(self.headers()).max(MSS_MIN)
+    }
+
+    fn timestamps_len(&self) -> u32 {
+        if self.has(flag::TIMESTAMPS) { TIMESTAMPS } else { 0 }
     }
 }

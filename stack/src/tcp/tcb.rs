@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::cc::{Algorithm, Congestion};
 use super::ecn::Ecn;
 use super::image::flag;
+use super::mtu::PathMtu;
 use super::pacing::Pacing;
 use super::ranges::{Range, Ranges};
 use super::rtt::Rtt;
@@ -47,6 +48,8 @@ pub(crate) mod bit {
     pub const LOSS_PROBE: u32 = 1 << 27;
     /// The persist timer ran out: send what little the window allows.
     pub const OVERRIDE: u32 = 1 << 28;
+    /// The newest of [`Tcb::delivery_rate`] is the program's rate, not the path's.
+    pub const RATE_APP_LIMITED: u32 = 1 << 29;
     /// The peer pushed data that is not acknowledged yet.
     pub const PUSHED: u32 = 1 << 30;
     /// A duplicate arrived: tell the peer in a D-SACK block (RFC 2883).
@@ -62,6 +65,7 @@ pub struct Tcb {
     pub(crate) cc: Congestion,
     pub(crate) ecn: Ecn,
     pub(crate) pacing: Pacing,
+    pub(crate) pmtu: PathMtu,
     /// Out-of-order data in the receive ring.
     pub(crate) ooo: Ranges,
 
@@ -114,8 +118,8 @@ pub struct Tcb {
     pub(crate) bits: u32,
     /// The peer's MSS option.
     pub(crate) mss_clamp: u32,
-    /// Largest IP packet of the path, bytes.
-    pub(crate) mtu: u32,
+    /// TCP_NOTSENT_LOWAT, bytes; 0: none.
+    pub(crate) notsent_lowat: u32,
     /// Bytes of data in a full segment.
     pub(crate) mss: u32,
     pub(crate) snd_wscale: u32,
@@ -144,10 +148,6 @@ pub struct Tcb {
     pub(crate) rcv_base: SeqNr,
     /// The same for the send ring.
     pub(crate) snd_base: SeqNr,
-    /// The newest of [`Tcb::delivery_rate`] is the program's rate, not the path's.
-    pub(crate) delivery_app_limited: u32,
-    /// Always zero.
-    pub(crate) pad: u32,
     /// Bytes a second; 0: not measured.
     pub(crate) delivery_rate: u64,
 }
@@ -285,7 +285,7 @@ impl Tcb {
     /// The newest rate at which the peer received, bytes a second, and whether it tells of the program rather than the path (as
     /// tcpi_delivery_rate and tcpi_delivery_rate_app_limited do).
     pub fn delivery_rate(&self) -> (u64, bool) {
-        (self.delivery_rate, self.delivery_app_limited != 0)
+        (self.delivery_rate, self.has(bit::RATE_APP_LIMITED))
     }
 
     /// Segments sent again since the import.

@@ -88,6 +88,10 @@ impl Connection<'_> {
         }
         let before = self.recovery.rate.lost();
         self.recovery.begin_loss(tcb, now, pipe);
+        // A small last segment gets through any hole; one as large as those that are missing does not.
+        let one_arrived = self.recovery.sent.records().any(|record| record.sacked && record.len() >= tcb.mss);
+        let silent = if one_arrived { 0 } else { self.recovery.loss.silent };
+        tcb.suspect_black_hole(silent, out);
         tcb.rtt.back_off();
         tcb.clear(bit::LOSS_PROBE);
         tcb.timers.stop(Timer::LossProbe);

@@ -7,6 +7,7 @@ use zerocopy::FromZeros;
 use super::cc::Congestion;
 use super::connection::Connection;
 use super::image::{Image, WINDOW_MAX, flag};
+use super::mtu::PathMtu;
 use super::recovery::Recovery;
 use super::rtt::Rtt;
 use super::seq::SeqNr;
@@ -160,8 +161,8 @@ impl Tcb {
         self.ts_recent = image.ts_recent;
         self.ts_recent_at = now;
         self.mss_clamp = u32::from(image.mss_clamp);
-        self.mtu = mtu;
         self.assign(bit::IPV6, image.flow.is_v6());
+        self.pmtu = PathMtu::new(mtu.max(self.least_mtu()));
         self.snd_wscale = u32::from(image.snd_wscale);
         self.rcv_wscale = u32::from(image.rcv_wscale);
         self.keep_idle_ms = image.keep_idle_ms;
@@ -191,7 +192,7 @@ impl Tcb {
             max_window: self.max_window.max(self.snd_wnd),
             rcv_wnd: self.rcv_adv.ahead_of(self.rcv_wup),
             rcv_wup: self.rcv_wup.0,
-            mss_clamp: u16::try_from(self.mss_clamp).unwrap_or(u16::MAX),
+            mss_clamp: self.proven_clamp(),
             snd_wscale: self.snd_wscale.min(14) as u8,
             rcv_wscale: self.rcv_wscale.min(14) as u8,
             flags: self.image_flags(),
@@ -208,6 +209,12 @@ impl Tcb {
             rcvbuf: self.rcvbuf,
             sndbuf: self.sndbuf,
         }
+    }
+
+    /// The peer's MSS; less, if the path is a black hole for packets that large: no router would tell the kernel.
+    fn proven_clamp(&self) -> u16 {
+        let proven = self.pmtu.black_hole().map_or(self.mss_clamp, |size| self.mss_clamp_of(size).min(self.mss_clamp));
+        u16::try_from(proven).unwrap_or(u16::MAX)
     }
 
     /// Where, in a receive ring of `ring` bytes, data lies that arrived out of order: `[start, end)` of the sequence space, ascending.

@@ -106,16 +106,21 @@ pub struct Crowd {
 impl Crowd {
     /// `count` connections whose rings are `ring` bytes each.
     pub fn new(count: usize, ring: u32, now: Instant) -> io::Result<Self> {
+        Self::growing(count, ring, 0, now)
+    }
+
+    /// The same with rings that may grow to `largest` bytes.
+    pub fn growing(count: usize, ring: u32, largest: u32, now: Instant) -> io::Result<Self> {
         let mut stack = Stack::new("crowd", std::process::id(), 0, |fd| fd)?;
         let wire = Wire::attach(&mut stack, 0, FRAMES, ENTRIES, MTU)?;
         let mut crowd = Self { stack, wire, peers: Vec::with_capacity(count) };
         for n in 0..count {
-            crowd.import(n, ring, now)?;
+            crowd.import(n, (ring, largest), now)?;
         }
         Ok(crowd)
     }
 
-    fn import(&mut self, n: usize, ring: u32, now: Instant) -> io::Result<()> {
+    fn import(&mut self, n: usize, (ring, largest): (u32, u32), now: Instant) -> io::Result<()> {
         let (own, peer) = ((n as u32).wrapping_mul(0x9e37_79b9), (n as u32).wrapping_mul(0x85eb_ca6b));
         let image = image(n, own, peer, ring);
         let path = Path {
@@ -135,6 +140,7 @@ impl Crowd {
             fd: n as i32,
             inode: n as u64,
             rings: (ring, ring),
+            largest: (largest, largest),
             congestion: Algorithm::default(),
             pacing_limit: u64::MAX,
         };

@@ -20,6 +20,8 @@ pub struct Setup {
     pub isn: [u32; 2],
     /// [`flag`] bits of both.
     pub flags: u32,
+    /// What the rings may grow to, bytes; 0: they stay.
+    pub largest: usize,
     /// Window scale of both.
     pub wscale: u8,
     /// MTU of the path.
@@ -35,6 +37,7 @@ impl Default for Setup {
         let flags = flag::WSCALE | flag::SACK | flag::TIMESTAMPS;
         Self {
             ring: 64 << 10,
+            largest: 0,
             isn: [1_000, 2_000_000_000],
             flags,
             wscale: 7,
@@ -94,6 +97,7 @@ pub struct Host {
     flow: FlowKey,
     path: Path,
     congestion: Algorithm,
+    largest: u32,
     ip_id: u16,
     /// All outcomes so far, joined.
     pub seen: Outcome,
@@ -113,6 +117,7 @@ impl Host {
             flow: image.flow,
             path,
             congestion: setup.congestion,
+            largest: setup.largest as u32,
             ip_id: 0,
             seen: Outcome::default(),
             counted: vec![0; Counter::ALL.len()],
@@ -162,7 +167,36 @@ impl Host {
         let Self { tcb, snd, rcv, recovery, path, .. } = self;
         Connection::import(tcb, snd, rcv, recovery, image, unread, unacked, path.mtu, now)?;
         self.tcb.choose_congestion(self.congestion);
+        if self.largest != 0 {
+            self.tcb.limit_window(self.rcv.len() as u32);
+            self.tcb.limit_queue(self.snd.len() as u32);
+            let largest = self.largest;
+            self.connection().tune_buffers(largest, largest);
+        }
         Ok(())
+    }
+
+    /// Bytes of the receive and the send ring.
+    pub fn rings(&self) -> (usize, usize) {
+        (self.rcv.len(), self.snd.len())
+    }
+
+    /// Gives the engine the rings that it has come to want.
+    fn fit_rings(&mut self) {
+        if self.largest == 0 {
+            return;
+        }
+        let (rcv, snd) = self.tcb.wanted_rings();
+        let extents = [self.tcb.received_extent(), self.tcb.queued_extent()];
+        for ((ring, wanted), (place, held)) in [(&mut self.rcv, rcv), (&mut self.snd, snd)].into_iter().zip(extents) {
+            let wanted = (wanted as usize).next_power_of_two();
+            if wanted > ring.len() {
+                let mut bytes = vec![0; held as usize];
+                crate::mem::ring::read(ring, place, &mut bytes);
+                *ring = vec![0; wanted];
+                crate::mem::ring::write(ring, place, &bytes);
+            }
+        }
     }
 
     /// Gives the connection away and takes it back, as a demotion and promotion would.
@@ -181,6 +215,7 @@ impl Host {
         match input::parse(frame, 14 + self.path.mtu as usize) {
             Ok(incoming) if incoming.flow == self.flow => {
                 let outcome = self.connection().on_segment(now, &incoming.segment);
+                self.fit_rings();
                 self.note(&outcome);
             }
             Ok(_) => self.counted[Counter::RxNoConnection as usize] += 1,

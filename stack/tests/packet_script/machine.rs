@@ -156,6 +156,14 @@ impl Machine {
         })
     }
 
+    /// A router says that the packet with our byte `seq` in front did not fit into `mtu` bytes.
+    pub fn too_big(&mut self, seq: i64, mtu: u32) -> Result<(), String> {
+        let seq = SeqNr(self.own.wrapping_add(seq as u32));
+        let outcome = self.call(|connection, now| connection.packet_too_big(now, seq, mtu))?;
+        self.note(&outcome);
+        Ok(())
+    }
+
     /// Takes everything that the engine wants to send.
     pub fn pump(&mut self) -> Result<(), String> {
         for _ in 0..EVENTS_MAX {

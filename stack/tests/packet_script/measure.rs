@@ -19,6 +19,7 @@ const NUMBERS: &[(&str, Number)] = &[
     ("ssthresh", |m| m.tcb.congestion().1.into()),
     ("srtt", |m| m.tcb.rtt_us().0.into()),
     ("rttvar", |m| m.tcb.rtt_us().1.into()),
+    ("path-mtu", |m| m.tcb.path_mtu().into()),
     ("eof", |m| m.tcb.at_eof().into()),
     ("timers", |m| m.tcb.deadline().is_some().into()),
 ];
@@ -105,6 +106,7 @@ pub enum Choice {
     Quickack(bool),
     UserTimeout(u32),
     Mtu(u32),
+    TooBig { seq: i64, mtu: u32 },
 }
 
 impl Choice {
@@ -116,18 +118,23 @@ impl Choice {
             "quickack" => Self::Quickack(value::switch(words.next()?)?),
             "user-timeout" => Self::UserTimeout((value::time(words.next()?)? / 1_000_000) as u32),
             "mtu" => Self::Mtu(words.number()?),
+            "too-big" => Self::TooBig { seq: words.number()?, mtu: words.number()? },
             _ => return Ok(None),
         }))
     }
 
     /// Carries it out.
     pub fn make(&self, machine: &mut Machine) -> Result<(), String> {
-        machine.call(|connection, _| match *self {
+        if let Self::TooBig { seq, mtu } = *self {
+            return machine.too_big(seq, mtu);
+        }
+        machine.call(|connection, now| match *self {
             Self::Nodelay(on) => connection.set_nodelay(on),
             Self::Cork(on) => connection.set_cork(on),
             Self::Quickack(on) => connection.set_quickack(on),
             Self::UserTimeout(ms) => connection.set_user_timeout(ms),
-            Self::Mtu(bytes) => connection.set_mtu(bytes),
+            Self::Mtu(bytes) => connection.set_path_mtu(now, bytes, bytes),
+            Self::TooBig { .. } => (),
         })
     }
 }

@@ -161,7 +161,10 @@ impl Player {
             4 => connection.set_user_timeout(amount),
             5 => self.host.tcb.limit_queue(amount),
             6 => self.host.tcb.limit_window(amount),
-            _ => connection.set_mtu((amount % (self.mtu as u32 + 1)).max(128)),
+            _ => {
+                let mtu = (amount % (self.mtu as u32 + 1)).max(128);
+                connection.set_path_mtu(now, mtu, mtu);
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use crate::sys::{fds, io, shown, sock};
 
 group!("options":
     names socket_level tcp_level ip_level buffers states keepalive maximum_segment lengths unknown congestion wrong_calls
-    lingering timeouts_read_back after_the_end quickack user_timeout nodelay_and_traffic mark_and_priority;
+    lingering timeouts_read_back after_the_end quickack user_timeout nodelay_and_traffic mark_and_priority information
+    little_unsent;
     set_before_traffic
 );
 
@@ -254,4 +255,59 @@ fn set_before_traffic(s: &mut Session) {
     s.ret("TCP_NODELAY", sock::get_int(s.fd, IPPROTO_TCP, libc::TCP_NODELAY));
     s.ret("SO_KEEPALIVE", sock::get_int(s.fd, SOL_SOCKET, libc::SO_KEEPALIVE));
     s.ret("SO_RCVBUF", sock::get_int(s.fd, SOL_SOCKET, libc::SO_RCVBUF));
+}
+
+/// `struct tcp_info` of linux/tcp.h.
+fn tcp_info(s: &Session) -> Vec<u8> {
+    sock::getsockopt(s.fd, IPPROTO_TCP, libc::TCP_INFO, 248).1
+}
+
+fn word(info: &[u8], at: usize) -> u32 {
+    info.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
+}
+
+fn long(info: &[u8], at: usize) -> u64 {
+    info.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
+}
+
+/// What an exchange changes in TCP_INFO, and what it leaves.
+fn information(s: &mut Session) {
+    exchange(s);
+    let unacked = |s: &Session| word(&tcp_info(s), 24);
+    crate::session::until("the acknowledgement", || unacked(s) == 0);
+    let before = tcp_info(s);
+    for _ in 0..3 {
+        exchange(s);
+    }
+    crate::session::until("the acknowledgement", || unacked(s) == 0);
+    let after = tcp_info(s);
+    let more = |at| long(&after, at).wrapping_sub(long(&before, at));
+    s.say("bytes acknowledged, received, sent, sent again", format!("{:?}", [120, 128, 200, 208].map(more)));
+    let more = |at| word(&after, at).wrapping_sub(word(&before, at));
+    // How many segments carry them, the two ends' timing decides.
+    s.say("segments out, in, with data in, out", format!("{:?}", [136, 140, 152, 156].map(|at| more(at) > 0)));
+    s.say("total retransmissions", more(100));
+    s.say("state, congestion state, retransmits, probes, backoff", format!("{:?}", &after[..5]));
+    s.say("options, shifts", format!("{:?}", &after[5..7]));
+    s.say("sacked, lost, sent again", format!("{:?}", [28, 32, 36].map(|at| word(&after, at))));
+    s.say("MSS for sending", word(&after, 16));
+    s.say("path MTU", word(&after, 60));
+    s.say("not sent", word(&after, 144));
+    let young = |at| word(&after, at) < 5_000;
+    s.say("times since the last data and acknowledgement", format!("{:?}", [44, 52, 56].map(young)));
+    s.say("an RTO of 200 ms or more", word(&after, 8) >= 200_000);
+    s.say("windows", format!("{:?}", [228, 232, 80].map(|at| word(&after, at) > 0)));
+}
+
+/// With TCP_NOTSENT_LOWAT little waits to be sent, and the socket is writable again when less does.
+fn little_unsent(s: &mut Session) {
+    round_trip(s, "TCP_NOTSENT_LOWAT", IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 65_536);
+    exchange(s);
+    s.later("recv 200000");
+    s.ret("send", io::send(s.fd, &[1; 200_000], 0));
+    crate::session::until("the end of the queue", || word(&tcp_info(s), 24) == 0 && word(&tcp_info(s), 144) == 0);
+    s.await_events(libc::POLLOUT);
+    exchange(s);
+    round_trip(s, "TCP_NOTSENT_LOWAT", IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 0);
+    exchange(s);
 }

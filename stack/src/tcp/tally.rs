@@ -1,0 +1,114 @@
+//! What has gone in and out, for those who ask (TCP_INFO; RFC 4898 has names for most of it).
+
+use super::connection::Connection;
+use super::loss::Phase;
+use super::segment::{Segment, SegmentOut};
+use super::time::Instant;
+
+/// Counts since the import.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Bytes of the sequence space that the peer has acknowledged.
+    pub bytes_acked: u64,
+    /// Bytes of the sequence space that arrived in order.
+    pub bytes_received: u64,
+    /// Bytes of data sent, those sent again included.
+    pub bytes_sent: u64,
+    /// Of these, sent again.
+    pub bytes_resent: u64,
+    /// Segments received.
+    pub segments_in: u32,
+    /// Segments sent.
+    pub segments_out: u32,
+    /// Of those received, with data.
+    pub data_in: u32,
+    /// Of those sent, with data.
+    pub data_out: u32,
+}
+
+/// A connection's state as `struct tcp_info` wants it, beside what [`Tally`] counts. Times in ms or µs as there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// TCP_CA_Open (0), TCP_CA_Recovery (3) or TCP_CA_Loss (4).
+    pub ca_state: u8,
+    /// Timeouts in a row.
+    pub retransmits: u8,
+    /// Window or keepalive probes in a row that nobody has answered.
+    pub probes: u8,
+    /// µs.
+    pub rto: u32,
+    /// Bytes of data in the largest segment received.
+    pub rcv_mss: u32,
+    /// Bytes that the peer has acknowledged selectively.
+    pub sacked: u32,
+    /// Bytes of the largest packet.
+    pub pmtu: u32,
+    /// Since data was sent last, ms.
+    pub last_data_sent: u32,
+    /// Since data was received last, ms.
+    pub last_data_recv: u32,
+    /// Since anything acceptable was received last, ms.
+    pub last_ack_recv: u32,
+    /// The round trip as a receiver sees it, µs; 0 if not known.
+    pub rcv_rtt: u32,
+    /// What the program reads in one, bytes.
+    pub rcv_space: u32,
+    /// The peer's window, bytes.
+    pub snd_wnd: u32,
+    /// The window that the peer may still use, bytes.
+    pub rcv_wnd: u32,
+}
+
+impl Connection<'_> {
+    /// What has gone in and out since the import.
+    pub fn tally(&self) -> Tally {
+        self.recovery.tally
+    }
+
+    /// What TCP_INFO tells beside.
+    pub fn figures(&self, now: Instant) -> Report {
+        let (tcb, recovery) = (&*self.tcb, &*self.recovery);
+        let since = |at: Instant| (now.nanos_since(at) / 1_000_000).min(u64::from(u32::MAX)) as u32;
+        let (rcv_rtt, rcv_space) = recovery.tuning.measured();
+        Report {
+            ca_state: match recovery.loss.phase {
+                Phase::Open => 0,
+                Phase::Recovery => 3,
+                Phase::Loss => 4,
+            },
+            retransmits: recovery.loss.timeouts.min(255) as u8,
+            probes: tcb.probes.min(255) as u8,
+            rto: (tcb.rtt.rto() / 1_000).min(u64::from(u32::MAX)) as u32,
+            rcv_mss: tcb.rcv_mss,
+            sacked: recovery.sent.sacked(),
+            pmtu: tcb.pmtu.current(),
+            last_data_sent: since(tcb.data_sent_at),
+            last_data_recv: since(tcb.data_heard_at),
+            last_ack_recv: since(tcb.heard_at),
+            rcv_rtt,
+            rcv_space,
+            snd_wnd: tcb.snd_wnd,
+            rcv_wnd: tcb.rcv_window(),
+        }
+    }
+}
+
+impl Tally {
+    pub(crate) fn take_in(&mut self, segment: &Segment<'_>) {
+        self.segments_in = self.segments_in.wrapping_add(1);
+        self.data_in = self.data_in.wrapping_add(u32::from(!segment.payload.is_empty()));
+    }
+
+    pub(crate) fn progress(&mut self, acked: u32, received: u32) {
+        self.bytes_acked = self.bytes_acked.wrapping_add(u64::from(acked));
+        self.bytes_received = self.bytes_received.wrapping_add(u64::from(received));
+    }
+
+    pub(crate) fn send_out(&mut self, segment: &SegmentOut, again: bool) {
+        let len = u64::from(segment.len);
+        self.segments_out = self.segments_out.wrapping_add(1);
+        self.data_out = self.data_out.wrapping_add(u32::from(len > 0));
+        self.bytes_sent = self.bytes_sent.wrapping_add(len);
+        self.bytes_resent = self.bytes_resent.wrapping_add(if again { len } else { 0 });
+    }
+}
