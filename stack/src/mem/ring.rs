@@ -4,15 +4,19 @@
 //! at `seq & (size - 1)` and nothing has to be translated.
 
 /// Copies `data` to stream position `seq` on. The caller keeps `data.len() <= ring.len()`.
+#[inline]
 pub fn write(ring: &mut [u8], seq: u32, data: &[u8]) {
     debug_assert!(ring.len().is_power_of_two() && data.len() <= ring.len());
     let at = seq as usize & (ring.len() - 1);
     let first = data.len().min(ring.len() - at);
     ring[at..at + first].copy_from_slice(&data[..first]);
-    ring[..data.len() - first].copy_from_slice(&data[first..]);
+    if first < data.len() {
+        ring[..data.len() - first].copy_from_slice(&data[first..]);
+    }
 }
 
 /// The `len` bytes from stream position `seq` on, in at most two pieces.
+#[inline]
 pub fn slices(ring: &[u8], seq: u32, len: usize) -> (&[u8], &[u8]) {
     debug_assert!(ring.len().is_power_of_two() && len <= ring.len());
     let at = seq as usize & (ring.len() - 1);
@@ -21,10 +25,13 @@ pub fn slices(ring: &[u8], seq: u32, len: usize) -> (&[u8], &[u8]) {
 }
 
 /// Copies from stream position `seq` on into `out`.
+#[inline]
 pub fn read(ring: &[u8], seq: u32, out: &mut [u8]) {
     let (one, two) = slices(ring, seq, out.len());
     out[..one.len()].copy_from_slice(one);
-    out[one.len()..].copy_from_slice(two);
+    if !two.is_empty() {
+        out[one.len()..].copy_from_slice(two);
+    }
 }
 
 #[cfg(test)]

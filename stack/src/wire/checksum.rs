@@ -5,68 +5,75 @@
 use crate::ip::flow::Addr;
 use crate::mem::sum;
 
-/// A ones' complement sum that is not folded yet.
+/// A ones' complement sum that is not folded yet: of 64-bit words, modulo 2^64 - 1, which 2^16 - 1 divides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Sum(u64);
 
 impl Sum {
     /// The pseudo-header of an upper-layer packet of `len` bytes (RFC 9293, section 3.1). One formula serves both IP
     /// versions: the prefix of a v4-mapped address adds 0xffff, which is zero in ones' complement.
-    #[inline]
+    #[inline(always)]
     pub fn pseudo(source: &Addr, destination: &Addr, proto: u8, len: u16) -> Self {
+        Self::default().plus_header(&source.0).plus_header(&destination.0).plus_upper(proto, len)
+    }
+
+    /// Adds what a pseudo-header has beside the addresses.
+    #[must_use]
+    #[inline(always)]
+    pub fn plus_upper(self, proto: u8, len: u16) -> Self {
         let [high, low] = len.to_be_bytes();
-        Self::default().plus_header(&source.0).plus_header(&destination.0).plus_header(&[0, proto, high, low])
+        self.plus_header(&[0, proto, high, low])
     }
 
     /// Adds bytes that start at an even offset of the packet; an odd last byte is padded with zero.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn plus(self, bytes: &[u8]) -> Self {
-        // Kept small enough for any number of further additions.
-        Self(fold32(self.0) + sum::words(bytes))
+        Self(sum::add(self.0, sum::words(bytes)))
     }
 
     /// Adds the words of a header whose length is known.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn plus_header<const N: usize>(self, header: &[u8; N]) -> Self {
         const { assert!(N % 4 == 0 && N <= 64) };
-        let (mut sum, mut at) = (fold32(self.0), 0);
+        let (mut sum, mut left) = (self.0, &header[..]);
         // A loop that the compiler unrolls.
-        while at < N {
-            sum += u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
-            at += 4;
+        while let Some((word, rest)) = left.split_first_chunk() {
+            sum = sum::add(sum, u64::from_ne_bytes(*word));
+            left = rest;
+        }
+        if let Some((word, _)) = left.split_first_chunk() {
+            sum = sum::add(sum, u32::from_ne_bytes(*word).into());
         }
         Self(sum)
     }
 
     /// The sum in 16 bits, as it would stand in a header that awaits checksum offload.
+    #[inline]
     pub fn partial(self) -> [u8; 2] {
         self.folded().to_ne_bytes()
     }
 
     /// The checksum: what to store in the header field, which was zero while summing.
+    #[inline]
     pub fn checksum(self) -> [u8; 2] {
         (!self.folded()).to_ne_bytes()
     }
 
     /// Is this the sum of data that includes its right checksum?
+    #[inline]
     pub fn is_valid(self) -> bool {
         self.folded() == 0xffff
     }
 
+    #[inline]
     fn folded(self) -> u16 {
-        // 64 bits to 33, to 18, to 17, to 16.
-        let sum = fold32(self.0);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        ((sum & 0xffff) + (sum >> 16)) as u16
+        let (sum, carry) = (self.0 as u32).overflowing_add((self.0 >> 32) as u32);
+        let sum = sum + u32::from(carry);
+        let (sum, carry) = (sum as u16).overflowing_add((sum >> 16) as u16);
+        sum + u16::from(carry)
     }
-}
-
-/// Keeps the running sum small enough for any number of further additions.
-fn fold32(sum: u64) -> u64 {
-    (sum & 0xffff_ffff) + (sum >> 32)
 }
 
 #[cfg(test)]
