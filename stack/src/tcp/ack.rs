@@ -2,13 +2,12 @@
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use super::cc::Ack;
+use super::cc::{Ack, Told};
 use super::connection::Connection;
-use super::heard::Heard;
 use super::input::Stop;
 use super::loss::Phase;
 use super::outcome::Outcome;
-use super::rate::{Delivery, RateSample};
+use super::rate::Delivery;
 use super::segment::{Flags, Segment};
 use super::tcb::Tcb;
 use super::time::Instant;
@@ -43,17 +42,18 @@ impl Connection<'_> {
             self.recovery.loss.silent = 0;
             self.tcb.unanswered_since = Instant::NEVER;
         }
-        self.time(now, segment, &heard);
-        self.grow(now, &heard);
+        self.time(now, segment, heard.acked, &heard.delivery);
+        self.grow(now, heard.acked, heard.pipe_before, self.tcb.rtt.rto());
         self.judge(now, &heard, out);
         if heard.acked > 0 {
-            self.rearm(now);
+            self.rearm(now, self.tcb.rtt.rto());
         }
-        self.report(now, &heard);
+        self.report(now, heard.acked, (heard.pipe_before, heard.lost_before), &heard.delivery);
     }
 
     /// New data is acknowledged.
-    fn advance(&mut self, segment: &Segment<'_>, out: &mut Outcome) {
+    #[inline]
+    pub(crate) fn advance(&mut self, segment: &Segment<'_>, out: &mut Outcome) {
         let tcb = &mut *self.tcb;
         let before = tcb.snd_una;
         compiler_fence(Ordering::Release);
@@ -66,58 +66,76 @@ impl Connection<'_> {
     }
 
     /// Measures a round trip, at most one in the time of one.
-    fn time(&mut self, now: Instant, segment: &Segment<'_>, heard: &Heard) {
+    #[inline(always)]
+    pub(crate) fn time(&mut self, now: Instant, segment: &Segment<'_>, acked: u32, delivery: &Delivery) {
         let tcb = &mut *self.tcb;
         if !tcb.rtt.is_due(tcb.snd_una, now) {
             return;
         }
-        let known = match heard.delivery.rtt(now) {
+        let known = match delivery.rtt(now) {
             Some(rtt) => {
                 tcb.rtt.sample(rtt);
                 true
             }
-            None => heard.acked > 0 && tcb.sample_echo(now, segment),
+            None => acked > 0 && tcb.sample_echo(now, segment),
         };
         if known {
             tcb.rtt.next_after(tcb.snd_nxt, now);
         }
     }
 
-    /// Lets the congestion window grow.
-    fn grow(&mut self, now: Instant, heard: &Heard) {
+    /// Lets the congestion window grow: `acked` new bytes, with `pipe` bytes in the network until then; `rto` is the retransmission
+    /// timeout, ns.
+    #[inline(always)]
+    pub(crate) fn grow(&mut self, now: Instant, acked: u32, pipe: u32, rto: u64) {
         let (tcb, phase) = (&mut *self.tcb, self.recovery.loss.phase);
-        if heard.acked == 0 || phase == Phase::Recovery {
+        if acked == 0 || phase == Phase::Recovery {
             return;
         }
-        let told = tcb.told(now, heard.acked, heard.pipe_before, RateSample::default());
-        let rto = tcb.rtt.rto();
         match phase {
             // Much of what is acknowledged now left the network long ago (RFC 3465, section 2.3).
             Phase::Loss => {
-                tcb.cc.on_ack(Ack { acked: heard.acked.min(tcb.mss), flight: tcb.cc.cwnd(), ..told }, rto);
+                let told = tcb.told(now, acked.min(tcb.mss), tcb.cc.cwnd());
+                tcb.cc.on_ack(&told, rto);
             }
             // A mark has reduced the window, and the losses of before say no more.
             _ if tcb.ecn.is_reduced() => (),
-            _ => tcb.cc.on_ack(told, rto),
+            _ => {
+                let told = tcb.told(now, acked, pipe);
+                tcb.cc.on_ack(&told, rto);
+            }
         }
     }
 
-    /// Tells congestion control what an acknowledgement says of the path.
-    fn report(&mut self, now: Instant, heard: &Heard) {
+    /// Tells congestion control what an acknowledgement says of the path; `before` are the bytes in the network, and those found lost,
+    /// until it came.
+    #[inline]
+    pub(crate) fn report(&mut self, now: Instant, acked: u32, before: (u32, u32), delivery: &Delivery) {
         let rate = &self.recovery.rate;
-        if heard.delivery.bytes == 0 && rate.lost() == heard.lost_before {
+        if delivery.bytes == 0 && rate.lost() == before.1 {
             return;
         }
-        let in_flight = (heard.pipe_before, self.recovery.pipe(self.tcb));
-        let sample = rate.sample(now, &heard.delivery, heard.lost_before, in_flight, self.recovery.rack.min_rtt());
-        self.tcb.note_rate(&sample);
-        let told = self.tcb.told(now, heard.acked, heard.pipe_before, sample);
-        self.tell(&told);
+        if let Some(measured) = rate.measured(now, delivery, self.recovery.rack.min_rtt()) {
+            self.tcb.note_rate(&measured);
+        }
+        if self.tcb.cc.goes_by_rate() {
+            self.report_rate(now, acked, before, delivery);
+        }
         debug_assert!(
             self.recovery.sent.is_sound(self.tcb.snd_una, self.tcb.snd_nxt),
             "{:?} is not what is in flight",
             self.recovery
         );
+    }
+
+    /// The same for algorithms that go by rates.
+    #[inline(never)]
+    fn report_rate(&mut self, now: Instant, acked: u32, before: (u32, u32), delivery: &Delivery) {
+        let in_flight = (before.0, self.recovery.pipe(self.tcb));
+        let recovery = &*self.recovery;
+        let sample = recovery.rate.sample(now, delivery, before.1, in_flight, recovery.rack.min_rtt());
+        let ack = self.tcb.told(now, acked, before.0);
+        self.tell(&Told { ack, rate: sample });
     }
 
     /// Tells congestion control of losses that no acknowledgement showed; `before` is what had been lost until then.
@@ -126,13 +144,13 @@ impl Connection<'_> {
         if rate.lost() != before {
             let pipe = self.recovery.pipe(self.tcb);
             let sample = rate.sample(now, &Delivery::default(), before, (pipe, pipe), None);
-            let told = self.tcb.told(now, 0, pipe, sample);
-            self.tell(&told);
+            let ack = self.tcb.told(now, 0, pipe);
+            self.tell(&Told { ack, rate: sample });
         }
     }
 
     /// Lets congestion control decide by what was delivered or lost.
-    fn tell(&mut self, told: &Ack) {
+    fn tell(&mut self, told: &Told) {
         let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
         tcb.cc.on_delivery(told, recovery.loss.phase);
         if tcb.cc.goes_by_rate() {
@@ -145,13 +163,15 @@ impl Connection<'_> {
 }
 
 impl Tcb {
-    fn told(&self, now: Instant, acked: u32, flight: u32, rate: RateSample) -> Ack {
+    #[inline]
+    fn told(&self, now: Instant, acked: u32, flight: u32) -> Ack {
         let srtt = self.rtt.smoothed();
-        Ack { now, acked, flight, mss: self.mss, srtt, una: self.snd_una, nxt: self.snd_nxt, rate }
+        Ack { now, acked, flight, mss: self.mss, srtt, una: self.snd_una, nxt: self.snd_nxt }
     }
 
     /// Takes the peer's window from a segment that is newer than the last one that brought it. True if it changed.
-    fn take_window(&mut self, segment: &Segment<'_>) -> bool {
+    #[inline(always)]
+    pub(crate) fn take_window(&mut self, segment: &Segment<'_>) -> bool {
         let window = u32::from(segment.window) << self.snd_wscale.min(14);
         let newer = segment.ack.gt(self.snd_una)
             || segment.seq.gt(self.snd_wl1)
@@ -167,6 +187,7 @@ impl Tcb {
     }
 
     /// Marks that lie behind must not fall so far behind that they look like being ahead.
+    #[inline]
     fn keep_marks_close(&mut self) {
         self.snd_sml = self.snd_sml.later(self.snd_una);
         self.push_end = self.push_end.later(self.snd_una);

@@ -69,6 +69,7 @@ impl Connection<'_> {
 
     /// Queues bytes and returns how many: 0 when the ring is full. `more` is MSG_MORE: a last partial segment waits
     /// for the next send (or 200 ms).
+    #[inline]
     pub fn send(&mut self, _now: Instant, data: &[u8], more: bool) -> usize {
         let len = data.len().min(self.send_space());
         if len == 0 {
@@ -87,6 +88,7 @@ impl Connection<'_> {
     }
 
     /// Copies unread bytes out and consumes them; returns how many.
+    #[inline]
     pub fn recv(&mut self, out: &mut [u8]) -> usize {
         let len = self.peek(0, out);
         self.discard(len)

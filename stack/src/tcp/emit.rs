@@ -14,6 +14,7 @@ use crate::wire::tcp::options_len;
 
 impl Connection<'_> {
     /// Data (and FIN) from `snd_nxt` to `end` for the first time; `full` is what a full segment holds.
+    #[inline(always)]
     pub(crate) fn send_new(&mut self, now: Instant, end: SeqNr, full: u32, blocks: SackBlocks) -> SegmentOut {
         let tcb = &mut *self.tcb;
         let start = tcb.snd_nxt;
@@ -64,6 +65,7 @@ impl Connection<'_> {
 
     /// A segment of `[start, end)`; whatever of it lies behind `snd_end` is our FIN. It carries the newest
     /// acknowledgement.
+    #[inline(always)]
     pub(crate) fn segment(
         &mut self,
         now: Instant,

@@ -77,12 +77,11 @@ impl Recovery {
         let acked = segment.ack.since(tcb.snd_una);
         let is_bare = segment.payload.is_empty() && !segment.flags.has(Flags::FIN);
         let is_bare_repeat = acked == 0 && is_bare && !window_changed && (segment.sack.is_empty() || !sack);
-        let echo = segment.timestamps.filter(|ts| ts.ecr != 0 && tcb.has(flag::TIMESTAMPS));
         let mut heard = Heard {
             acked,
             repeats: is_bare_repeat && !sack && tcb.flight() > 0,
             is_bare_repeat,
-            echo: echo.map(|ts| ts.ecr.wrapping_sub(tcb.ts_offset)),
+            echo: tcb.echo_of(segment),
             pipe_before: self.pipe(tcb),
             lost_before: self.rate.lost(),
             ..Heard::default()
@@ -98,6 +97,35 @@ impl Recovery {
         }
         self.rate.on_delivery(now, &heard.delivery);
         heard
+    }
+
+    /// Takes an acknowledgement of new data, which says nothing else, into the records of a calm connection; returns what it delivered.
+    #[inline]
+    pub(crate) fn hear_acked(&mut self, now: Instant, ack: SeqNr, echo: Option<u32>) -> Delivery {
+        let delivery = match self.sent.take_run(ack) {
+            Some(run) => {
+                self.rack.arrived_in_order(now, &run);
+                Delivery::of(&run)
+            }
+            None => self.hear_pieces(now, ack, echo),
+        };
+        if let Some(rtt) = delivery.rtt(now) {
+            self.rack.measured(now, rtt);
+        }
+        self.rate.on_delivery(now, &delivery);
+        delivery
+    }
+
+    #[inline(never)]
+    fn hear_pieces(&mut self, now: Instant, ack: SeqNr, echo: Option<u32>) -> Delivery {
+        let mut delivery = Delivery::default();
+        let Self { sent, rack, .. } = self;
+        sent.take_acked(ack, |piece| {
+            delivery.ambiguous |= piece.resent;
+            delivery.add(piece);
+            rack.arrived(now, piece, echo);
+        });
+        delivery
     }
 
     fn take_acked(&mut self, now: Instant, ack: SeqNr, heard: &mut Heard) {

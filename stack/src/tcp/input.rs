@@ -4,7 +4,6 @@ use super::connection::Connection;
 use super::image::flag;
 use super::outcome::Outcome;
 use super::segment::{Flags, Segment};
-use super::tcb::State;
 use super::time::Instant;
 use crate::stats::Counter;
 
@@ -13,20 +12,29 @@ pub(crate) struct Stop;
 
 impl Connection<'_> {
     /// A segment arrived for this connection. Answers come out of [`Connection::poll_transmit`].
+    #[inline]
     pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
         let mut out = Outcome::default();
         let (una, nxt) = (self.tcb.snd_una, self.tcb.rcv_nxt);
         self.recovery.tally.take_in(segment);
-        // A step that stops has said why in `out`.
-        let _ = self.steps(now, segment, &mut out);
+        if !self.as_predicted(now, segment, &mut out) {
+            self.examine(now, segment, &mut out);
+        }
         self.recovery.tally.progress(self.tcb.snd_una.ahead_of(una), self.tcb.rcv_nxt.ahead_of(nxt));
         out
+    }
+
+    /// What [`Connection::on_segment`] does with a segment that was not foreseen; right for any.
+    #[inline(never)]
+    pub(crate) fn examine(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) {
+        // A step that stops has said why in `out`.
+        let _ = self.steps(now, segment, out);
     }
 
     /// The steps of the RFC, in its order, after the timestamp check (RFC 7323, section 5.3). There is no third, which is
     /// about security compartments; the sixth comes early because urgent data must find the connection untouched.
     fn steps(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) -> Result<(), Stop> {
-        if self.tcb.state() == State::Closed {
+        if self.tcb.is_closed() {
             return Err(Stop);
         }
         self.tcb.check_paws(now, segment, out)?;
@@ -100,7 +108,8 @@ impl Connection<'_> {
     }
 
     /// The peer is alive.
-    fn heard(&mut self, now: Instant, segment: &Segment<'_>) {
+    #[inline]
+    pub(crate) fn heard(&mut self, now: Instant, segment: &Segment<'_>) {
         self.tcb.heard_at = now;
         self.tcb.probes = 0;
         self.tcb.take_timestamp(now, segment);

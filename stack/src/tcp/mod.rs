@@ -22,6 +22,7 @@ pub mod outcome;
 pub(crate) mod output;
 pub(crate) mod pacing;
 pub(crate) mod persist;
+pub(crate) mod predict;
 pub(crate) mod prr;
 pub(crate) mod rack;
 pub(crate) mod ranges;

@@ -4,14 +4,14 @@ use super::connection::Connection;
 use super::ecn::Codepoint;
 use super::segment::{Flags, Kind, SackBlocks, SegmentOut};
 use super::seq::SeqNr;
-use super::tcb::{State, bit};
+use super::tcb::bit;
 use super::time::Instant;
 use super::undo::Frto;
 
 impl Connection<'_> {
     /// The next segment to put on the wire; it counts as sent from now on. Call until `None`.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<SegmentOut> {
-        if self.tcb.state() == State::Closed {
+        if self.tcb.is_closed() {
             return None;
         }
         let may = self.may_transmit();
@@ -20,7 +20,25 @@ impl Connection<'_> {
         next
     }
 
-    fn next_segment(&mut self, now: Instant) -> Option<SegmentOut> {
+    /// The same for who has just asked [`Connection::may_transmit`].
+    #[inline(always)]
+    pub(crate) fn next_segment(&mut self, now: Instant) -> Option<SegmentOut> {
+        if self.tcb.is_closed() {
+            return None;
+        }
+        let recovery = &*self.recovery;
+        if self.tcb.has(PROBES) || recovery.sent.lost() != 0 || recovery.frto != Frto::Off {
+            return self.probe_or_retransmission(now);
+        }
+        match self.new_data(now, false) {
+            None => self.bare_ack(now),
+            new => new,
+        }
+    }
+
+    /// All that may go out, in the order of its urgency.
+    #[cold]
+    fn probe_or_retransmission(&mut self, now: Instant) -> Option<SegmentOut> {
         self.tail_probe(now)
             .or_else(|| self.retransmission(now))
             .or_else(|| self.new_data(now, false))
@@ -53,6 +71,7 @@ impl Connection<'_> {
     }
 
     /// Data that was never sent, then FIN. A `probe` ignores the congestion window.
+    #[inline(always)]
     pub(crate) fn new_data(&mut self, now: Instant, probe: bool) -> Option<SegmentOut> {
         let tcb = &mut *self.tcb;
         let unsent = tcb.snd_end.ahead_of(tcb.snd_nxt);
@@ -91,6 +110,7 @@ impl Connection<'_> {
     }
 
     /// A bare acknowledgement, if one is due.
+    #[inline(always)]
     fn bare_ack(&mut self, now: Instant) -> Option<SegmentOut> {
         let tcb = &mut *self.tcb;
         if tcb.uses_ecn()
@@ -146,9 +166,10 @@ impl Connection<'_> {
     }
 }
 
+/// A probe is due.
+const PROBES: u32 = bit::WINDOW_PROBE | bit::KEEPALIVE_PROBE | bit::LOSS_PROBE;
 /// Something is due beside data.
-const DUE: u32 =
-    bit::ACK_NOW | bit::ACK_LATE | bit::CHALLENGE | bit::WINDOW_PROBE | bit::KEEPALIVE_PROBE | bit::LOSS_PROBE;
+const DUE: u32 = bit::ACK_NOW | bit::ACK_LATE | bit::CHALLENGE | PROBES;
 
 impl Connection<'_> {
     /// Could [`Connection::poll_transmit`] have anything to send or to plan? If not it need not be asked, as after most

@@ -6,7 +6,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::connection::Connection;
-use super::rate::RateSample;
+use super::rate::Measured;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use super::timer::Timer;
@@ -60,6 +60,7 @@ impl Pacing {
     }
 
     /// `len` bytes leave now.
+    #[inline]
     pub fn on_sent(&mut self, now: Instant, len: u32, mss: u32) {
         if self.rate == 0 {
             return;
@@ -104,7 +105,8 @@ impl Tcb {
     }
 
     /// Remembers at what rate the peer received: the program's own only if it is larger than what was known (as Linux does).
-    pub(crate) fn note_rate(&mut self, sample: &RateSample) {
+    #[inline]
+    pub(crate) fn note_rate(&mut self, sample: &Measured) {
         if sample.interval == 0 {
             return;
         }

@@ -3,7 +3,7 @@
 //! When something that was sent later has arrived, what was sent before and has not been heard of for a round trip and a reordering
 //! window is lost, be it the first transmission or a later one.
 
-use super::sent::{Record, Sent};
+use super::sent::{Record, Run, Sent};
 use super::seq::SeqNr;
 use super::time::Instant;
 
@@ -74,6 +74,7 @@ impl Rack {
     }
 
     /// A round trip was measured, ns (step 1).
+    #[inline]
     pub fn measured(&mut self, now: Instant, rtt: u64) {
         let expired = now.nanos_since(self.min_rtt_at) > MIN_RTT_LIFE;
         if self.min_rtt == 0 || rtt <= self.min_rtt || expired {
@@ -96,6 +97,17 @@ impl Rack {
         self.rtt = rtt;
         if piece.was_sent_after(self.sent_at, self.end) {
             (self.sent_at, self.end) = (piece.sent_from, piece.end);
+        }
+    }
+
+    /// The same for each piece of a run, in their order.
+    #[inline]
+    pub fn arrived_in_order(&mut self, now: Instant, run: &Run) {
+        self.reordering_seen |= run.first_end.lt(self.fack);
+        self.fack = self.fack.later(run.last.end);
+        self.rtt = now.nanos_since(run.last.sent_from);
+        if run.last.was_sent_after(self.sent_at, self.end) {
+            (self.sent_at, self.end) = (run.last.sent_from, run.last.end);
         }
     }
 

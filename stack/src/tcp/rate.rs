@@ -2,7 +2,7 @@
 //!
 //! Between the departure of a segment and its acknowledgement, so many bytes were delivered in so much time.
 
-use super::sent::{Record, Stamp};
+use super::sent::{Record, Run, Stamp};
 use super::seq::SeqNr;
 use super::time::Instant;
 
@@ -35,6 +35,17 @@ pub(crate) struct RateSample {
     pub rtt: Option<u64>,
 }
 
+/// A rate at which the peer received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Measured {
+    /// [`RateSample::delivered`]
+    pub delivered: u64,
+    /// [`RateSample::interval`]
+    pub interval: u64,
+    /// [`RateSample::is_app_limited`]
+    pub is_app_limited: bool,
+}
+
 /// The counts of one connection (`C.*` of the draft).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rate {
@@ -63,6 +74,7 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     /// A piece that was not known to be delivered.
+    #[inline]
     pub fn add(&mut self, piece: &Record) {
         self.bytes = self.bytes.saturating_add(piece.len());
         if self.newest.is_none_or(|(stamp, end)| piece.was_sent_after(stamp.sent_at, end)) {
@@ -73,7 +85,16 @@ impl Delivery {
         }
     }
 
+    /// All of a run of pieces, none of which was known to be delivered.
+    #[inline]
+    pub fn of(run: &Run) -> Self {
+        let Record { stamp, end, .. } = run.last;
+        let unambiguous = Some(stamp.sent_at);
+        Self { bytes: run.len, sacked: 0, ambiguous: false, newest: Some((stamp, end)), unambiguous }
+    }
+
     /// Round trip of the newest segment that was sent only once, ns.
+    #[inline]
     pub fn rtt(&self, now: Instant) -> Option<u64> {
         self.unambiguous.filter(|_| !self.ambiguous).map(|at| now.nanos_since(at))
     }
@@ -81,6 +102,7 @@ impl Delivery {
 
 impl Rate {
     /// The stamp of a segment of `len` bytes that goes out now, with `in_flight` bytes out already.
+    #[inline]
     pub fn stamp(&mut self, now: Instant, len: u32, in_flight: u32) -> Stamp {
         if in_flight == 0 {
             (self.first_sent_at, self.delivered_at) = (now, now);
@@ -117,6 +139,7 @@ impl Rate {
     }
 
     /// An acknowledgement delivered something.
+    #[inline]
     pub fn on_delivery(&mut self, now: Instant, delivery: &Delivery) {
         if delivery.bytes == 0 {
             return;
@@ -126,14 +149,28 @@ impl Rate {
         if self.app_limited != 0 && self.delivered > self.app_limited {
             self.app_limited = 0;
         }
-        if let Some((stamp, _)) = delivery.newest {
+        if let Some((stamp, _)) = &delivery.newest {
             self.first_sent_at = stamp.sent_at;
         }
     }
 
+    /// The rate that an acknowledgement shows, after [`Rate::on_delivery`]. `min_rtt` is the shortest round trip known: a rate measured
+    /// over less time is not believed.
+    #[inline]
+    pub fn measured(&self, now: Instant, delivery: &Delivery, min_rtt: Option<u64>) -> Option<Measured> {
+        let (stamp, _) = delivery.newest.as_ref()?;
+        let sending = stamp.sent_at.nanos_since(stamp.first_sent_at);
+        let hearing = now.nanos_since(stamp.delivered_at);
+        let interval = sending.max(hearing);
+        Some(Measured {
+            delivered: self.delivered.saturating_sub(stamp.delivered),
+            interval: if interval >= min_rtt.unwrap_or(0) { interval } else { 0 },
+            is_app_limited: stamp.app_limited,
+        })
+    }
+
     /// What an acknowledgement says, after [`Rate::on_delivery`] and [`Rate::on_lost`]. `lost_before` is [`Rate::lost`] before it came,
-    /// `in_flight` how much was in the network before and after, `min_rtt` the shortest round trip known: a rate measured over less
-    /// time is not believed.
+    /// `in_flight` how much was in the network before and after, `min_rtt` as for [`Rate::measured`].
     pub fn sample(
         &self,
         now: Instant,
@@ -152,13 +189,13 @@ impl Rate {
             ..RateSample::default()
         };
         let Some((stamp, _)) = delivery.newest else { return told };
-        let sending = stamp.sent_at.nanos_since(stamp.first_sent_at);
-        let hearing = now.nanos_since(stamp.delivered_at);
-        let interval = Some(sending.max(hearing)).filter(|&ns| min_rtt.is_none_or(|min| ns >= min));
+        let Some(Measured { delivered, interval, is_app_limited }) = self.measured(now, delivery, min_rtt) else {
+            return told;
+        };
         RateSample {
-            delivered: self.delivered.saturating_sub(stamp.delivered),
-            interval: interval.unwrap_or(0),
-            is_app_limited: stamp.app_limited,
+            delivered,
+            interval,
+            is_app_limited,
             prior_delivered: stamp.delivered,
             tx_in_flight: stamp.in_flight,
             lost: self.lost.wrapping_sub(stamp.lost),

@@ -46,7 +46,8 @@ impl Connection<'_> {
     }
 
     /// Data at or beyond this is not accepted: the promised window, the ring, the peer's own FIN.
-    fn data_limit(&self) -> SeqNr {
+    #[inline]
+    pub(crate) fn data_limit(&self) -> SeqNr {
         let ring_end = self.tcb.rcv_read.plus(self.rcv.len() as u32);
         let limit = self.tcb.rcv_adv.earlier(ring_end);
         if self.tcb.has(bit::FIN_SEEN) { limit.earlier(self.tcb.rcv_fin) } else { limit }
@@ -63,7 +64,8 @@ impl Connection<'_> {
     }
 
     /// The bytes first, then the number that makes them readable.
-    fn append(&mut self, data: &[u8]) {
+    #[inline]
+    pub(crate) fn append(&mut self, data: &[u8]) {
         let nxt = self.tcb.rcv_nxt;
         if nxt == self.tcb.rcv_read && self.tcb.ooo.is_empty() {
             self.tcb.rcv_base = nxt;

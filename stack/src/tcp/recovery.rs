@@ -47,16 +47,28 @@ const LARGE_MAX: usize = 64;
 
 impl Pool {
     /// Sees to it that the connection can send.
+    #[inline]
     pub fn lend(&mut self, to: &mut Recovery) {
         if !to.sent.has_room() {
-            let room = self.free.pop();
-            self.large -= usize::from(room.as_ref().is_some_and(is_large));
-            to.sent.lend(room);
+            self.lend_room(to);
         }
     }
 
+    fn lend_room(&mut self, to: &mut Recovery) {
+        let room = self.free.pop();
+        self.large -= usize::from(room.as_ref().is_some_and(is_large));
+        to.sent.lend(room);
+    }
+
     /// Takes back what a connection does not need: it has nothing in flight.
+    #[inline]
     pub fn take_back(&mut self, from: &mut Recovery) {
+        if from.sent.in_flight() == 0 {
+            self.take_room_back(from);
+        }
+    }
+
+    fn take_room_back(&mut self, from: &mut Recovery) {
         let Some(room) = from.sent.take_room() else { return };
         if is_large(&room) {
             if self.large == LARGE_MAX {
@@ -74,8 +86,9 @@ fn is_large(room: &Room) -> bool {
 
 impl Recovery {
     /// Is nothing lost, and nothing delivered beyond a gap?
+    #[inline]
     pub(crate) fn is_calm(&self) -> bool {
-        self.loss.phase == Phase::Open && self.sent.sacked() == 0 && self.sent.lost() == 0
+        self.loss.phase == Phase::Open && self.sent.sacked() | self.sent.lost() == 0
     }
 
     /// The connection was imported: what is in flight went out nobody knows when.

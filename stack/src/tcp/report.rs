@@ -21,12 +21,15 @@ impl Tcb {
 
     /// The SACK option of the next segment: a duplicate, then the block that grew last, then the others from the newest on, so that each
     /// block is reported several times.
+    #[inline]
     pub(crate) fn sack_blocks(&self) -> SackBlocks {
-        let mut blocks = SackBlocks::default();
         let has_news = !self.ooo.is_empty() || self.has(bit::DUPLICATE);
-        if !self.has(flag::SACK) || !has_news {
-            return blocks;
-        }
+        if has_news && self.has(flag::SACK) { self.collect_blocks() } else { SackBlocks::default() }
+    }
+
+    #[cold]
+    fn collect_blocks(&self) -> SackBlocks {
+        let mut blocks = SackBlocks::default();
         let max = if self.has(flag::TIMESTAMPS) { SackBlocks::MAX - 1 } else { SackBlocks::MAX };
         if self.has(bit::DUPLICATE) {
             blocks.push(self.duplicate.start, self.duplicate.end);

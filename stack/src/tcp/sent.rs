@@ -19,10 +19,23 @@ const FIRST_ROOM: usize = 16;
 /// Memory for records, empty.
 pub(crate) type Room = VecDeque<Record>;
 
+/// What [`Sent::take_run`] has taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// Bytes.
+    pub len: u32,
+    /// Where its first piece ends.
+    pub first_end: SeqNr,
+    /// Its last piece.
+    pub last: Record,
+}
+
 /// The transmissions of one connection that were not acknowledged yet, in the order of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     records: Room,
+    /// Bytes in records.
+    span: u32,
     /// Bytes in records that are `sacked`.
     sacked: u32,
     /// Bytes in records that are `lost`.
@@ -39,10 +52,7 @@ impl Sent {
 
     /// Bytes between the oldest and the newest.
     pub fn span(&self) -> u32 {
-        match (self.records.front(), self.records.back()) {
-            (Some(first), Some(last)) => last.end.ahead_of(first.start),
-            _ => 0,
-        }
+        self.span
     }
 
     /// Bytes that the peer has selectively acknowledged.
@@ -56,16 +66,18 @@ impl Sent {
     }
 
     /// Bytes in the network (RFC 6675, section 4, pipe).
+    #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.span().saturating_sub(self.sacked).saturating_sub(self.lost)
+        self.span.saturating_sub(self.sacked).saturating_sub(self.lost)
     }
 
     /// Forgets everything. `[una, nxt)` is in flight: nobody knows since when, but no longer than until `stamp`.
     pub fn restart(&mut self, una: SeqNr, nxt: SeqNr, stamp: Stamp) {
         self.records.clear();
-        (self.sacked, self.lost, self.lost_from) = (0, 0, una);
+        (self.span, self.sacked, self.lost, self.lost_from) = (0, 0, 0, una);
         if una.lt(nxt) {
             self.reserve();
+            self.span = nxt.since(una);
             let record = Record {
                 start: una,
                 end: nxt,
@@ -81,14 +93,17 @@ impl Sent {
     }
 
     /// `[start, end)` goes out for the first time.
+    #[inline(always)]
     pub fn push(&mut self, start: SeqNr, end: SeqNr, stamp: Stamp) {
         if !start.lt(end) {
             return;
         }
+        self.span = self.span.saturating_add(end.since(start));
         let sent_from = stamp.sent_at;
         let record = Record { start, end, stamp, sent_from, sacked: false, lost: false, resent: false, blurred: false };
         match self.records.back_mut() {
-            Some(last) if last.continues(&record) => {
+            // What was sent at another time never continues it: looked at first, since it nearly always was.
+            Some(last) if last.sent_from == sent_from && last.continues(&record) => {
                 last.end = end;
                 last.stamp = stamp;
             }
@@ -119,16 +134,20 @@ impl Sent {
     }
 
     /// Everything before `una` was acknowledged: takes it out, telling `visit` of each piece.
+    #[inline]
     pub fn take_acked(&mut self, una: SeqNr, mut visit: impl FnMut(&Record)) {
         while let Some(front) = self.records.front_mut() {
             if front.start.ge(una) {
                 break;
             }
-            let piece = Record { end: front.end.earlier(una), ..*front };
-            front.start = piece.end;
-            if !front.start.lt(front.end) {
+            let is_whole = front.end.le(una);
+            let piece = if is_whole { *front } else { Record { end: una, ..*front } };
+            if is_whole {
                 self.records.pop_front();
+            } else {
+                front.start = una;
             }
+            self.span = self.span.saturating_sub(piece.len());
             if piece.sacked {
                 self.sacked = self.sacked.saturating_sub(piece.len());
             } else if piece.lost {
@@ -136,6 +155,31 @@ impl Sent {
             }
             visit(&piece);
         }
+    }
+
+    /// As [`Sent::take_acked`] where all that was acknowledged was sent once, piece by piece, and nothing else is known of it: then the
+    /// last piece was sent last, and stands for all. `None`: it is not so, and nothing has changed.
+    #[inline]
+    pub fn take_run(&mut self, una: SeqNr) -> Option<Run> {
+        let first = self.records.front()?;
+        let (start, first_end) = (first.start, first.end);
+        let mut count = 0;
+        let last = loop {
+            let record = self.records.get(count)?;
+            if !record.is_plain() || record.end.gt(una) {
+                return None;
+            }
+            count += 1;
+            if record.end == una {
+                break *record;
+            }
+        };
+        for _ in 0..count {
+            self.records.pop_front();
+        }
+        let len = una.since(start);
+        self.span = self.span.saturating_sub(len);
+        Some(Run { len, first_end, last })
     }
 
     /// The peer says that it has `[start, end)`: marks what was not known of it, telling `visit` of each piece.
@@ -263,7 +307,15 @@ impl Sent {
     }
 
     /// Sees to it that a few more records can be made.
+    #[inline]
     fn reserve(&mut self) {
+        if self.records.len() + 3 > MAX_RECORDS || self.records.capacity() == 0 {
+            self.make_room();
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
         if self.records.len() + 3 > MAX_RECORDS {
             self.merge(Record::fared_like);
             if self.records.len() > MAX_RECORDS / 4 * 3 {
@@ -329,6 +381,9 @@ impl Sent {
             at = record.end;
             sacked += if record.sacked { record.len() } else { 0 };
             lost += if record.lost { record.len() } else { 0 };
+        }
+        if self.span != self.records.iter().map(Record::len).sum::<u32>() {
+            return false;
         }
         let hint_holds = self.records.iter().find(|record| record.lost).is_none_or(|r| r.end.gt(self.lost_from));
         at == nxt && (sacked, lost) == (self.sacked, self.lost) && hint_holds && self.records.len() <= MAX_RECORDS

@@ -241,6 +241,12 @@ impl Tcb {
         }
     }
 
+    /// Is this the state [`State::Closed`]?
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.has(flag::RESET_RECEIVED | bit::DONE | flag::FIN_QUEUED) && self.state() == State::Closed
+    }
+
     /// Did the peer's valid reset end the connection?
     pub fn is_reset(&self) -> bool {
         self.has(flag::RESET_RECEIVED)

@@ -37,7 +37,13 @@ impl Connection<'_> {
 impl Tcb {
     /// When the retransmission timer, started now, runs out: the user timeout may cut it short.
     pub(crate) fn timeout_at(&self, now: Instant) -> Instant {
-        let at = now.after(self.rtt.rto());
+        self.timeout_after(now, self.rtt.rto())
+    }
+
+    /// The same where the timeout, ns, is at hand.
+    #[inline]
+    fn timeout_after(&self, now: Instant, rto: u64) -> Instant {
+        let at = now.after(rto);
         self.user_deadline().filter(|limit| *limit > now).map_or(at, |limit| at.min(limit))
     }
 
@@ -62,8 +68,10 @@ impl Connection<'_> {
         self.plan_tail_probe(now);
     }
 
-    /// The peer acknowledged something new: the timers of what is still in flight start anew (RFC 6298, 5.2 and 5.3).
-    pub(crate) fn rearm(&mut self, now: Instant) {
+    /// The peer acknowledged something new: the timers of what is still in flight start anew (RFC 6298, 5.2 and 5.3);
+    /// `rto` is the retransmission timeout, ns.
+    #[inline]
+    pub(crate) fn rearm(&mut self, now: Instant, rto: u64) {
         let tcb = &mut *self.tcb;
         tcb.unanswered_since = Instant::NEVER;
         tcb.timers.stop(Timer::LossProbe);
@@ -71,7 +79,7 @@ impl Connection<'_> {
             tcb.timers.stop(Timer::Retransmit);
             tcb.timers.stop(Timer::Reorder);
         } else {
-            tcb.timers.set(Timer::Retransmit, tcb.timeout_at(now));
+            tcb.timers.set(Timer::Retransmit, tcb.timeout_after(now, rto));
             self.plan_tail_probe(now);
         }
     }

@@ -24,6 +24,13 @@ impl Tcb {
         self.has(flag::TIMESTAMPS).then(|| Timestamps { val: self.ts_clock(now), ecr: self.ts_recent })
     }
 
+    /// Our clock as a segment echoes it, ms, without the connection's offset.
+    #[inline]
+    pub(crate) fn echo_of(&self, segment: &Segment<'_>) -> Option<u32> {
+        let echo = segment.timestamps.filter(|ts| ts.ecr != 0 && self.has(flag::TIMESTAMPS));
+        echo.map(|ts| ts.ecr.wrapping_sub(self.ts_offset))
+    }
+
     /// Protection against wrapped sequence numbers (RFC 7323, section 5.3, R1). Resets are exempt, and like in Linux so are
     /// segments without the option.
     pub(crate) fn check_paws(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) -> Result<(), Stop> {
@@ -43,6 +50,7 @@ impl Tcb {
     }
 
     /// Takes TS.Recent from a segment that reaches back to our last acknowledgement (RFC 7323, section 4.3).
+    #[inline]
     pub(crate) fn take_timestamp(&mut self, now: Instant, segment: &Segment<'_>) {
         let Some(ts) = segment.timestamps.filter(|_| self.has(flag::TIMESTAMPS)) else { return };
         let newer = !self.has(flag::TS_RECENT) || (ts.val.wrapping_sub(self.ts_recent) as i32) >= 0;

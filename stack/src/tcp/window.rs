@@ -33,6 +33,7 @@ impl Tcb {
     ///
     /// The right edge never moves back and never past the free space of the ring. Where the scaled field cannot express
     /// the promised edge, it is rounded up if there is room, else down; what was promised is accepted all the same.
+    #[inline(always)]
     pub(crate) fn offer_window(&mut self, ring: usize) -> u16 {
         let scale = self.rcv_wscale.min(14);
         let room_edge = self.rcv_read.plus(self.offerable(ring));

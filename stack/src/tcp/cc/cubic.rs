@@ -246,7 +246,6 @@ fn undo_beta(ssthresh: u32) -> u32 {
 mod tests {
     use super::super::{Algorithm, Congestion};
     use super::*;
-    use crate::tcp::rate::RateSample;
 
     const MSS: u32 = 1000;
     const MS: u64 = 1_000_000;
@@ -314,18 +313,9 @@ mod tests {
 
         fn ack(&mut self, acked: u32, flight: u32) {
             let (una, nxt) = (SeqNr(0), SeqNr(0));
-            let ack = Ack {
-                now: self.now,
-                acked,
-                flight,
-                mss: MSS,
-                srtt: Some(self.rtt),
-                una,
-                nxt,
-                rate: RateSample::default(),
-            };
+            let ack = Ack { now: self.now, acked, flight, mss: MSS, srtt: Some(self.rtt), una, nxt };
             // No timeout is so long: how much of the window is used is looked at elsewhere.
-            self.cc.on_ack(ack, u64::MAX);
+            self.cc.on_ack(&ack, u64::MAX);
         }
 
         fn cubic(&mut self) -> Cubic {
@@ -411,10 +401,7 @@ mod tests {
         let window = Window { cwnd: 10 * MSS, ssthresh: 10 * MSS };
         let (una, nxt) = (SeqNr(0), SeqNr(0));
         for _ in 0..170 {
-            cubic.grow_estimate(
-                &window,
-                &Ack { now: START, acked: MSS, flight: 0, mss: MSS, srtt: None, una, nxt, rate: RateSample::default() },
-            );
+            cubic.grow_estimate(&window, &Ack { now: START, acked: MSS, flight: 0, mss: MSS, srtt: None, una, nxt });
         }
         assert_eq!(cubic.w_est, 19 * MSS, "17 windows give 9 segments");
     }

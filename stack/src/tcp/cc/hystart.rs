@@ -163,7 +163,6 @@ fn lesser(min: u32, value: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tcp::rate::RateSample;
 
     const MSS: u32 = 1000;
     const MS: u64 = 1_000_000;
@@ -201,16 +200,7 @@ mod tests {
                 self.una = self.una.plus(MSS);
                 self.send();
                 let Self { now, una, nxt, .. } = *self;
-                let growth = self.hystart.on_ack(&Ack {
-                    now,
-                    acked: MSS,
-                    flight: MSS,
-                    mss: MSS,
-                    srtt: None,
-                    una,
-                    nxt,
-                    rate: RateSample::default(),
-                });
+                let growth = self.hystart.on_ack(&Ack { now, acked: MSS, flight: MSS, mss: MSS, srtt: None, una, nxt });
                 self.growth += growth.bytes;
                 self.done |= growth.done;
             }
@@ -285,8 +275,7 @@ mod tests {
     #[test]
     fn one_acknowledgement_adds_eight_segments_at_most() {
         let (now, una, nxt) = (Instant(1), SeqNr(50 * MSS), SeqNr(60 * MSS));
-        let ack =
-            Ack { now, acked: 50 * MSS, flight: 60 * MSS, mss: MSS, srtt: None, una, nxt, rate: RateSample::default() };
+        let ack = Ack { now, acked: 50 * MSS, flight: 60 * MSS, mss: MSS, srtt: None, una, nxt };
         assert_eq!(HyStart::default().on_ack(&ack), Growth { bytes: 8 * MSS, done: false });
     }
 

@@ -47,8 +47,22 @@ pub(crate) struct Ack {
     pub una: SeqNr,
     /// The next number that was never sent.
     pub nxt: SeqNr,
-    /// What it says of the path; only for [`Congestion::on_delivery`].
+}
+
+/// What an acknowledgement tells those that go by rates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    pub ack: Ack,
+    /// What it says of the path.
     pub rate: RateSample,
+}
+
+impl std::ops::Deref for Told {
+    type Target = Ack;
+
+    fn deref(&self) -> &Ack {
+        &self.ack
+    }
 }
 
 /// Room for the state of the one algorithm that is in use, in words.
@@ -177,27 +191,35 @@ impl Congestion {
     }
 
     /// New data was acknowledged, outside fast recovery; `rto` is the retransmission timeout, ns.
-    pub fn on_ack(&mut self, ack: Ack, rto: u64) {
-        let ack = Ack { mss: sane(ack.mss), ..ack };
+    #[inline]
+    pub fn on_ack(&mut self, ack: &Ack, rto: u64) {
+        if sane(ack.mss) != ack.mss {
+            return self.on_ack_of(&Ack { mss: sane(ack.mss), ..*ack }, rto);
+        }
+        self.on_ack_of(ack, rto);
+    }
+
+    /// The same of segments whose size is believed.
+    fn on_ack_of(&mut self, ack: &Ack, rto: u64) {
         if self.goes_by_rate() {
             return self.bound(ack.mss);
         }
-        if self.usage.on_ack(&mut self.window, &ack, rto) {
+        if self.usage.on_ack(&mut self.window, ack, rto) {
             with!(self, _window, { Cubic: cubic => cubic.on_validation() });
         }
         with!(self, window, {
-            Cubic: cubic => cubic.on_ack(window, &ack),
-            Reno: reno => reno.on_ack(window, &ack),
-            Dctcp: dctcp => dctcp.on_ack(window, &ack),
+            Cubic: cubic => cubic.on_ack(window, ack),
+            Reno: reno => reno.on_ack(window, ack),
+            Dctcp: dctcp => dctcp.on_ack(window, ack),
         });
         self.bound(ack.mss);
     }
 
     /// The peer has taken something, in order or not, or something was found lost; in any phase, after everything else that the
     /// acknowledgement brings about. For algorithms that go by rates: `phase` is where recovery stands now.
-    pub fn on_delivery(&mut self, ack: &Ack, phase: Phase) {
+    pub fn on_delivery(&mut self, told: &Told, phase: Phase) {
         if self.goes_by_rate() {
-            let ack = Ack { mss: sane(ack.mss), ..*ack };
+            let ack = Told { ack: Ack { mss: sane(told.mss), ..told.ack }, rate: told.rate };
             with!(self, window, { Bbr: bbr => bbr.on_delivery(window, &ack, phase) });
             self.bound(ack.mss);
         }

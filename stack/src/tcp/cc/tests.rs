@@ -18,16 +18,7 @@ fn congestion(algorithm: Algorithm, cwnd: u32, ssthresh: u32) -> Congestion {
 }
 
 fn ack(acked: u32, flight: u32) -> Ack {
-    Ack {
-        now: Instant(1_000_000_000),
-        acked,
-        flight,
-        mss: MSS,
-        srtt: None,
-        una: SeqNr(acked),
-        nxt: SeqNr(flight),
-        rate: RateSample::default(),
-    }
+    Ack { now: Instant(1_000_000_000), acked, flight, mss: MSS, srtt: None, una: SeqNr(acked), nxt: SeqNr(flight) }
 }
 
 #[test]
@@ -35,7 +26,7 @@ fn slow_start_doubles() {
     for &algorithm in WINDOWED {
         let mut cc = congestion(algorithm, 10, u32::MAX);
         for _ in 0..5 {
-            cc.on_ack(ack(2 * MSS, 10 * MSS), RTO);
+            cc.on_ack(&ack(2 * MSS, 10 * MSS), RTO);
         }
         assert_eq!(cc.cwnd(), 20 * MSS, "{algorithm:?}");
     }
@@ -44,7 +35,7 @@ fn slow_start_doubles() {
 #[test]
 fn with_reno_a_stretch_ack_counts_in_full() {
     let mut cc = congestion(Algorithm::Reno, 10, u32::MAX);
-    cc.on_ack(ack(10 * MSS, 10 * MSS), RTO);
+    cc.on_ack(&ack(10 * MSS, 10 * MSS), RTO);
     assert_eq!(cc.cwnd(), 20 * MSS);
 }
 
@@ -54,7 +45,7 @@ fn an_idle_window_does_not_grow() {
         for ssthresh in [10, u32::MAX] {
             let mut cc = congestion(algorithm, 10, ssthresh);
             for _ in 0..100 {
-                cc.on_ack(ack(100, 100), RTO);
+                cc.on_ack(&ack(100, 100), RTO);
             }
             assert_eq!(cc.cwnd(), 10 * MSS, "{algorithm:?}");
         }
@@ -65,7 +56,7 @@ fn an_idle_window_does_not_grow() {
 fn with_reno_congestion_avoidance_adds_one_segment_a_window() {
     let mut cc = congestion(Algorithm::Reno, 20, 20);
     for _ in 0..20 {
-        cc.on_ack(ack(MSS, 20 * MSS), RTO);
+        cc.on_ack(&ack(MSS, 20 * MSS), RTO);
     }
     assert_eq!(cc.cwnd(), 21 * MSS);
 }
@@ -129,7 +120,7 @@ fn a_window_that_is_used_too_little_shrinks_by_half_of_the_rest_each_timeout() {
         let mut cc = congestion(algorithm, 100, 80);
         for (ms, left) in [(0, 100), (299, 100), (300, 55), (500, 55), (600, 32), (900, 21)] {
             let now = Instant(1_000_000_000 + ms * 1_000_000);
-            cc.on_ack(Ack { now, ..ack(MSS, 10 * MSS) }, RTO);
+            cc.on_ack(&Ack { now, ..ack(MSS, 10 * MSS) }, RTO);
             assert_eq!(cc.cwnd() / MSS, left, "{algorithm:?} {ms}");
         }
         assert!(cc.ssthresh() >= 80 * MSS);
@@ -137,7 +128,7 @@ fn a_window_that_is_used_too_little_shrinks_by_half_of_the_rest_each_timeout() {
         for ms in [0, 200, 400, 600, 800] {
             let flight = if ms == 400 { 100 } else { 20 };
             let now = Instant(1_000_000_000 + ms * 1_000_000);
-            cc.on_ack(Ack { now, ..ack(1, flight * MSS) }, RTO);
+            cc.on_ack(&Ack { now, ..ack(1, flight * MSS) }, RTO);
             assert!(cc.cwnd() >= 100 * MSS, "{algorithm:?}: a full window begins the time anew");
         }
     }
@@ -150,9 +141,9 @@ fn split_acknowledgements_gain_nothing() {
             let mut whole = congestion(algorithm, 10, ssthresh);
             let mut split = whole;
             for _ in 0..10 {
-                whole.on_ack(ack(MSS, 10 * MSS), RTO);
+                whole.on_ack(&ack(MSS, 10 * MSS), RTO);
                 for part in 0..8 {
-                    split.on_ack(ack(MSS / 8 + u32::from(part == 0) * (MSS % 8), 10 * MSS), RTO);
+                    split.on_ack(&ack(MSS / 8 + u32::from(part == 0) * (MSS % 8), 10 * MSS), RTO);
                 }
             }
             assert!(split.cwnd().abs_diff(whole.cwnd()) <= 8, "{algorithm:?} {} {}", split.cwnd(), whole.cwnd());
@@ -175,11 +166,10 @@ type Event = (u8, u32, u32, u32, u64);
 /// Plays an event; true if the window may be one segment after it.
 fn play(cc: &mut Congestion, (event, a, b, mss, at): Event) -> bool {
     let now = Instant(at);
-    let rate = RateSample::default();
     match event % 10 {
         0 => {
             let (una, nxt) = (SeqNr(a), SeqNr(b));
-            cc.on_ack(Ack { now, acked: a, flight: b, mss, srtt: Some(at), una, nxt, rate }, at / 7);
+            cc.on_ack(&Ack { now, acked: a, flight: b, mss, srtt: Some(at), una, nxt }, at / 7);
         }
         1 => cc.on_loss(a, mss),
         2 => {
@@ -200,7 +190,7 @@ fn play(cc: &mut Congestion, (event, a, b, mss, at): Event) -> bool {
 }
 
 /// An acknowledgement that says something of rates, likely or not.
-fn delivery(now: Instant, (a, b): (u32, u32), mss: u32, at: u64) -> Ack {
+fn delivery(now: Instant, (a, b): (u32, u32), mss: u32, at: u64) -> Told {
     let rate = RateSample {
         delivered: at ^ u64::from(a),
         interval: at >> (b % 64),
@@ -214,7 +204,7 @@ fn delivery(now: Instant, (a, b): (u32, u32), mss: u32, at: u64) -> Ack {
         rtt: Some(at >> (a % 64)),
         ..RateSample::default()
     };
-    Ack { now, acked: a, flight: b, mss, srtt: Some(at), una: SeqNr(a), nxt: SeqNr(b), rate }
+    Told { ack: Ack { now, acked: a, flight: b, mss, srtt: Some(at), una: SeqNr(a), nxt: SeqNr(b) }, rate }
 }
 
 fn algorithm() -> impl Strategy<Value = Algorithm> {
@@ -281,7 +271,7 @@ proptest! {
             }
             play(&mut cc, event);
         }
-        cc.on_ack(ack(MSS, 20 * MSS), RTO);
+        cc.on_ack(&ack(MSS, 20 * MSS), RTO);
         prop_assert!((MSS..=CWND_MAX).contains(&cc.cwnd()));
     }
 }

@@ -47,6 +47,11 @@ impl Record {
         self.end.ahead_of(self.start)
     }
 
+    /// Was it sent once, as one, and is nothing else known of it?
+    pub(super) fn is_plain(&self) -> bool {
+        !(self.sacked | self.lost | self.resent | self.blurred)
+    }
+
     /// Was it certainly sent after what was sent at `at` and ends at `end` (RFC 8985, section 6.2: RACK_sent_after)?
     pub fn was_sent_after(&self, at: Instant, end: SeqNr) -> bool {
         self.sent_from > at || (self.sent_from == at && self.end.gt(end))

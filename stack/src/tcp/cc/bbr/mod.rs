@@ -16,7 +16,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use self::aggregation::Aggregation;
 use self::filter::MaxFilter;
 use self::policer::Policer;
-use super::{Ack, Window};
+use super::{Told, Window};
 use crate::tcp::loss::Phase;
 use crate::tcp::time::Instant;
 
@@ -143,7 +143,7 @@ impl Bbr {
     }
 
     /// The peer has taken something, or something was found lost.
-    pub fn on_delivery(&mut self, window: &mut Window, ack: &Ack, phase: Phase) {
+    pub fn on_delivery(&mut self, window: &mut Window, ack: &Told, phase: Phase) {
         self.update_model(window, ack);
         self.set_pacing_rate(window, ack);
         self.set_cwnd(window, ack, phase);

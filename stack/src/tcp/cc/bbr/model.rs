@@ -13,7 +13,7 @@ const PROBE_RTT_TIME: u64 = 200_000_000;
 const FULL_ROUNDS: u32 = 3;
 
 impl Bbr {
-    pub(super) fn update_model(&mut self, window: &mut Window, ack: &Ack) {
+    pub(super) fn update_model(&mut self, window: &mut Window, ack: &Told) {
         self.policer.on_lost(ack.rate.newly_lost);
         self.update_bw(ack);
         self.update_aggregation(window, ack);
@@ -24,7 +24,7 @@ impl Bbr {
     }
 
     /// The rate of this acknowledgement, and whether it begins a round.
-    fn update_bw(&mut self, ack: &Ack) {
+    fn update_bw(&mut self, ack: &Told) {
         let rate = &ack.rate;
         self.assign(bits::ROUND_START, false);
         if rate.interval == 0 {
@@ -47,7 +47,7 @@ impl Bbr {
         }
     }
 
-    fn look_for_policer(&mut self, ack: &Ack) {
+    fn look_for_policer(&mut self, ack: &Told) {
         let step = Step {
             now: ack.now,
             delivered: ack.rate.total_delivered,
@@ -80,7 +80,7 @@ impl Bbr {
         }
     }
 
-    fn update_aggregation(&mut self, window: &Window, ack: &Ack) {
+    fn update_aggregation(&mut self, window: &Window, ack: &Told) {
         if ack.rate.newly_delivered == 0 || ack.rate.interval == 0 {
             return;
         }
@@ -91,7 +91,7 @@ impl Bbr {
 
     /// Each part of the cycle lasts a round trip. More is sent until it is in flight, unless something is lost; less, until the queue
     /// that this made is gone.
-    fn update_cycle(&mut self, ack: &Ack) {
+    fn update_cycle(&mut self, ack: &Told) {
         if self.mode() != Mode::ProbeBw {
             return;
         }
@@ -121,7 +121,7 @@ impl Bbr {
         self.cycle_at = now;
     }
 
-    fn check_drain(&mut self, window: &mut Window, ack: &Ack) {
+    fn check_drain(&mut self, window: &mut Window, ack: &Told) {
         let drained = self.inflight(self.bw.max(), GAIN_ONE, ack.mss);
         if self.mode() == Mode::Startup && self.has(bits::FULL) {
             self.mode = Mode::Drain as u32;
@@ -132,7 +132,7 @@ impl Bbr {
         }
     }
 
-    fn update_min_rtt(&mut self, window: &mut Window, ack: &Ack) {
+    fn update_min_rtt(&mut self, window: &mut Window, ack: &Told) {
         if !self.min_rtt_at.is_set() {
             self.min_rtt_at = ack.now;
         }
@@ -160,7 +160,7 @@ impl Bbr {
     }
 
     /// The smallest window for 200 ms and a round.
-    fn probe_rtt(&mut self, window: &mut Window, ack: &Ack) {
+    fn probe_rtt(&mut self, window: &mut Window, ack: &Told) {
         if !self.probe_rtt_done.is_set() {
             if ack.rate.in_flight <= CWND_MIN_SEGMENTS * ack.mss {
                 self.probe_rtt_done = ack.now.after(PROBE_RTT_TIME);

@@ -55,7 +55,7 @@ impl Bbr {
     }
 
     /// In startup the rate only grows.
-    pub(super) fn set_pacing_rate(&mut self, window: &Window, ack: &Ack) {
+    pub(super) fn set_pacing_rate(&mut self, window: &Window, ack: &Told) {
         if !self.has(bits::SEEN_RTT) && ack.srtt.is_some() {
             self.start_pacing(window, ack.srtt);
         }
@@ -91,7 +91,7 @@ impl Bbr {
         self.with_quanta(self.bdp(bw, gain, mss), mss)
     }
 
-    pub(super) fn set_cwnd(&mut self, window: &mut Window, ack: &Ack, phase: Phase) {
+    pub(super) fn set_cwnd(&mut self, window: &mut Window, ack: &Told, phase: Phase) {
         let acked = ack.rate.newly_delivered;
         let least = CWND_MIN_SEGMENTS * ack.mss;
         if acked > 0 && !self.recover_or_restore(window, ack, phase) {
@@ -117,7 +117,7 @@ impl Bbr {
 
     /// The first round of recovery sends what is acknowledged and no more; afterwards the window of before comes back. True if that
     /// decides.
-    fn recover_or_restore(&mut self, window: &mut Window, ack: &Ack, now: Phase) -> bool {
+    fn recover_or_restore(&mut self, window: &mut Window, ack: &Told, now: Phase) -> bool {
         let before = std::mem::replace(&mut self.phase, now as u32);
         let (acked, in_flight) = (ack.rate.newly_delivered, ack.rate.in_flight);
         window.cwnd = window.cwnd.saturating_sub(ack.rate.newly_lost).max(ack.mss);

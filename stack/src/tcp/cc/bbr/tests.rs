@@ -1,4 +1,5 @@
 use super::*;
+use crate::tcp::cc::Ack;
 use crate::tcp::rate::RateSample;
 use crate::tcp::seq::SeqNr;
 
@@ -69,8 +70,8 @@ impl Path {
         };
         let (una, nxt) = (SeqNr(self.delivered as u32), SeqNr(self.delivered as u32));
         let (now, srtt) = (self.now, Some(self.rtt));
-        let ack = Ack { now, acked: carried as u32, flight: before as u32, mss: MSS, srtt, una, nxt, rate };
-        self.bbr.on_delivery(&mut self.window, &ack, self.phase);
+        let ack = Ack { now, acked: carried as u32, flight: before as u32, mss: MSS, srtt, una, nxt };
+        self.bbr.on_delivery(&mut self.window, &Told { ack, rate }, self.phase);
         let room = u64::from(self.window.cwnd).saturating_sub(self.in_flight);
         self.in_flight += room.min(at(self.bbr.pacing_rate(), time));
     }

@@ -1,0 +1,239 @@
+//! The prediction against the long way: two copies of a connection live through the same, segment by segment.
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::super::cc::Algorithm;
+use super::super::ecn::Codepoint;
+use super::super::image::Image;
+use super::super::recovery::Recovery;
+use super::super::segment::{SegmentOut, Timestamps};
+use super::super::seq::SeqNr;
+use super::*;
+use crate::testkit::random::Random;
+
+const RING: usize = 64 << 10;
+const START: Instant = Instant(1_000_000_000);
+
+/// One copy.
+struct Copy {
+    tcb: Tcb,
+    snd: Vec<u8>,
+    rcv: Vec<u8>,
+    recovery: Recovery,
+}
+
+impl Copy {
+    fn new(image: &Image, algorithm: Algorithm) -> Self {
+        let (snd, rcv) = (vec![0; RING], vec![0; RING]);
+        let mut copy = Self { tcb: Tcb::new_zeroed(), snd, rcv, recovery: Recovery::default() };
+        let Self { tcb, snd, rcv, recovery } = &mut copy;
+        Connection::import(tcb, snd, rcv, recovery, image, &[], &[], 1500, START).unwrap();
+        copy.tcb.choose_congestion(algorithm);
+        // Small ones that may grow.
+        copy.tcb.limit_window(RING as u32 / 4);
+        copy.tcb.limit_queue(RING as u32 / 4);
+        copy.connection().tune_buffers(RING as u32, RING as u32);
+        copy
+    }
+
+    fn connection(&mut self) -> Connection<'_> {
+        let Self { tcb, snd, rcv, recovery } = self;
+        Connection { tcb, snd, rcv, recovery }
+    }
+
+    fn transmit(&mut self, now: Instant) -> Vec<SegmentOut> {
+        std::iter::from_fn(|| self.connection().poll_transmit(now)).collect()
+    }
+}
+
+/// Both copies, and what their peer has seen of them.
+struct Twins {
+    random: Random,
+    now: Instant,
+    quick: Copy,
+    long: Copy,
+    /// The peer's clock, its acknowledgement number, and where what was sent to it ends.
+    clock: u32,
+    ack: SeqNr,
+    sent: Vec<SeqNr>,
+    predicted: usize,
+}
+
+impl Twins {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let optional = [flag::TIMESTAMPS, flag::ECN, flag::NODELAY, flag::KEEPALIVE];
+        let chosen = optional.into_iter().filter(|_| random.chance(300)).fold(0, |all, flag| all | flag);
+        let sack = if random.chance(850) { flag::SACK } else { 0 };
+        let (una, nxt) = (random.number() as u32, random.number() as u32);
+        let image = Image {
+            flow: crate::testkit::crowd::flow(0),
+            snd_una: una,
+            snd_nxt: una,
+            snd_end: una,
+            rcv_nxt: nxt,
+            rcv_read: nxt,
+            snd_wl1: nxt,
+            snd_wnd: 60_000,
+            max_window: 60_000,
+            rcv_wnd: 60_000,
+            rcv_wup: nxt,
+            mss_clamp: 1460,
+            flags: flag::WSCALE | sack | chosen,
+            srtt_us: 1000,
+            rttvar_us: 500,
+            cwnd: 10 + random.below(50) as u32,
+            ssthresh: if random.chance(500) { u32::MAX } else { 20 },
+            keep_idle_ms: 7_200_000,
+            keep_interval_ms: 75_000,
+            keep_count: 9,
+            ..Image::default()
+        };
+        let algorithm = Algorithm::ALL[random.below(Algorithm::ALL.len() as u64) as usize];
+        let [quick, long] = [(), ()].map(|()| Copy::new(&image, algorithm));
+        let (ack, sent) = (SeqNr(una), Vec::new());
+        Self { random, now: START, quick, long, clock: 1, ack, sent, predicted: 0 }
+    }
+
+    fn step(&mut self) {
+        self.now = self.now.after(self.random.below(400_000));
+        match self.random.below(20) {
+            0..=3 => self.write(),
+            4 | 5 => self.read(),
+            6 => self.wait(),
+            7 if self.random.chance(5) => {
+                let now = self.now;
+                for copy in [&mut self.quick, &mut self.long] {
+                    copy.connection().shutdown_write(now);
+                }
+            }
+            7..=9 => self.transmit(),
+            _ => self.segment(),
+        }
+        self.compare();
+    }
+
+    fn write(&mut self) {
+        let len = [100, 1460, 5000][self.random.below(3) as usize];
+        let data: Vec<u8> = (0..len).map(|n| n as u8).collect();
+        let now = self.now;
+        let more = self.random.chance(50);
+        let [quick, long] = [&mut self.quick, &mut self.long].map(|copy| copy.connection().send(now, &data, more));
+        assert_eq!(quick, long);
+    }
+
+    fn read(&mut self) {
+        let len = self.random.below(4000) as usize;
+        let [quick, long] = [&mut self.quick, &mut self.long].map(|copy| {
+            let mut out = vec![0; len];
+            let len = copy.connection().recv(&mut out);
+            out.truncate(len);
+            out
+        });
+        assert_eq!(quick, long);
+    }
+
+    /// Until the next timer, or not quite.
+    fn wait(&mut self) {
+        let bound = Instant(self.now.0 + self.random.below(300_000_000));
+        self.now = self.quick.tcb.deadline().map_or(bound, |due| due.min(bound)).max(self.now);
+        let now = self.now;
+        let [quick, long] = [&mut self.quick, &mut self.long].map(|copy| copy.connection().on_timer(now));
+        assert_eq!(quick, long);
+        self.transmit();
+    }
+
+    fn transmit(&mut self) {
+        let now = self.now;
+        let [quick, long] = [&mut self.quick, &mut self.long].map(|copy| copy.transmit(now));
+        assert_eq!(quick, long);
+        self.sent.extend(quick.iter().filter(|segment| segment.len > 0).map(|segment| segment.seq.plus(segment.len)));
+    }
+
+    fn segment(&mut self) {
+        let tcb = &self.quick.tcb;
+        let (una, nxt, rcv_nxt) = (tcb.snd_una, tcb.snd_nxt, tcb.rcv_nxt);
+        let random = &mut self.random;
+        if random.chance(600) && !self.sent.is_empty() {
+            let taken = random.below(self.sent.len() as u64 + 1) as usize;
+            self.ack = self.sent.drain(..taken).fold(self.ack, SeqNr::later);
+        }
+        let ack = match random.below(60) {
+            0 => una.plus(random.below(u64::from(nxt.since(una)) + 2) as u32),
+            1 => una.minus(random.below(3000) as u32),
+            _ => self.ack,
+        };
+        let seq = match random.below(40) {
+            0 => rcv_nxt.plus(random.below(5000) as u32),
+            1 => rcv_nxt.minus(random.below(5000) as u32),
+            _ => rcv_nxt,
+        };
+        let rare = [Flags::FIN, Flags::SYN, Flags::RST, Flags::URG, Flags::ECE, Flags::CWR];
+        let mut flags = if random.chance(300) { Flags::ACK.with(Flags::PSH) } else { Flags::ACK };
+        if random.chance(15) {
+            let weight = if random.chance(50) { 4 } else { 2 };
+            flags = flags.with(rare[(random.below(weight) as usize + 4) % rare.len()]);
+        }
+        self.clock = self.clock.wrapping_add(random.below(3) as u32);
+        let val = if random.chance(20) { self.clock.wrapping_sub(9) } else { self.clock };
+        let ecr = if random.chance(100) { 0 } else { tcb.ts_clock(self.now).wrapping_sub(random.below(3) as u32) };
+        let timestamps = (tcb.has(flag::TIMESTAMPS) != random.chance(20)).then_some(Timestamps { val, ecr });
+        let start = una.plus(random.below(6000) as u32);
+        let edges = [start.0.to_be_bytes(), start.plus(1460).0.to_be_bytes()].concat();
+        let sack: &[u8] = if random.chance(40) { &edges } else { &[] };
+        let payload: Vec<u8> = match random.below(3) {
+            0 => Vec::new(),
+            _ => (0..random.below(1500)).map(|n| (n ^ u64::from(seq.0)) as u8).collect(),
+        };
+        let window = if random.chance(10) { 0 } else { 60_000 + random.below(3) as u16 };
+        let ecn = if random.chance(50) { Codepoint::Ce } else { Codepoint::NotEct };
+        self.take(&Segment { seq, ack, flags, window, ecn, timestamps, sack, payload: &payload });
+    }
+
+    fn take(&mut self, segment: &Segment<'_>) {
+        let (mut quick, mut long) = (Outcome::default(), Outcome::default());
+        let before = *self.quick.tcb.as_bytes().first_chunk::<{ size_of::<Tcb>() }>().unwrap();
+        if self.quick.connection().as_predicted(self.now, segment, &mut quick) {
+            self.predicted += 1;
+        } else {
+            assert_eq!((self.quick.tcb.as_bytes(), quick), (&before[..], Outcome::default()), "nothing has happened");
+            self.quick.connection().examine(self.now, segment, &mut quick);
+        }
+        self.long.connection().examine(self.now, segment, &mut long);
+        assert_eq!(quick, long, "{segment:?}");
+    }
+
+    fn compare(&self) {
+        let (quick, long) = (&self.quick, &self.long);
+        if quick.tcb.as_bytes() != long.tcb.as_bytes() {
+            panic!("{:#?}\nis not\n{:#?}", quick.tcb, long.tcb);
+        }
+        assert_eq!(format!("{:?}", quick.recovery), format!("{:?}", long.recovery));
+        assert!(quick.rcv == long.rcv && quick.snd == long.snd, "the rings differ");
+    }
+
+    fn is_over(&self) -> bool {
+        self.quick.tcb.is_closed()
+    }
+}
+
+#[test]
+fn both_ways_lead_to_the_same() {
+    let (mut predicted, mut algorithms, mut steps) = (0, Vec::new(), 0);
+    for seed in 0..250 {
+        let mut twins = Twins::new(seed);
+        for _ in 0..400 {
+            if twins.is_over() {
+                break;
+            }
+            twins.step();
+            steps += 1;
+        }
+        if twins.predicted > 0 && !algorithms.contains(&twins.quick.tcb.algorithm()) {
+            algorithms.push(twins.quick.tcb.algorithm());
+        }
+        predicted += twins.predicted;
+    }
+    assert!(predicted > 10_000, "only {predicted} of the segments in {steps} steps were foreseen");
+    assert_eq!(algorithms.len(), Algorithm::ALL.len());
+}
