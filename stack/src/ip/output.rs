@@ -14,9 +14,13 @@ use crate::wire::{ethernet, ipv4, ipv6, tcp};
 
 /// What of the TOS byte is the program's to choose: the rest is the ECN field (RFC 3168).
 const DSCP: u8 = 0xfc;
+/// Bytes of Ethernet and IP headers.
+const V4: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+const V6: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
 
 /// Writes Ethernet, IP and TCP headers and the data into `frame`; returns the frame's length, or `None` if it does
 /// not fit, the data is not as long as the segment says, or only one of the flow's addresses is IPv4.
+#[inline]
 pub fn build(
     frame: &mut [u8],
     path: &Path,
@@ -25,73 +29,92 @@ pub fn build(
     payload: (&[u8], &[u8]),
     ip_id: u16,
 ) -> Option<usize> {
-    let options_len = tcp::options_len(segment.timestamps.is_some(), &segment.sack);
-    let tcp_at = ethernet::HEADER_LEN + if flow.is_v6() { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
-    let data_at = tcp_at + tcp::HEADER_LEN + options_len;
-    let middle = data_at + payload.0.len();
-    let len = middle + payload.1.len();
-    if len != data_at + segment.len as usize {
+    let data_len = payload.0.len() + payload.1.len();
+    if data_len != segment.len as usize {
         return None;
     }
-    let frame = frame.get_mut(..len)?;
-    write_ip(frame, path, flow, segment.ecn, ip_id)?;
-    frame[data_at..middle].copy_from_slice(payload.0);
-    frame[middle..].copy_from_slice(payload.1);
-    let packet = &mut frame[tcp_at..];
-    write_tcp(packet, flow, segment, options_len)?;
-    Some(len)
+    let options_len = tcp::options_len(segment.timestamps.is_some(), &segment.sack);
+    let tcp_len = tcp::HEADER_LEN + options_len + data_len;
+    let tos = path.tos & DSCP | segment.ecn as u8;
+    let (packet, before) = match (flow.local.as_v4(), flow.remote.as_v4()) {
+        (Some(source), Some(destination)) => {
+            let (place, packet) = frame.split_first_chunk_mut::<V4>()?;
+            let (ether, ip) = place.split_at_mut(ethernet::HEADER_LEN);
+            ether.copy_from_slice(&ether_header(path, ethernet::IPV4));
+            let total_len = u16::try_from(ipv4::HEADER_LEN + tcp_len).ok()?;
+            ip.copy_from_slice(&v4_header(path, (source, destination), tos, total_len, ip_id));
+            (packet, V4)
+        }
+        (None, None) => {
+            let (place, packet) = frame.split_first_chunk_mut::<V6>()?;
+            let (ether, ip) = place.split_at_mut(ethernet::HEADER_LEN);
+            ether.copy_from_slice(&ether_header(path, ethernet::IPV6));
+            ip.copy_from_slice(&v6_header(path, flow, tos, u16::try_from(tcp_len).ok()?));
+            (packet, V6)
+        }
+        _ => return None,
+    };
+    let pseudo = Sum::pseudo(&flow.local, &flow.remote, PROTO_TCP, u16::try_from(tcp_len).ok()?);
+    write_tcp(packet.get_mut(..tcp_len)?, flow, segment, options_len, payload, pseudo)?;
+    Some(before + tcp_len)
 }
 
-/// Writes the Ethernet and IP headers of a frame that is as long as it will be.
-fn write_ip(frame: &mut [u8], path: &Path, flow: &FlowKey, ecn: Codepoint, ip_id: u16) -> Option<()> {
-    let (ether, rest) = ethernet::Header::mut_from_prefix(frame).ok()?;
-    let ethertype = if flow.is_v6() { ethernet::IPV6 } else { ethernet::IPV4 };
-    *ether = ethernet::Header { destination: path.dst_mac, source: path.src_mac, ethertype: ethertype.into() };
-    let tos = path.tos & DSCP | ecn as u8;
-    if flow.is_v6() { write_v6(rest, path, flow, tos) } else { write_v4(rest, path, flow, tos, ip_id) }
+#[inline(always)]
+fn ether_header(path: &Path, ethertype: u16) -> [u8; ethernet::HEADER_LEN] {
+    let header = ethernet::Header { destination: path.dst_mac, source: path.src_mac, ethertype: ethertype.into() };
+    zerocopy::transmute!(header)
 }
 
-fn write_v4(rest: &mut [u8], path: &Path, flow: &FlowKey, tos: u8, ip_id: u16) -> Option<()> {
-    let total_len = u16::try_from(rest.len()).ok()?;
-    let (ip, _) = ipv4::Header::mut_from_prefix(rest).ok()?;
-    *ip = ipv4::Header {
+#[inline(always)]
+fn v4_header(
+    path: &Path,
+    (source, destination): ([u8; 4], [u8; 4]),
+    tos: u8,
+    total_len: u16,
+    id: u16,
+) -> [u8; ipv4::HEADER_LEN] {
+    let mut ip = ipv4::Header {
         version_ihl: ipv4::VERSION_IHL,
         tos,
         total_len: total_len.into(),
-        id: ip_id.into(),
+        id: id.into(),
         fragment: ipv4::DF.into(),
         ttl: path.ttl,
         proto: PROTO_TCP,
         checksum: [0; 2],
-        source: flow.local.as_v4()?,
-        destination: flow.remote.as_v4()?,
+        source,
+        destination,
     };
-    let bytes: [u8; ipv4::HEADER_LEN] = zerocopy::transmute!(*ip);
+    let bytes: [u8; ipv4::HEADER_LEN] = zerocopy::transmute!(ip);
     ip.checksum = Sum::default().plus_header(&bytes).checksum();
-    Some(())
+    zerocopy::transmute!(ip)
 }
 
-fn write_v6(rest: &mut [u8], path: &Path, flow: &FlowKey, traffic_class: u8) -> Option<()> {
-    if flow.remote.as_v4().is_some() {
-        return None;
-    }
-    let (ip, payload) = ipv6::Header::mut_from_prefix(rest).ok()?;
-    *ip = ipv6::Header {
+fn v6_header(path: &Path, flow: &FlowKey, traffic_class: u8, payload_len: u16) -> [u8; ipv6::HEADER_LEN] {
+    let header = ipv6::Header {
         start: ipv6::Header::start(traffic_class, path.flow_label),
-        payload_len: u16::try_from(payload.len()).ok()?.into(),
+        payload_len: payload_len.into(),
         next_header: PROTO_TCP,
         hop_limit: path.ttl,
         source: flow.local.0,
         destination: flow.remote.0,
     };
-    Some(())
+    zerocopy::transmute!(header)
 }
 
-/// Writes the TCP header before the data that is already in `packet`.
-fn write_tcp(packet: &mut [u8], flow: &FlowKey, segment: &SegmentOut, options_len: usize) -> Option<()> {
-    let pseudo = Sum::pseudo(&flow.local, &flow.remote, PROTO_TCP, u16::try_from(packet.len()).ok()?);
-    let (header, rest) = tcp::Header::mut_from_prefix(packet).ok()?;
-    *header = tcp::Header {
+/// Writes the TCP header, the options and the data, which fill `packet`; `pseudo` is the sum of its pseudo-header.
+#[inline(always)]
+fn write_tcp(
+    packet: &mut [u8],
+    flow: &FlowKey,
+    segment: &SegmentOut,
+    options_len: usize,
+    payload: (&[u8], &[u8]),
+    pseudo: Sum,
+) -> Option<()> {
+    let (place, rest) = packet.split_first_chunk_mut::<{ tcp::HEADER_LEN }>()?;
+    let (options, data) = rest.split_at_mut_checked(options_len)?;
+    let mut header = tcp::Header {
         source: flow.local_port,
         destination: flow.remote_port,
         seq: segment.seq.0.into(),
@@ -102,9 +125,22 @@ fn write_tcp(packet: &mut [u8], flow: &FlowKey, segment: &SegmentOut, options_le
         checksum: [0; 2],
         urgent: 0.into(),
     };
-    tcp::write_options(rest.get_mut(..options_len)?, segment.timestamps, &segment.sack);
-    let checksum = pseudo.plus(packet).checksum();
-    tcp::Header::mut_from_prefix(packet).ok()?.0.checksum = checksum;
+    let bytes: [u8; tcp::HEADER_LEN] = zerocopy::transmute!(header);
+    let mut sum = pseudo.plus_header(&bytes);
+    if options_len != 0 {
+        tcp::write_options(options, segment.timestamps, &segment.sack);
+        sum = sum.plus(options);
+    }
+    if !data.is_empty() {
+        let (one, two) = data.split_at_mut_checked(payload.0.len())?;
+        one.copy_from_slice(payload.0);
+        if !two.is_empty() {
+            two.copy_from_slice(payload.1);
+        }
+        sum = sum.plus(data);
+    }
+    header.checksum = sum.checksum();
+    *place = zerocopy::transmute!(header);
     Some(())
 }
 

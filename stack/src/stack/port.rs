@@ -31,6 +31,17 @@ pub struct PortConfig {
     pub netns: u64,
 }
 
+/// What of a TX ring has not left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsent {
+    /// Nothing.
+    None,
+    /// Frames that the kernel has not been told of.
+    Fresh,
+    /// Frames that it knows of. It takes them by itself, unless it asks to be told again.
+    Known,
+}
+
 /// One attachment.
 pub struct Port {
     /// Its number among all that there have been.
@@ -39,8 +50,8 @@ pub struct Port {
     pub(super) umem: Region,
     pub(super) pool: FramePool,
     pub(super) queues: Vec<Queue>,
-    /// Frames to be sent that have not been kicked off, by queue.
-    pub(super) unsent: Vec<bool>,
+    /// Whether frames lie in TX rings, by queue.
+    pub(super) unsent: Vec<Unsent>,
     /// What the kernel had dropped when last asked, by queue, in the order of [`DROPS`].
     dropped: Vec<[u64; DROPS.len()]>,
 }
@@ -132,7 +143,7 @@ impl Stack {
     ) -> io::Result<()> {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let pool = FramePool::new(config.frame_count, config.frame_size).ok_or_else(invalid)?;
-        let unsent = vec![false; queues.len()];
+        let unsent = vec![Unsent::None; queues.len()];
         let dropped = vec![[0; DROPS.len()]; queues.len()];
         self.attachments += 1;
         let mut port = Port { attachment: self.attachments, config, umem, pool, queues, unsent, dropped };

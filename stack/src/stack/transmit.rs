@@ -1,12 +1,15 @@
 //! Frames out: what connections may send, built, queued and kicked off.
 
+use super::port::Unsent;
 use super::{Port, Stack, conn_parts};
 use crate::arena::{ConnRecord, Phase};
 use crate::ip::output;
-use crate::mem::ring;
+use crate::mem::{Region, ring};
 use crate::stats::Counter;
 use crate::tcp::{Connection, Instant, Kind, Recovery};
 use crate::xsk::Desc;
+use crate::xsk::queue::Queue;
+use crate::xsk::umem::FramePool;
 
 /// Segments sent for one connection in one pass at most; the rest goes in the next.
 const TX_BATCH: usize = 256;
@@ -21,7 +24,7 @@ struct Sent {
     /// Sends put off for want of a frame.
     no_frame: u64,
     /// Segments by [`Kind`], where these are counted apart.
-    kinds: [u64; Kind::ALL.len()],
+    kinds: [u32; Kind::ALL.len()],
     /// There are any.
     has_kinds: bool,
 }
@@ -41,8 +44,11 @@ struct Turn<'a> {
     snd: &'a mut [u8],
     recovery: &'a mut Recovery,
     ip_id: &'a mut u16,
-    port: &'a mut Port,
-    queue: usize,
+    umem: &'a mut Region,
+    frame_size: usize,
+    pool: &'a mut FramePool,
+    queue: &'a mut Queue,
+    unsent: &'a mut Unsent,
     now: Instant,
 }
 
@@ -57,7 +63,11 @@ impl Stack {
             for n in 0..count {
                 self.transmit(self.touched[n], now, &mut sent);
             }
-            self.touched.drain(..count);
+            if count == self.touched.len() {
+                self.touched.clear();
+            } else {
+                self.touched.drain(..count);
+            }
             self.count_sent(&sent);
         }
         self.kick_all();
@@ -73,7 +83,8 @@ impl Stack {
             stats.add(Counter::NoFrame, sent.no_frame);
         }
         if sent.has_kinds {
-            let counted = Kind::ALL.into_iter().zip(sent.kinds).filter_map(|(kind, n)| Some((kind.counter()?, n)));
+            let counted =
+                Kind::ALL.into_iter().zip(sent.kinds).filter_map(|(kind, n)| Some((kind.counter()?, n.into())));
             counted.for_each(|(counter, n)| stats.add(counter, n));
         }
     }
@@ -87,10 +98,12 @@ impl Stack {
             return;
         }
         let Some(Some(port)) = self.ports.get_mut(record.port as usize) else { return };
-        let queue = (state.queue as usize).min(port.queues.len().saturating_sub(1));
+        let number = (state.queue as usize).min(port.queues.len().saturating_sub(1));
+        let Port { umem, pool, queues, unsent, config, .. } = &mut **port;
+        let (Some(queue), Some(unsent)) = (queues.get_mut(number), unsent.get_mut(number)) else { return };
         self.records.lend(&mut state.recovery);
-        let (recovery, ip_id) = (&mut state.recovery, &mut state.ip_id);
-        let mut turn = Turn { record, rcv, snd, recovery, ip_id, port, queue, now };
+        let (recovery, ip_id, frame_size) = (&mut state.recovery, &mut state.ip_id, config.frame_size as usize);
+        let mut turn = Turn { record, rcv, snd, recovery, ip_id, umem, frame_size, pool, queue, unsent, now };
         let mut halt = None;
         for _ in 0..TX_BATCH {
             halt = if turn.connection().may_transmit() { turn.send_one(sent) } else { Some(Halt::Done) };
@@ -113,14 +126,20 @@ impl Stack {
         }
         let (mut kicks, mut failed) = (0, 0);
         for port in self.ports[..self.port_limit].iter_mut().flatten() {
-            for queue in 0..port.queues.len() {
-                if !std::mem::take(&mut port.unsent[queue]) {
-                    continue;
+            let Port { pool, queues, unsent, .. } = &mut **port;
+            for (queue, unsent) in queues.iter_mut().zip(unsent) {
+                match unsent {
+                    Unsent::None => continue,
+                    Unsent::Known if !queue.tx_needs_kick() => (),
+                    _ => {
+                        let (k, f) = kick(queue, pool);
+                        kicks += k;
+                        failed += f;
+                    }
                 }
-                let (k, f) = port.kick(queue);
-                kicks += k;
-                failed += f;
-                self.unkicked |= port.unsent[queue];
+                let is_left = queue.tx_pending() > 0;
+                *unsent = if is_left { Unsent::Known } else { Unsent::None };
+                self.unkicked |= is_left;
             }
         }
         if kicks > 0 {
@@ -140,31 +159,31 @@ impl Turn<'_> {
     /// Builds and queues the connection's next segment; says so if this was not possible.
     #[inline]
     fn send_one(&mut self, sent: &mut Sent) -> Option<Halt> {
-        let Some(addr) = self.port.take_frame(self.queue) else {
+        let Some(addr) = take_frame(self.queue, self.pool) else {
             sent.no_frame += 1;
             return Some(Halt::Short);
         };
         let Some(len) = self.build(addr, sent) else {
-            self.port.pool.give_addr(addr);
+            self.pool.give_addr(addr);
             return Some(Halt::Done);
         };
         sent.frames += 1;
         sent.bytes += len as u64;
-        if self.port.send_frame(self.queue, addr, len) {
+        if self.send_frame(addr, len) {
             return None;
         }
         // Still full after a kick: the segment is lost like any other, and sent again by the retransmission timer.
-        self.port.pool.give_addr(addr);
+        self.pool.give_addr(addr);
         Some(Halt::Short)
     }
 
     /// Writes the next segment into a frame; returns the length. `None`: there is nothing to send.
     #[inline]
     fn build(&mut self, addr: u64, sent: &mut Sent) -> Option<usize> {
-        let frame = self.port.frame_mut(addr)?;
+        let frame = self.umem.bytes_mut(addr as usize, self.frame_size)?;
         let ConnRecord { tcb, path, flow, .. } = &mut *self.record;
         let (snd, rcv, recovery) = (&mut *self.snd, &mut *self.rcv, &mut *self.recovery);
-        let segment = Connection { tcb: &mut *tcb, snd, rcv, recovery }.poll_transmit(self.now)?;
+        let segment = Connection { tcb: &mut *tcb, snd, rcv, recovery }.next_segment(self.now)?;
         if segment.counter().is_some() {
             sent.kinds[segment.kind as usize] += 1;
             sent.has_kinds = true;
@@ -173,60 +192,61 @@ impl Turn<'_> {
         *self.ip_id = self.ip_id.wrapping_add(1);
         output::build(frame, path, flow, &segment, payload, *self.ip_id)
     }
-}
 
-impl Port {
-    /// A free frame to build a packet in; completed ones are collected when none is left at hand.
-    fn take_frame(&mut self, queue: usize) -> Option<u64> {
-        if self.pool.available() == 0 {
-            self.collect(queue);
-        }
-        let frame = self.pool.take()?;
-        Some(self.pool.addr_of(frame))
-    }
-
-    /// Takes sent frames back from the completion ring.
-    fn collect(&mut self, queue: usize) {
-        while let Some(addr) = self.queues[queue].completion_pop() {
-            self.pool.give_addr(addr);
-        }
-    }
-
-    fn frame_mut(&mut self, addr: u64) -> Option<&mut [u8]> {
-        self.umem.bytes_mut(addr as usize, self.config.frame_size as usize)
-    }
-
-    fn send_frame(&mut self, queue: usize, addr: u64, len: usize) -> bool {
+    fn send_frame(&mut self, addr: u64, len: usize) -> bool {
         let desc = Desc::new(addr, len as u32);
-        let mut pushed = self.queues[queue].tx_push(desc);
+        let mut pushed = self.queue.tx_push(desc);
         if !pushed {
-            self.kick(queue);
-            pushed = self.queues[queue].tx_push(desc);
+            kick(self.queue, self.pool);
+            pushed = self.queue.tx_push(desc);
         }
-        self.unsent[queue] |= pushed;
+        if pushed {
+            *self.unsent = Unsent::Fresh;
+        }
         pushed
     }
+}
 
-    /// Has the kernel send the TX ring; in copy mode one call takes at most 32 frames. Returns calls made and calls failed.
-    fn kick(&mut self, queue: usize) -> (u64, u64) {
-        let q = &mut self.queues[queue];
-        q.tx_flush();
-        let (mut kicks, mut failed) = (0, 0);
-        for _ in 0..KICKS {
-            if !q.tx_needs_kick() {
-                break;
-            }
-            kicks += 1;
-            if q.kick_tx().is_err() {
-                failed += 1;
-                break;
-            }
-            if q.tx_pending() == 0 {
-                break;
-            }
-        }
-        self.unsent[queue] = self.queues[queue].tx_pending() > 0;
-        self.collect(queue);
-        (kicks, failed)
+/// A free frame to build a packet in; completed ones are collected when none is left at hand.
+#[inline]
+fn take_frame(queue: &mut Queue, pool: &mut FramePool) -> Option<u64> {
+    if pool.available() == 0 {
+        collect(queue, pool);
     }
+    let frame = pool.take()?;
+    Some(pool.addr_of(frame))
+}
+
+/// Takes sent frames back from the completion ring.
+#[inline]
+fn collect(queue: &mut Queue, pool: &mut FramePool) {
+    let mut any = false;
+    while let Some(addr) = queue.completion_take() {
+        pool.give_addr(addr);
+        any = true;
+    }
+    if any {
+        queue.completion_release();
+    }
+}
+
+/// Has the kernel send the TX ring; in copy mode one call takes at most 32 frames. Returns calls made and calls failed.
+fn kick(queue: &mut Queue, pool: &mut FramePool) -> (u64, u64) {
+    queue.tx_flush();
+    let (mut kicks, mut failed) = (0, 0);
+    for _ in 0..KICKS {
+        if !queue.tx_needs_kick() {
+            break;
+        }
+        kicks += 1;
+        if queue.kick_tx().is_err() {
+            failed += 1;
+            break;
+        }
+        if queue.tx_pending() == 0 {
+            break;
+        }
+    }
+    collect(queue, pool);
+    (kicks, failed)
 }

@@ -194,9 +194,21 @@ impl Queue {
     /// The address of a frame that the kernel has sent. Its frame and its ring entry are free again.
     #[inline]
     pub fn completion_pop(&mut self) -> Option<u64> {
-        let addr = self.completion.pop()?;
-        self.completion.release();
+        let addr = self.completion_take()?;
+        self.completion_release();
         Some(addr)
+    }
+
+    /// The same, but the ring entry is the kernel's again only after [`Self::completion_release`].
+    #[inline]
+    pub fn completion_take(&mut self) -> Option<u64> {
+        self.completion.pop()
+    }
+
+    /// Gives the entries taken so far back to the kernel.
+    #[inline]
+    pub fn completion_release(&mut self) {
+        self.completion.release();
     }
 }
 

@@ -62,17 +62,19 @@ impl FramePool {
     #[inline]
     pub fn take(&mut self) -> Option<u32> {
         let frame = self.free.pop()?;
-        self.is_free[frame as usize / 64] &= !(1 << (frame % 64));
+        *self.is_free.get_mut(frame as usize / 64)? &= !(1 << (frame % 64));
         Some(frame)
     }
 
     /// Gives a frame back. False, and nothing happens, if there is no such frame or it is free already.
     #[inline]
     pub fn give(&mut self, frame: u32) -> bool {
-        if frame >= self.count || self.is_free(frame) {
+        let Some(word) = self.is_free.get_mut(frame as usize / 64).filter(|_| frame < self.count) else { return false };
+        let bit = 1 << (frame % 64);
+        if *word & bit != 0 {
             return false;
         }
-        self.is_free[frame as usize / 64] |= 1 << (frame % 64);
+        *word |= bit;
         self.free.push(frame);
         true
     }
