@@ -250,6 +250,7 @@ impl Stack {
         self.latest
     }
 
+    #[inline(always)]
     fn raise(&mut self, slot: u32, bits: u8) {
         if bits == 0 {
             return;

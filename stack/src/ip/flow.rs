@@ -79,6 +79,16 @@ impl FlowKey {
         }
     }
 
+    /// A TCP flow over IPv4, all in network order.
+    #[inline(always)]
+    pub(crate) fn of_v4(local: [u8; 4], remote: [u8; 4], local_port: [u8; 2], remote_port: [u8; 2]) -> Self {
+        // In whole words, which is how it is hashed and compared.
+        let mapped = |[a, b, c, d]: [u8; 4]| u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d]);
+        let ([a, b], [c, d]) = (local_port, remote_port);
+        let ports = u64::from_ne_bytes([a, b, c, d, PROTO_TCP, 0, 0, 0]);
+        zerocopy::transmute!([0, mapped(local), 0, mapped(remote), ports])
+    }
+
     /// All of it in five words, for hashing and comparing.
     #[inline]
     pub(crate) fn words(&self) -> [u64; 5] {
@@ -111,5 +121,18 @@ impl FlowKey {
 impl std::fmt::Debug for FlowKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}<->{}/{}", self.local(), self.remote(), self.proto)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_of_four_octets_is_a_flow_of_addresses() {
+        let flow = FlowKey::of_v4([10, 0, 0, 1], [192, 168, 7, 200], 80u16.to_be_bytes(), 40_000u16.to_be_bytes());
+        let expected = FlowKey::tcp(([10, 0, 0, 1], 80).into(), ([192, 168, 7, 200], 40_000).into());
+        assert_eq!(flow, expected);
+        assert!(flow.is(&expected));
     }
 }

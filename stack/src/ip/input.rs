@@ -70,61 +70,62 @@ pub(super) struct Packet<'a> {
 
 /// Reads an Ethernet frame of at most `max_frame` bytes. The TCP checksum may be complete, or be the mere sum of the
 /// pseudo-header that a peer on the same host leaves for a network card to complete.
-#[inline(always)]
 pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
     if frame.len() > max_frame {
         return Err(Drop::Oversize);
     }
-    let packet = match plain_packet(frame) {
-        Some(packet) => packet,
-        None => packet(frame)?,
-    };
-    let (header, rest) = tcp::Header::ref_from_prefix(packet.tcp).map_err(|_| Drop::Runt)?;
-    let options_len = header.header_len().checked_sub(tcp::HEADER_LEN).ok_or(Drop::BadTcpHeader)?;
-    let (options, payload) = rest.split_at_checked(options_len).ok_or(Drop::BadTcpHeader)?;
-    if !packet.checksum_is_acceptable(header.checksum) {
-        return Err(Drop::BadChecksum);
+    match parse_plain(frame, max_frame) {
+        Some(incoming) => Ok(incoming),
+        None => packet(frame)?.read(),
     }
-    let options = tcp::parse_options(options).ok_or(Drop::BadTcpHeader)?;
-    let flow = FlowKey {
-        local: packet.destination,
-        remote: packet.source,
-        local_port: header.destination,
-        remote_port: header.source,
-        proto: PROTO_TCP,
-        pad: [0; 3],
-    };
-    let segment = Segment {
+}
+
+/// The same for ordinary IPv4 frames: no tag, no IP options, no fragment, nothing wrong. For all others, [`parse`] says why.
+#[inline(always)]
+pub fn parse_plain(frame: &[u8], max_frame: usize) -> Option<Incoming<'_>> {
+    const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+    let headers: &[u8; TCP_AT] = frame.first_chunk()?;
+    let (ether, ip_bytes) = ethernet::Header::ref_from_prefix(headers).ok()?;
+    let ip_bytes: &[u8; ipv4::HEADER_LEN] = ip_bytes.try_into().ok()?;
+    let ip = ipv4::Header::ref_from_bytes(ip_bytes).ok()?;
+    // Before anything of it is compared, so that it is read in whole words.
+    let sum = Sum::default().plus_header(ip_bytes);
+    let is_plain = ether.ethertype.get() == ethernet::IPV4
+        && ip.version_ihl == ipv4::VERSION_IHL
+        && ip.proto == PROTO_TCP
+        && ip.fragment.get() & ipv4::FRAGMENT == 0
+        && frame.len() <= max_frame;
+    if !is_plain || !sum.is_valid() {
+        return None;
+    }
+    let packet = frame.get(TCP_AT..ethernet::HEADER_LEN + usize::from(ip.total_len.get()))?;
+    let (bytes, rest) = packet.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
+    let header = tcp::Header::ref_from_bytes(bytes).ok()?;
+    // The sum of the addresses: the prefix of a v4-mapped one adds zero.
+    let addresses: &[u8; 8] = ip_bytes.last_chunk()?;
+    let pseudo = Sum::default().plus_header(addresses).plus_upper(PROTO_TCP, packet.len() as u16);
+    let header_sum = pseudo.plus_header(bytes);
+    if header.checksum != pseudo.partial() && !header_sum.plus(rest).is_valid() {
+        return None;
+    }
+    let (options, payload) = rest.split_at_checked(header.header_len().checked_sub(tcp::HEADER_LEN)?)?;
+    let options = tcp::parse_options(options)?;
+    let flow = FlowKey::of_v4(ip.destination, ip.source, header.destination, header.source);
+    Some(Incoming { flow, segment: segment(header, Codepoint::of(ip.tos), options, payload) })
+}
+
+#[inline(always)]
+fn segment<'a>(header: &tcp::Header, ecn: Codepoint, options: tcp::Options<'a>, payload: &'a [u8]) -> Segment<'a> {
+    Segment {
         seq: SeqNr(header.seq.get()),
         ack: SeqNr(header.ack.get()),
         flags: Flags(header.flags),
         window: header.window.get(),
-        ecn: packet.ecn,
+        ecn,
         timestamps: options.timestamps,
         sack: options.sack,
         payload,
-    };
-    Ok(Incoming { flow, segment })
-}
-
-/// The packet of an ordinary IPv4 frame: no tag, no IP options, no fragment, nothing wrong. For all others, [`packet`] says why.
-#[inline]
-fn plain_packet(frame: &[u8]) -> Option<Packet<'_>> {
-    const HEADERS: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
-    let headers: &[u8; HEADERS] = frame.first_chunk()?;
-    let (ether, ip_bytes) = ethernet::Header::ref_from_prefix(headers).ok()?;
-    let ip_bytes: &[u8; ipv4::HEADER_LEN] = ip_bytes.try_into().ok()?;
-    let ip = ipv4::Header::ref_from_bytes(ip_bytes).ok()?;
-    let is_plain = ether.ethertype.get() == ethernet::IPV4
-        && ip.version_ihl == ipv4::VERSION_IHL
-        && ip.proto == PROTO_TCP
-        && ip.fragment.get() & ipv4::FRAGMENT == 0;
-    if !is_plain || !Sum::default().plus_header(ip_bytes).is_valid() {
-        return None;
     }
-    let end = ethernet::HEADER_LEN + usize::from(ip.total_len.get());
-    let (source, destination) = (Addr::v4(ip.source), Addr::v4(ip.destination));
-    Some(Packet { source, destination, ecn: Codepoint::of(ip.tos), tcp: frame.get(HEADERS..end)?, at: HEADERS })
 }
 
 /// Finds the TCP packet in a frame.
@@ -175,14 +176,33 @@ fn packet_v6(bytes: &[u8], at: usize) -> Result<Packet<'_>, Drop> {
     Ok(Packet { source, destination, ecn, tcp, at: at + ipv6::HEADER_LEN })
 }
 
-impl Packet<'_> {
+impl<'a> Packet<'a> {
     /// The sum of the pseudo-header.
     pub fn pseudo(&self) -> Sum {
         // What follows an IP header is at most 65535 bytes long.
         Sum::pseudo(&self.source, &self.destination, PROTO_TCP, self.tcp.len() as u16)
     }
 
-    #[inline]
+    /// Reads the TCP header.
+    fn read(self) -> Result<Incoming<'a>, Drop> {
+        let (header, rest) = tcp::Header::ref_from_prefix(self.tcp).map_err(|_| Drop::Runt)?;
+        let options_len = header.header_len().checked_sub(tcp::HEADER_LEN).ok_or(Drop::BadTcpHeader)?;
+        let (options, payload) = rest.split_at_checked(options_len).ok_or(Drop::BadTcpHeader)?;
+        if !self.checksum_is_acceptable(header.checksum) {
+            return Err(Drop::BadChecksum);
+        }
+        let options = tcp::parse_options(options).ok_or(Drop::BadTcpHeader)?;
+        let flow = FlowKey {
+            local: self.destination,
+            remote: self.source,
+            local_port: header.destination,
+            remote_port: header.source,
+            proto: PROTO_TCP,
+            pad: [0; 3],
+        };
+        Ok(Incoming { flow, segment: segment(header, self.ecn, options, payload) })
+    }
+
     fn checksum_is_acceptable(&self, field: [u8; 2]) -> bool {
         let pseudo = self.pseudo();
         field == pseudo.partial() || pseudo.plus(self.tcp).is_valid()

@@ -42,12 +42,17 @@ impl Which {
 
 impl Stack {
     /// Gives a connection the rings that it has come to want, as far as there are.
+    #[inline]
     pub(super) fn fit_rings(&mut self, slot: u32) {
         let (Some(record), Some(state)) = (self.record(slot), self.slots.get(slot as usize)) else { return };
         let (rcv, snd) = record.tcb.wanted_rings();
-        if rcv <= state.rcv.len && snd <= state.snd.len {
-            return;
+        if rcv > state.rcv.len || snd > state.snd.len {
+            self.grow_rings(slot, (rcv, snd));
         }
+    }
+
+    #[cold]
+    fn grow_rings(&mut self, slot: u32, (rcv, snd): (u32, u32)) {
         let fits = [(Which::Receive, rcv), (Which::Send, snd)].map(|(which, wanted)| self.fit(slot, which, wanted));
         if fits.contains(&None)
             && let Some(mut connection) = self.connection(slot)

@@ -28,23 +28,30 @@ impl Stack {
     }
 
     /// Carries an engine's decisions out.
-    #[inline]
+    #[inline(always)]
     pub(super) fn apply(&mut self, slot: u32, outcome: &Outcome, now: Instant) {
-        if !outcome.counts.is_empty() {
-            let stats = self.stats();
-            outcome.counts.iter().for_each(|counter| stats.add(counter, 1));
+        if outcome.is_rare() || !outcome.counts.is_empty() {
+            return self.apply_rare(slot, outcome, now);
         }
+        self.fit_rings(slot);
         let bit = |on: bool, bit: u8| u8::from(on) * bit;
-        let mut bits = bit(outcome.readable, event::READABLE) | bit(outcome.writable, event::WRITABLE);
-        if outcome.is_rare() {
-            bits |= bit(outcome.peer_fin, event::PEER_FIN | event::READABLE)
-                | bit(outcome.reset, event::RESET)
-                | bit(outcome.timed_out, event::TIMED_OUT)
-                | bit(outcome.urgent, event::URGENT)
-                | bit(outcome.closed, event::CLOSED);
-            if outcome.path_mtu {
-                self.note_path(slot, now);
-            }
+        self.raise(slot, bit(outcome.readable, event::READABLE) | bit(outcome.writable, event::WRITABLE));
+    }
+
+    #[inline(never)]
+    fn apply_rare(&mut self, slot: u32, outcome: &Outcome, now: Instant) {
+        let stats = self.stats();
+        outcome.counts.iter().for_each(|counter| stats.add(counter, 1));
+        let bit = |on: bool, bit: u8| u8::from(on) * bit;
+        let bits = bit(outcome.readable, event::READABLE)
+            | bit(outcome.writable, event::WRITABLE)
+            | bit(outcome.peer_fin, event::PEER_FIN | event::READABLE)
+            | bit(outcome.reset, event::RESET)
+            | bit(outcome.timed_out, event::TIMED_OUT)
+            | bit(outcome.urgent, event::URGENT)
+            | bit(outcome.closed, event::CLOSED);
+        if outcome.path_mtu {
+            self.note_path(slot, now);
         }
         self.fit_rings(slot);
         self.raise(slot, bits);

@@ -4,7 +4,7 @@ use super::{Leftover, Port, Stack, conn_parts};
 use crate::arena::{self, ConnRecord, Phase};
 use crate::control::FrameRef;
 use crate::ip::flow::FlowKey;
-use crate::ip::input;
+use crate::ip::input::{self, Incoming};
 use crate::stats::Counter;
 use crate::tcp::{Connection, Instant};
 use crate::xsk::Desc;
@@ -29,29 +29,34 @@ impl Stack {
     pub(super) fn receive(&mut self, now: Instant) -> usize {
         let mut received = 0;
         for number in 0..self.port_limit {
-            let queues = self.ports[number].as_ref().map_or(0, |port| port.queues.len());
-            for queue in 0..queues {
-                received += self.receive_queue(number, queue, now);
+            // Taken out so that frames can be read while connections change.
+            let Some(mut port) = self.ports[number].take() else { continue };
+            for queue in 0..port.queues.len() {
+                received += self.receive_queue(&mut port, number, queue, now);
             }
+            self.ports[number] = Some(port);
         }
         received
     }
 
-    fn receive_queue(&mut self, number: usize, queue: usize, now: Instant) -> usize {
+    fn receive_queue(&mut self, port: &mut Port, number: usize, queue: usize, now: Instant) -> usize {
         let (mut frames, mut bytes) = (0, 0);
-        // Taken out so that frames can be read while connections change.
-        let Some(mut port) = self.ports[number].take() else { return 0 };
+        let max_frame = port.max_frame();
         while frames < RX_BATCH {
-            let Some(desc) = port.queues[queue].rx_pop() else { break };
+            let Port { queues, umem, pool, .. } = &mut *port;
+            let Some(q) = queues.get_mut(queue) else { break };
+            let Some(desc) = q.rx_pop() else { break };
             frames += 1;
             bytes += u64::from(desc.len);
-            let Some(base) = port.base_of(desc.addr) else { continue };
-            let verdict = match port.umem.bytes(desc.addr as usize, desc.len as usize) {
-                Some(frame) => self.frame_in(frame, port.max_frame(), queue as u32, now),
+            let Some(base) = pool.frame_of(desc.addr).map(|frame| pool.addr_of(frame)) else { continue };
+            let verdict = match umem.bytes(desc.addr as usize, desc.len as usize) {
+                Some(frame) => self.frame_in(frame, max_frame, queue as u32, now),
                 None => Verdict::Done,
             };
             if let Verdict::Done = verdict {
-                port.refill(queue, base);
+                if !q.fill_push(base) {
+                    pool.give_addr(base);
+                }
                 continue;
             }
             self.keep(verdict, port.arrived(number, queue, desc));
@@ -60,11 +65,9 @@ impl Stack {
         if frames > 0 {
             port.queues[queue].rx_release();
             port.queues[queue].fill_flush();
-        }
-        self.ports[number] = Some(port);
-        if frames > 0 {
-            self.stats().add(Counter::RxFrames, frames as u64);
-            self.stats().add(Counter::RxBytes, bytes);
+            let stats = self.stats();
+            stats.add(Counter::RxFrames, frames as u64);
+            stats.add(Counter::RxBytes, bytes);
         }
         frames
     }
@@ -110,21 +113,27 @@ impl Stack {
     /// One frame: parse, find the connection, let the engine look at the segment.
     #[inline]
     fn frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
-        let incoming = match input::parse(frame, max_frame) {
-            Ok(incoming) => incoming,
+        match input::parse_plain(frame, max_frame) {
+            Some(incoming) => self.segment_in(&incoming, queue, now),
+            None => self.other_frame_in(frame, max_frame, queue, now),
+        }
+    }
+
+    /// The same for a frame that is not quite ordinary.
+    #[inline(never)]
+    fn other_frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
+        match input::parse(frame, max_frame) {
+            Ok(incoming) => self.segment_in(&incoming, queue, now),
             Err(drop) => {
                 self.stats().add(drop.counter(), 1);
-                return if drop.is_for_kernel() { Verdict::Kernel } else { Verdict::Done };
+                if drop.is_for_kernel() { Verdict::Kernel } else { Verdict::Done }
             }
-        };
-        let Some(slot) = self.slot_of(&incoming.flow) else {
-            if self.reserved > 0 {
-                // A promotion is under way, perhaps this flow's: its frames arrive here before its numbers.
-                return Verdict::Early;
-            }
-            self.stats().add(Counter::RxNoConnection, 1);
-            return Verdict::Kernel;
-        };
+        }
+    }
+
+    #[inline(always)]
+    fn segment_in(&mut self, incoming: &Incoming<'_>, queue: u32, now: Instant) -> Verdict {
+        let Some(slot) = self.slot_of(&incoming.flow) else { return self.unknown_flow() };
         let Some(state) = self.slots.get_mut(slot as usize) else { return Verdict::Kernel };
         let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return Verdict::Kernel };
         if Phase::from_raw(record.phase) != Phase::Live {
@@ -141,6 +150,16 @@ impl Stack {
         self.apply(slot, &outcome, now);
         // Urgent data was not processed: the kernel gets the segment after the demotion.
         if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done }
+    }
+
+    #[cold]
+    fn unknown_flow(&mut self) -> Verdict {
+        if self.reserved > 0 {
+            // A promotion is under way, perhaps this flow's: its frames arrive here before its numbers.
+            return Verdict::Early;
+        }
+        self.stats().add(Counter::RxNoConnection, 1);
+        Verdict::Kernel
     }
 
     /// The slot that holds a flow.

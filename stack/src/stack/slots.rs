@@ -270,6 +270,7 @@ impl Stack {
     }
 
     /// Has the connection something to say at the end of this pass?
+    #[inline]
     pub fn touch(&mut self, slot: u32) {
         if let Some(state) = self.slots.get_mut(slot as usize)
             && !state.touched

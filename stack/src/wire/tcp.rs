@@ -60,12 +60,19 @@ pub struct Options<'a> {
 }
 
 /// Reads the options. `None` if one runs past the header or claims an impossible length.
-pub fn parse_options(mut bytes: &[u8]) -> Option<Options<'_>> {
-    let mut options = Options::default();
-    if bytes.len() == TIMESTAMPS_LEN && bytes[..4] == USUAL {
-        options.timestamps = timestamps(&bytes[4..]);
-        return Some(options);
+#[inline(always)]
+pub fn parse_options(bytes: &[u8]) -> Option<Options<'_>> {
+    if bytes.is_empty() {
+        return Some(Options::default());
     }
+    if bytes.len() == TIMESTAMPS_LEN && bytes[..4] == USUAL {
+        return Some(Options { timestamps: timestamps(&bytes[4..]), sack: &[] });
+    }
+    read_options(bytes)
+}
+
+fn read_options(mut bytes: &[u8]) -> Option<Options<'_>> {
+    let mut options = Options::default();
     while let [kind, rest @ ..] = bytes {
         match *kind {
             END => break,
@@ -91,6 +98,7 @@ fn timestamps(body: &[u8]) -> Option<Timestamps> {
 }
 
 /// Bytes that the options of an outgoing segment take.
+#[inline]
 pub fn options_len(timestamps: bool, sack: &SackBlocks) -> usize {
     let blocks = sack.as_slice().len();
     usize::from(timestamps) * TIMESTAMPS_LEN + if blocks == 0 { 0 } else { 4 + 8 * blocks }
