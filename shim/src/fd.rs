@@ -128,6 +128,32 @@ pub fn is_plain(fd: RawFd) -> bool {
     cell(fd).is_some_and(|cell| cell.load(Relaxed) == PLAIN)
 }
 
+/// What the table said of a descriptor a moment ago.
+#[derive(Clone, Copy)]
+pub struct Glimpse {
+    cell: &'static AtomicUsize,
+    raw: usize,
+}
+
+impl Glimpse {
+    /// Does it still say so?
+    #[inline]
+    pub fn holds(self) -> bool {
+        self.cell.load(Acquire) == self.raw
+    }
+}
+
+/// The record of the TCP socket behind a descriptor, without a reference. It may become another socket's at any moment: what is then
+/// done to it must do no harm there, and [`Glimpse::holds`] tells afterwards.
+#[inline]
+pub fn glimpse(fd: RawFd) -> Option<(&'static Socket, Glimpse)> {
+    let cell = cell(fd)?;
+    let raw = cell.load(Acquire);
+    let is_socket = raw > PLAIN && raw & TAG == Socket::TAG;
+    // SAFETY: as in `reference`.
+    is_socket.then(|| (unsafe { &*(raw as *const Socket) }, Glimpse { cell, raw }))
+}
+
 /// What the descriptor is, holding a reference.
 pub fn lookup(fd: RawFd) -> Entry {
     let Some(cell) = cell(fd) else { return Entry::Unknown };

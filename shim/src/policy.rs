@@ -78,8 +78,17 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) {
     }
 }
 
-/// Takes note of a data call on a connection that `auto` will not promote for another few: what most short ones never get beyond.
-/// False: it takes [`observe`]. The record may have become another socket's; that one then seems a call or two older.
+/// Will `auto` not promote this connection for another few data calls?
+#[inline]
+pub fn is_young(socket: &Socket) -> bool {
+    options::get().promote == Promote::Auto
+        && socket.score.load(Relaxed) < PROVEN * SENDS
+        && socket.foreign.load(Relaxed) == 0
+        && !socket.seeking.load(Relaxed)
+}
+
+/// Takes note of a data call on a young connection. False: it takes [`observe`]. The record may have become another socket's; that one
+/// then seems a call or two older.
 pub fn note_young(socket: &Socket, seen: Seen) -> bool {
     let weight = match seen {
         Seen::Received(n) if n < MESSAGE => SENDS,
@@ -87,12 +96,12 @@ pub fn note_young(socket: &Socket, seen: Seen) -> bool {
         _ => return false,
     };
     let score = socket.score.load(Relaxed) + weight;
-    let young = options::get().promote == Promote::Auto && score < PROVEN * SENDS;
-    if young {
+    let stays_young = is_young(socket) && score < PROVEN * SENDS;
+    if stays_young {
         // Two calls at once may count as one.
         socket.score.store(score, Relaxed);
     }
-    young
+    stays_young
 }
 
 /// Can the socket not leave the kernel for the time being, so that a real call may sleep?

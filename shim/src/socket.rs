@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use underpass_stack::lane::Reason;
 
 use self::asleep::ASLEEP;
-pub use self::asleep::Sleepers;
+pub use self::asleep::{Asleep, Sleepers};
 use crate::doorbell::Waiters;
 use crate::epoll_set::EpollSet;
 use crate::errno::Result;

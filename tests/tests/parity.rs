@@ -63,20 +63,26 @@ struct Place {
     address: String,
     /// What the preloaded ends are told beside.
     env: &'static [(&'static str, &'static str)],
-    /// What the log of an end says that came to its lane.
-    laned: &'static str,
+    /// What the log of an end says that came to its lane; `None` where none is to come to one.
+    laned: Option<&'static str>,
 }
 
 impl Place {
     fn on_the_wire(lab: &Lab) -> Self {
         let (listening, address) = (lab.listening().to_string(), lab.address().to_string());
-        Self { host: None, listening, address, env: &[], laned: ": promoted" }
+        Self { host: None, listening, address, env: &[], laned: Some(": promoted") }
     }
 
     fn on_one_host(address: &str) -> Self {
         let env = &[("UNDERPASS_LANES", "shm")];
         let (listening, address) = (address.to_owned(), address.to_owned());
-        Self { host: Some(Side::Server), listening, address, env, laned: ": joined its peer" }
+        Self { host: Some(Side::Server), listening, address, env, laned: Some(": joined its peer") }
+    }
+
+    /// As on one host, but without a lane that could carry the connection, and with the default policy, which watches it at first.
+    fn left_alone(address: &str) -> Self {
+        let env = &[("UNDERPASS_LANES", "xdp"), ("UNDERPASS_PROMOTE", "auto")];
+        Self { env, laned: None, ..Self::on_one_host(address) }
     }
 }
 
@@ -127,7 +133,8 @@ fn run(lab: &Lab, place: &Place, case: &Case, tested: Side, preload: Preload) ->
     let finished = end.finish(LIMIT).and_then(|_| peer.finish(LIMIT));
     let log = format!("tested:\n{}peer:\n{}", end.stderr(), peer.stderr());
     let covered = preload.sides().len();
-    let promoted = [&end, &peer].iter().filter(|side| side.stderr().contains(place.laned)).count();
+    let is_laned = |text: &str| place.laned.is_some_and(|laned| text.contains(laned));
+    let promoted = [&end, &peer].iter().filter(|side| is_laned(&side.stderr())).count();
     let transcript = match finished {
         Ok(_) => end.stdout(),
         Err(error) => format!("{}{}", end.stdout(), error.to_string().lines().next().unwrap_or_default()),
@@ -164,7 +171,7 @@ fn compare(lab: &Lab, place: &Place, group: &str, preloads: &[Preload], left_out
         for &preload in preloads {
             let seen = run(lab, place, case, tested, preload).unwrap();
             // On the shm lane the ends meet while the program goes on: a case without traffic before may be over by then.
-            if case.warm || place.host.is_none() {
+            if place.laned.is_some() && (case.warm || place.host.is_none()) {
                 (covered, promoted) = (covered + seen.covered, promoted + seen.promoted);
             }
             runs += 1;
@@ -192,6 +199,12 @@ fn group_over(over: Over, name: &str, preloads: &[Preload]) {
 fn group_on_one_host(name: &str, address: &str) {
     let lab = Lab::with(LabOptions { profile: Profile::Release, ..LabOptions::default() }).unwrap();
     compare(&lab, &Place::on_one_host(address), name, &[Preload::Both], LEFT_OUT_ON_SHM);
+}
+
+/// Both ends in one namespace and preloaded, the connection in the kernel.
+fn group_left_alone(name: &str) {
+    let lab = Lab::with(LabOptions { profile: Profile::Release, ..LabOptions::default() }).unwrap();
+    compare(&lab, &Place::left_alone("127.0.0.1"), name, &[Preload::Both], LEFT_OUT);
 }
 
 macro_rules! groups {
@@ -272,5 +285,23 @@ mod on_one_host_v6 {
         receiving "recv";
         ends "close";
         duplicates_and_processes "fds";
+    }
+}
+
+mod left_in_the_kernel {
+    use super::group_left_alone;
+
+    groups! {
+        group_left_alone;
+        receiving "recv";
+        sending "send";
+        poll_and_select "poll";
+        epoll "epoll";
+        ends "close";
+        duplicates_and_processes "fds";
+        threads "threads";
+        signals "signals";
+        options "options";
+        odd_calls "odd";
     }
 }

@@ -7,6 +7,7 @@ pub mod poll;
 pub mod recv;
 pub mod send;
 pub mod splice;
+pub mod young;
 
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::*;

@@ -88,6 +88,7 @@ fn count(act: Act<usize>) -> Act<ssize_t> {
 /// read(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    young!(In read(fd, buf, len));
     // Nothing wanted, nothing waited for: read(2) of no bytes returns at once.
     if !table::is_plain(fd)
         && len > 0
@@ -113,6 +114,7 @@ unsafe extern "C-unwind" fn __read_chk(fd: c_int, buf: *mut c_void, len: size_t,
 /// readv(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
+    young!(In readv(fd, iov, count));
     if !table::is_plain(fd)
         && let Ok(places) = usize::try_from(count)
         && wants_bytes(iov, places)
@@ -126,6 +128,7 @@ unsafe extern "C-unwind" fn readv(fd: c_int, iov: *const iovec, count: c_int) ->
 /// recv(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    young!(In recv(fd, buf, len, flags));
     if !table::is_plain(fd)
         && let Some(n) = receive_into(fd, buf, len, flags)
     {
@@ -170,6 +173,7 @@ unsafe extern "C-unwind" fn recvfrom(
     addr: *mut sockaddr,
     alen: *mut socklen_t,
 ) -> ssize_t {
+    young!(In recvfrom(fd, buf, len, flags, addr, alen));
     if !table::is_plain(fd)
         && let Some(n) = receive_into(fd, buf, len, flags)
     {
@@ -244,6 +248,7 @@ unsafe extern "C-unwind" fn recvmmsg(
 /// write(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
+    young!(Out write(fd, buf, len));
     if !table::is_plain(fd)
         && let Some(n) = send_from(fd, buf, len, 0)
     {
@@ -255,6 +260,7 @@ unsafe extern "C-unwind" fn write(fd: c_int, buf: *const c_void, len: size_t) ->
 /// writev(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn writev(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
+    young!(Out writev(fd, iov, count));
     if !table::is_plain(fd)
         && let Ok(places) = usize::try_from(count)
         && let Some(n) = send_places(fd, iov, places, 0)
@@ -267,6 +273,7 @@ unsafe extern "C-unwind" fn writev(fd: c_int, iov: *const iovec, count: c_int) -
 /// send(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+    young!(Out send(fd, buf, len, flags));
     if !table::is_plain(fd)
         && let Some(n) = send_from(fd, buf, len, flags)
     {
@@ -285,6 +292,7 @@ unsafe extern "C-unwind" fn sendto(
     addr: *const sockaddr,
     alen: socklen_t,
 ) -> ssize_t {
+    young!(Out sendto(fd, buf, len, flags, addr, alen));
     if !table::is_plain(fd)
         && let Some(n) = send_from(fd, buf, len, flags)
     {

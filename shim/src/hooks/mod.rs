@@ -25,6 +25,17 @@ macro_rules! sleep {
     }};
 }
 
+/// Makes the real call and returns, if the connection is a young one.
+macro_rules! young {
+    ($flow:ident $name:ident($fd:expr $(, $arg:expr)*)) => {
+        if let Some(young) = crate::call::young::Young::begin($fd, crate::call::Flow::$flow) {
+            let result = pass!($name($fd $(, $arg)*));
+            crate::hooks::aged(young, $fd, result);
+            return result;
+        }
+    };
+}
+
 mod args;
 mod epoll;
 mod fds;
@@ -41,6 +52,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use underpass_stack::stats::Counter;
 
+use crate::call::young::Young;
 use crate::call::{Act, Flow, slept};
 use crate::errno::{self, Errno};
 use crate::guard::{self, Guard};
@@ -85,6 +97,14 @@ impl Returned for i32 {
 
 impl Returned for isize {
     const FAILED: Self = -1;
+}
+
+/// The real call on a young connection is over.
+#[inline]
+fn aged(young: Young, fd: RawFd, result: isize) {
+    if let Some(seen) = young.end(result) {
+        after(|| slept(fd, seen));
+    }
 }
 
 /// Runs a hook's own part. `None`: the real call is to be made.

@@ -16,6 +16,11 @@ pub struct Asleep {
 }
 
 impl Asleep {
+    /// On this socket, unless it was closed meanwhile: then the record may be another's.
+    pub fn socket(self) -> &'static Socket {
+        self.socket
+    }
+
     /// The call is over.
     pub fn wake(self) {
         // Unless the socket was closed meanwhile and its record is another's.
