@@ -21,7 +21,7 @@ const QUEUE_MIN: u64 = 32 << 10;
 const PATHS: [(u64, u64); 3] = [(1, 4), (20, 8), (100, 25)];
 /// Frames lost in either direction, per mille.
 const LOSSES: [u64; 6] = [0, 1, 10, 30, 100, 300];
-const ALGORITHMS: [Algorithm; 2] = [Algorithm::Cubic, Algorithm::Reno];
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::Cubic, Algorithm::Reno, Algorithm::Bbr];
 const SEEDS: u64 = 3;
 /// What a cell may lose by chance, and what all together may.
 const CELL: f64 = 0.80;
