@@ -221,7 +221,7 @@ fn growth_takes_nothing_from_the_heap() {
         let len = crowd.peers[1].send(&mut frame, Flags::default(), &data);
         assert!(crowd.wire.stage(&frame[..len]));
         crowd.wire.show(1);
-        now.0 += TICK / 10;
+        now.0 += TICK;
         crowd.stack.pass(now);
         crowd.stack.send_touched(now);
         crowd.wire.collect(|_| ());

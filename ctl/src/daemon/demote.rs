@@ -21,8 +21,9 @@ use crate::steer::inject::MAX_FRAME;
 
 /// Room for a made-up segment without data.
 const CONTROL_FRAME: usize = 128;
-/// Segments made up of out-of-order data at most: each costs a system call, and others wait.
-const MAX_AHEAD: usize = 1024;
+/// Segments made up of out-of-order data at most, more than a window of 8 MiB has: each costs a system call, and others wait. But what is
+/// left out was acknowledged (RFC 2018), and the peer finds out that it was dropped by a timeout.
+const MAX_AHEAD: usize = 8192;
 /// What every path carries (RFC 791: hosts accept 576 bytes).
 const MIN_MTU: usize = 576;
 /// Bytes of an Ethernet header; of a TCP header with a timestamp.

@@ -29,6 +29,8 @@ const CHUNK: usize = 32 << 10;
 const BUFFER_SLACK: usize = 256 << 10;
 /// A segment of Ethernet's usual size takes up to a page and some of a receive buffer: so many times its bytes.
 const SEGMENT_COST: usize = 4;
+/// Windows that the stack promises by itself, bytes: more than a kernel with small buffers would.
+const PROMISED: usize = 8 << 20;
 /// Where the kernel does not say what it lets a receive buffer grow to, bytes.
 const USUAL_LARGEST: usize = 6 << 20;
 
@@ -291,7 +293,7 @@ impl Buffers {
         let sndbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)?;
         let rcvbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
         let chosen = get_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK).unwrap_or(0) as u32;
-        let window = (image.rcv_wnd as usize).saturating_add(recv).min(largest_buffer() / SEGMENT_COST);
+        let window = (image.rcv_wnd as usize).saturating_add(recv).min((largest_buffer() / SEGMENT_COST).max(PROMISED));
         force(fd, libc::SO_RCVBUFFORCE, rcvbuf.max(2 * (recv + BUFFER_SLACK) as i32))?;
         force(fd, libc::SO_SNDBUFFORCE, sndbuf.max(2 * (to_send + BUFFER_SLACK) as i32))?;
         let queued = sndbuf.max(2 * to_send.min(largest_buffer() / 2) as i32);
