@@ -92,7 +92,9 @@ pub fn of_lane(mut bytes: Vec<u8>, connection: &mut Connection<'_>, now: Instant
         (at::RTO, report.rto),
         (at::RCV_MSS, report.rcv_mss),
         (at::SACKED, report.sacked.div_ceil(mss)),
-        (at::LOST, 0),
+        // The kernel goes on counting what is lost as such when it has been sent again.
+        (at::LOST, report.lost.saturating_add(report.resent).div_ceil(mss)),
+        (at::RETRANS, report.resent.div_ceil(mss)),
         (at::LAST_DATA_SENT, report.last_data_sent),
         (at::LAST_DATA_RECV, report.last_data_recv),
         (at::LAST_ACK_RECV, report.last_ack_recv),
@@ -106,7 +108,6 @@ pub fn of_lane(mut bytes: Vec<u8>, connection: &mut Connection<'_>, now: Instant
     let now_known = [
         (at::SND_MSS, mss),
         (at::UNACKED, (tcb.unacked() as u32).div_ceil(mss)),
-        (at::RETRANS, 0),
         (at::RTT, rtt),
         (at::RTTVAR, rttvar),
         (at::SND_SSTHRESH, segments(ssthresh)),

@@ -65,6 +65,12 @@ impl Sent {
         self.lost
     }
 
+    /// Bytes that were sent more than once and are in the network.
+    pub fn resent(&self) -> u32 {
+        let again = |record: &&Record| record.resent && !record.sacked && !record.lost;
+        self.records.iter().filter(again).map(Record::len).fold(0, u32::saturating_add)
+    }
+
     /// Bytes in the network (RFC 6675, section 4, pipe).
     #[inline]
     pub fn in_flight(&self) -> u32 {

@@ -41,6 +41,10 @@ pub struct Report {
     pub rcv_mss: u32,
     /// Bytes that the peer has acknowledged selectively.
     pub sacked: u32,
+    /// Bytes that are lost and were not sent again since.
+    pub lost: u32,
+    /// Bytes that were sent again and are in the network.
+    pub resent: u32,
     /// Bytes of the largest packet.
     pub pmtu: u32,
     /// Since data was sent last, ms.
@@ -81,6 +85,8 @@ impl Connection<'_> {
             rto: (tcb.rtt.rto() / 1_000).min(u64::from(u32::MAX)) as u32,
             rcv_mss: tcb.rcv_mss,
             sacked: recovery.sent.sacked(),
+            lost: recovery.sent.lost(),
+            resent: recovery.sent.resent(),
             pmtu: tcb.pmtu.current(),
             last_data_sent: since(tcb.data_sent_at),
             last_data_recv: since(tcb.data_heard_at),

@@ -32,6 +32,7 @@ fn losses_are_sent_again_in_order_and_sacks_join() {
     assert_eq!((sent.in_flight(), sent.next_lost(1 << 20)), (50, Some((SeqNr(0), SeqNr(20)))));
     sent.push_again(SeqNr(0), SeqNr(20), stamp(2));
     assert_eq!(sent.next_lost(1 << 20), Some((SeqNr(30), SeqNr(40))));
+    assert_eq!((sent.lost(), sent.resent()), (10, 20));
     sent.take_sacked(SeqNr(30), SeqNr(40), |_| ());
     assert_eq!((sent.next_lost(1 << 20), sent.in_flight()), (None, 70));
     assert_eq!(ranges(&sent), [(0, 20), (20, 50), (50, 100)]);
