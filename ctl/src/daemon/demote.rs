@@ -177,8 +177,9 @@ fn data_frames(conn: &Conn, dump: &Dump) -> Vec<Vec<u8>> {
 
 fn from_peer(conn: &Conn, image: &Image, what: FromPeer<'_>) -> Option<Vec<u8>> {
     let mut image = *image;
-    if image.flags & flag::TS_RECENT == 0 {
-        // Without a timestamp to echo none is better than a wrong one, which would be taken for an old segment's.
+    // Without a timestamp to echo none is better than a wrong one, which would be taken for an old segment's. And data may come after what
+    // the peer has just sent again, next to which its timestamp is old (RFC 7323, section 5).
+    if image.flags & flag::TS_RECENT == 0 || matches!(what, FromPeer::Data(..)) {
         image.flags &= !flag::TIMESTAMPS;
     }
     let data = if let FromPeer::Data(_, data) = what { data.len() } else { 0 };

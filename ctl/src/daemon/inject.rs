@@ -5,7 +5,7 @@ use std::time::Instant;
 use underpass_stack::control::{FrameRef, Inject, MAX_INJECT};
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::ip::input;
-use underpass_stack::ip::output::complete_checksum;
+use underpass_stack::ip::late::{complete_checksum, forget_timestamps};
 use underpass_stack::lane::Reason;
 
 use super::reply::{Answer, Reply};
@@ -70,9 +70,10 @@ impl Daemon {
     }
 }
 
-/// Makes a frame fit for the kernel. `None` unless it is a TCP segment in order.
+/// Makes a frame fit for the kernel, which may have heard younger ones meanwhile. `None` unless it is a TCP segment in order.
 fn prepare(mut frame: Vec<u8>) -> Option<(Vec<u8>, FlowKey)> {
     complete_checksum(&mut frame);
     let flow = input::parse(&frame, MAX_FRAME).ok()?.flow;
+    forget_timestamps(&mut frame);
     Some((frame, flow))
 }

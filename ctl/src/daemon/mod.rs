@@ -14,6 +14,7 @@ pub mod demote;
 pub mod eligible;
 mod error;
 mod foreign;
+pub mod gap;
 mod inject;
 pub mod interface;
 mod leftbehind;

@@ -13,6 +13,7 @@ use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::lane::Reason;
 
 use super::eligible::{self, Endpoints};
+use super::gap::Look;
 use super::path::{self, Way};
 use super::repair::{self, Dump, DumpError};
 use super::reply::{Answer, Refusal, Reply};
@@ -31,7 +32,7 @@ impl Daemon {
         match &answer {
             Err(refusal) => {
                 self.totals.refused += 1;
-                tracing::debug!("session {session}: not promoted: {}", refusal.reason.name());
+                tracing::debug!("session {session}: not promoted: {refusal}");
             }
             Ok(reply) if underpass_stack::control::decode::<Promoted>(&reply.bytes).is_ok() => {
                 self.totals.promoted += 1
@@ -64,7 +65,9 @@ impl Daemon {
         let steer = &mut namespace.awake(way.path.ifindex)?.steer;
         let flow = FlowKey::tcp(ends.local, ends.remote);
         let cookie = sockopt::get::<u64>(fd.as_fd(), libc::SOL_SOCKET, libc::SO_COOKIE)?.0;
-        let taken = take_over(steer, &flow, xsk_base, &fd);
+        let mut gap = self.suspects.look(cookie);
+        let taken = take_over(steer, &flow, xsk_base, &fd, &mut gap);
+        self.suspects.keep(cookie, gap, taken.is_ok());
         if taken.is_err() {
             // Some of its frames may have gone the other way in between: the client may have them injected.
             self.session(session)?.recent.add(netns, flow, Instant::now());
@@ -124,14 +127,20 @@ impl Daemon {
 }
 
 /// Switches the flow over and reads the connection. On failure everything is as it was.
-fn take_over(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, fd: &OwnedFd) -> Result<(Restore, Kept), Refusal> {
+fn take_over(
+    steer: &mut Steer,
+    flow: &FlowKey,
+    xsk_base: u32,
+    fd: &OwnedFd,
+    gap: &mut Look,
+) -> Result<(Restore, Kept), Refusal> {
     if steer.holds(flow) {
         return Err(Reason::Unsettled.into());
     }
     let fd = fd.as_fd();
     let saved = repair::remember(fd)?;
     repair::open(fd)?;
-    let taken = switch_over(steer, flow, xsk_base, fd).and_then(|()| read_out(*flow, fd, &saved));
+    let taken = switch_over(steer, flow, xsk_base, fd, gap).and_then(|()| read_out(*flow, fd, &saved));
     if taken.is_err() {
         // First the socket, then the flow: what arrives in between waits in the RX ring and is injected as a leftover.
         if let Err(error) = repair::thaw(fd, &saved) {

@@ -158,6 +158,11 @@ pub fn rcv_nxt(fd: BorrowedFd<'_>) -> io::Result<u32> {
     sequence(fd, RECV_QUEUE)
 }
 
+/// The end of the window that the peer was promised last, of a socket in repair mode.
+pub fn window_end(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    window(fd).map(|window| window.rcv_wup.wrapping_add(window.rcv_wnd))
+}
+
 /// Bytes in the send queue.
 pub fn unacked(fd: BorrowedFd<'_>) -> io::Result<u32> {
     ioctl_int(fd, libc::TIOCOUTQ).map(|len| len as u32)

@@ -1,5 +1,6 @@
 //! What the daemon answers.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -45,6 +46,16 @@ impl Refusal {
     /// The message.
     pub fn reply(self) -> Reply {
         Reply::of(&Refused { reason: self.reason as u16, pad: 0, errno: self.errno as u32 })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.name())?;
+        match self.errno {
+            0 => Ok(()),
+            errno => write!(f, " ({})", io::Error::from_raw_os_error(errno)),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use underpass_stack::control::FlowValue;
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::lane::Reason;
 
+use super::gap::Look;
 use super::repair;
 use super::reply::Refusal;
 use crate::steer::Steer;
@@ -26,10 +27,16 @@ const WHOLE: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_millis(6);
 
 /// Redirects `flow` to the XSKMAP slots from `xsk_base` on, and returns when the kernel's socket, which is in repair mode, has
-/// seen everything that was passed before. The flow stays redirected only if this succeeds.
-pub fn switch_over(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
+/// seen everything that was passed before and has no gap in its stream. The flow stays redirected only if this succeeds.
+pub fn switch_over(
+    steer: &mut Steer,
+    flow: &FlowKey,
+    xsk_base: u32,
+    socket: BorrowedFd<'_>,
+    gap: &mut Look,
+) -> Result<(), Refusal> {
     steer.watch(flow)?;
-    let settled = wait_for_whole(steer, flow, socket).and_then(|()| drain(steer, flow, xsk_base, socket));
+    let settled = wait_for_whole(steer, flow, socket, gap).and_then(|()| drain(steer, flow, xsk_base, socket, gap));
     steer.unwatch(flow);
     if settled.is_err() {
         steer.release(flow);
@@ -40,13 +47,13 @@ pub fn switch_over(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: Bor
 /// Waits until the socket has everything that was passed a moment ago. While a segment is missing, what came after it is only
 /// in the kernel's out-of-order queue, which nobody can read out; and nothing is lost by a promotion that is refused
 /// before the switch.
-fn wait_for_whole(steer: &Steer, flow: &FlowKey, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
+fn wait_for_whole(steer: &Steer, flow: &FlowKey, socket: BorrowedFd<'_>, gap: &mut Look) -> Result<(), Refusal> {
     let start = Instant::now();
     spin(WATCH);
     while start.elapsed() < WHOLE {
         let watched = steer.watched(flow)?;
         spin(Duration::from_micros(5));
-        if has_reached(repair::rcv_nxt(socket)?, &watched) {
+        if has_reached(repair::rcv_nxt(socket)?, &watched) && gap.is_whole(socket)? {
             return Ok(());
         }
     }
@@ -54,7 +61,13 @@ fn wait_for_whole(steer: &Steer, flow: &FlowKey, socket: BorrowedFd<'_>) -> Resu
     Err(Reason::Unsettled.into())
 }
 
-fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: BorrowedFd<'_>) -> Result<(), Refusal> {
+fn drain(
+    steer: &mut Steer,
+    flow: &FlowKey,
+    xsk_base: u32,
+    socket: BorrowedFd<'_>,
+    gap: &mut Look,
+) -> Result<(), Refusal> {
     steer.redirect(flow, xsk_base)?;
     let switched = Instant::now();
     let mut last = Position::of(socket)?;
@@ -69,7 +82,7 @@ fn drain(steer: &mut Steer, flow: &FlowKey, xsk_base: u32, socket: BorrowedFd<'_
         let now = Position::of(socket)?;
         let watched = steer.watched(flow)?;
         // An acknowledgement alone that comes still later is made up for by the next, or by a probe.
-        if elapsed >= DRAIN && now == last && has_reached(now.rcv_nxt, &watched) {
+        if elapsed >= DRAIN && now == last && has_reached(now.rcv_nxt, &watched) && gap.is_whole(socket)? {
             return Ok(());
         }
         if elapsed > PATIENCE {

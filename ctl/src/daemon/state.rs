@@ -12,6 +12,7 @@ use underpass_stack::lane::Reason;
 use underpass_stack::tcp;
 
 use super::foreign::Waiting;
+use super::gap::Suspects;
 use super::namespace::{Namespace, cookie_of};
 use super::poller::{Poller, Token};
 use super::reply::Refusal;
@@ -71,6 +72,8 @@ pub struct Daemon {
     pub had_client: bool,
     /// When an attachment was closed last.
     pub closed_at: Option<Instant>,
+    /// Sockets that may hold bytes beyond a gap.
+    pub suspects: Suspects,
     /// Makes flow labels that nobody can guess.
     pub label_key: RandomState,
     next_session: u32,
@@ -93,6 +96,7 @@ impl Daemon {
             neighbours_touched: None,
             had_client: false,
             closed_at: None,
+            suspects: Suspects::default(),
             label_key: RandomState::new(),
             next_session: 1,
         })

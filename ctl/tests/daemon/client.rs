@@ -117,7 +117,7 @@ impl Client {
 
     /// Asks for a promotion, attaches to the interface if need be, and imports the connection.
     pub fn promote(&mut self, stream: &TcpStream) -> Result<u32, Reason> {
-        let (slot, generation, promoted, bytes) = self.promote_only(stream)?;
+        let (slot, generation, promoted, bytes) = self.promote_only(stream).inspect_err(|_| self.return_strays())?;
         let (recv, send) = bytes.split_at(promoted.recv_len as usize);
         let request = ImportRequest {
             image: &promoted.image,
@@ -199,14 +199,18 @@ impl Client {
         self.stack.pass(now());
         let generation = self.freeze(slot);
         self.ask(&Demote { slot, generation }, &[]).as_message::<Done>()?;
-        // What had been redirected before the daemon took the flow away may still be on its way into the ring.
-        let settled = Instant::now() + Duration::from_micros(100);
         self.stack.release(slot);
+        self.return_strays();
+        Ok(())
+    }
+
+    /// Has the kernel receive what was redirected while the connection was, or was to become, the lane's; some may still be on its way into the ring.
+    fn return_strays(&mut self) {
+        let settled = Instant::now() + Duration::from_micros(100);
         while Instant::now() < settled {
             self.stack.pass(now());
             self.inject_leftovers();
         }
-        Ok(())
     }
 
     pub fn inject_leftovers(&mut self) -> u32 {
@@ -237,6 +241,15 @@ impl Client {
             self.stack.send_touched(now());
             self.stack.pass(now());
         }
+    }
+
+    /// Bytes that can be received at once.
+    pub fn readable(&mut self, slot: u32) -> usize {
+        let unread = self.stack.with_connection(slot, now(), |connection| {
+            let (first, second) = connection.unread();
+            first.len() + second.len()
+        });
+        unread.expect("a live connection")
     }
 
     /// Receives exactly `out.len()` bytes over the lane.

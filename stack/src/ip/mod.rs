@@ -2,5 +2,6 @@
 
 pub mod flow;
 pub mod input;
+pub mod late;
 pub mod output;
 pub mod path;

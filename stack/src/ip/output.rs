@@ -1,10 +1,7 @@
 //! Frames out: headers around a segment's data.
 #![deny(unsafe_code)]
 
-use zerocopy::FromBytes;
-
 use super::flow::{FlowKey, PROTO_TCP};
-use super::input::packet;
 use super::path::Path;
 use crate::tcp::image::{Image, flag};
 use crate::tcp::segment::{SackBlocks, Timestamps};
@@ -142,26 +139,6 @@ fn write_tcp(
     header.checksum = sum.checksum();
     *place = zerocopy::transmute!(header);
     Some(())
-}
-
-/// Completes the TCP checksum of a frame that carries only the sum of its pseudo-header, which the kernel would refuse
-/// from an injected frame. True if there was one to complete.
-pub fn complete_checksum(frame: &mut [u8]) -> bool {
-    let Ok(found) = packet(frame) else { return false };
-    let Ok((header, _)) = tcp::Header::ref_from_prefix(found.tcp) else { return false };
-    let pseudo = found.pseudo();
-    if header.checksum != pseudo.partial() || pseudo.plus(found.tcp).is_valid() {
-        return false;
-    }
-    let place = found.at..found.at + found.tcp.len();
-    let tcp_bytes = &mut frame[place];
-    let Ok((header, _)) = tcp::Header::mut_from_prefix(tcp_bytes) else { return false };
-    header.checksum = [0; 2];
-    let checksum = pseudo.plus(tcp_bytes).checksum();
-    if let Ok((header, _)) = tcp::Header::mut_from_prefix(tcp_bytes) {
-        header.checksum = checksum;
-    }
-    true
 }
 
 /// A segment of the peer, to be made up for the kernel.

@@ -6,7 +6,7 @@ use zerocopy::FromZeros;
 
 use crate::ip::flow::FlowKey;
 use crate::ip::path::Path;
-use crate::ip::{input, output};
+use crate::ip::{input, late, output};
 use crate::stats::Counter;
 use crate::tcp::image::{Image, flag};
 use crate::tcp::{Algorithm, Connection, ImportError, Instant, Outcome, Recovery, SegmentOut, Tcb};
@@ -208,7 +208,7 @@ impl Host {
     /// A frame arrived. Frames that are damaged are dropped and counted.
     pub fn frame_in(&mut self, now: Instant, frame: &[u8]) {
         // Nobody sends mere sums of the pseudo-header here: damage has made it look so, as it does once in 2^16 times.
-        if output::complete_checksum(&mut frame.to_vec()) {
+        if late::complete_checksum(&mut frame.to_vec()) {
             self.counted[Counter::RxBadChecksum as usize] += 1;
             return;
         }

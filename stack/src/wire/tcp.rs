@@ -1,5 +1,7 @@
 //! The TCP header and its options (RFC 9293, section 3.1; RFC 7323; RFC 2018).
 
+use std::ops::Range;
+
 use zerocopy::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -13,7 +15,8 @@ pub const TIMESTAMPS_LEN: usize = 12;
 pub const OPTIONS_MAX: usize = 40;
 
 const END: u8 = 0;
-const NOP: u8 = 1;
+/// An option of one byte that says nothing.
+pub const NOP: u8 = 1;
 const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
 /// What nearly every segment carries: two NOPs and a timestamps option.
@@ -90,6 +93,19 @@ fn read_options(mut bytes: &[u8]) -> Option<Options<'_>> {
         }
     }
     Some(options)
+}
+
+/// Where in the options a timestamps option lies. `None` also if they are malformed before it.
+pub fn find_timestamps(options: &[u8]) -> Option<Range<usize>> {
+    let mut at = 0;
+    loop {
+        match *options.get(at..)? {
+            [NOP, ..] => at += 1,
+            [END, ..] | [] | [_] => return None,
+            [TIMESTAMPS, 10, ..] => return (at + 10 <= options.len()).then_some(at..at + 10),
+            [_, len, ..] => at += usize::from(len.max(2)),
+        }
+    }
 }
 
 fn timestamps(body: &[u8]) -> Option<Timestamps> {

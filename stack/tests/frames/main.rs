@@ -4,14 +4,16 @@ mod v6;
 
 use proptest::prelude::*;
 use underpass_stack::ip::flow::FlowKey;
-use underpass_stack::ip::input::{Drop, parse};
-use underpass_stack::ip::output::{FromPeer, build, complete_checksum, synthesize};
+use underpass_stack::ip::input::{Drop, Incoming, parse};
+use underpass_stack::ip::late::{complete_checksum, forget_timestamps};
+use underpass_stack::ip::output::{FromPeer, build, synthesize};
 use underpass_stack::ip::path::Path;
 use underpass_stack::tcp::image::{Image, flag};
 use underpass_stack::tcp::segment::{SackBlocks, Timestamps};
-use underpass_stack::tcp::{Codepoint, Flags, Kind, SegmentOut, SeqNr};
+use underpass_stack::tcp::{Codepoint, Flags, Kind, Segment, SegmentOut, SeqNr};
 use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 use underpass_stack::wire::checksum::Sum;
+use underpass_stack::wire::tcp::find_timestamps;
 
 const MAX: usize = 1514;
 /// Offset of the TCP header, and of its checksum, in a frame without tags and options.
@@ -149,6 +151,50 @@ fn partial_checksums_are_accepted_and_can_be_completed() {
     let mut wrong = whole.clone();
     wrong[CHECKSUM_AT] ^= 0x10;
     assert!(!complete_checksum(&mut wrong), "a wrong checksum is not ours to mend");
+}
+
+#[test]
+fn timestamps_can_be_taken_out_of_a_frame() {
+    check_forgetting(frame);
+}
+
+fn check_forgetting(frame: fn(&[u8]) -> Vec<u8>) {
+    for data in [&b""[..], b"odd", b"some data"] {
+        let whole = frame(data);
+        let mut late = whole.clone();
+        assert!(forget_timestamps(&mut late));
+        let (before, after) = (parse(&whole, MAX).unwrap(), parse(&late, MAX).expect("the checksum is right"));
+        assert_eq!(after.segment.timestamps, None);
+        assert_eq!(
+            Incoming { segment: Segment { timestamps: before.segment.timestamps, ..after.segment }, ..after },
+            before
+        );
+        assert!(!forget_timestamps(&mut late), "nothing left to forget");
+    }
+}
+
+#[test]
+fn timestamps_are_found_among_other_options_and_damage_finds_nothing() {
+    let found = |options: &[u8]| find_timestamps(options);
+    assert_eq!(found(&[8, 10, 0, 0, 0, 0, 0, 0, 0, 0]), Some(0..10));
+    assert_eq!(found(&[1, 2, 4, 5, 180, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 9]), Some(5..15));
+    let nothing: [&[u8]; 7] = [&[], &[1, 1], &[8], &[8, 10, 0], &[8, 9, 0, 0, 0, 0, 0, 0, 0, 0], &[0, 8, 10], &[3, 0]];
+    for options in nothing {
+        assert_eq!(found(options), None, "{options:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_survive_the_detour(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), from in 0usize..200) {
+        forget_timestamps(&mut bytes);
+        let mut damaged = frame(b"hello");
+        for (place, byte) in damaged.iter_mut().skip(from).zip(&bytes) {
+            *place = *byte;
+        }
+        forget_timestamps(&mut damaged);
+        complete_checksum(&mut damaged);
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use underpass_stack::ip::flow::{Addr, FlowKey};
 use underpass_stack::ip::input::{Drop, parse};
-use underpass_stack::ip::output::{FromPeer, build, complete_checksum, synthesize};
+use underpass_stack::ip::late::complete_checksum;
+use underpass_stack::ip::output::{FromPeer, build, synthesize};
 use underpass_stack::ip::path::Path;
 use underpass_stack::tcp::image::{Image, flag};
 use underpass_stack::tcp::{Codepoint, Flags, SeqNr};
@@ -136,6 +137,11 @@ fn partial_checksums_are_accepted_and_can_be_completed() {
     assert!(complete_checksum(&mut partial));
     assert_eq!(partial, whole);
     assert!(!complete_checksum(&mut partial), "nothing left to complete");
+}
+
+#[test]
+fn timestamps_can_be_taken_out_of_a_frame() {
+    super::check_forgetting(frame);
 }
 
 #[test]
