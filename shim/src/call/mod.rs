@@ -2,6 +2,7 @@
 
 pub mod conn;
 pub mod epoll;
+pub mod ioctl;
 pub mod opt;
 pub mod poll;
 pub mod recv;

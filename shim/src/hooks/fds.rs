@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 use underpass_stack::lane::Reason;
 
 use super::{after, run};
-use crate::call::{Act, conn, opt};
+use crate::call::{Act, conn, ioctl, opt};
 use crate::{errno, fd as table, guard, sys};
 
 /// close(2).
@@ -100,7 +100,7 @@ unsafe extern "C-unwind" fn fcntl64(fd: c_int, command: c_int, arg: *mut c_void)
 unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, arg: *mut c_void) -> c_int {
     if !table::is_plain(fd)
         && let Some(result) = run(|| {
-            opt::ioctl(
+            ioctl::ioctl(
                 fd,
                 request,
                 arg.is_null(),
