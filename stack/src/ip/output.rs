@@ -129,16 +129,27 @@ fn write_tcp(
         sum = sum.plus(options);
     }
     if !data.is_empty() {
-        let (one, two) = data.split_at_mut_checked(payload.0.len())?;
-        one.copy_from_slice(payload.0);
-        if !two.is_empty() {
-            two.copy_from_slice(payload.1);
-        }
-        sum = sum.plus(data);
+        sum = copy_data(data, payload, sum)?;
     }
     header.checksum = sum.checksum();
     *place = zerocopy::transmute!(header);
     Some(())
+}
+
+/// Copies the two pieces of a segment's data, adding them to a sum.
+#[inline(always)]
+fn copy_data(place: &mut [u8], (one, two): (&[u8], &[u8]), sum: Sum) -> Option<Sum> {
+    if two.is_empty() {
+        return (place.len() == one.len()).then(|| sum.plus_copied(place, one));
+    }
+    let (first, second) = place.split_at_mut_checked(one.len())?;
+    if one.len() % 2 == 0 && second.len() == two.len() {
+        return Some(sum.plus_copied(first, one).plus_copied(second, two));
+    }
+    // The second piece begins in the middle of a word.
+    first.copy_from_slice(one);
+    second.copy_from_slice(two);
+    Some(sum.plus(place))
 }
 
 /// A segment of the peer, to be made up for the kernel.
