@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::ip::flow::FlowKey;
 use crate::ip::path::Path;
 use crate::lane::shm::layout::is_ring_size;
+use crate::mem::Apart;
 use crate::tcp::tcb::Tcb;
 
 /// First word of an arena: "UPAR".
@@ -197,6 +198,9 @@ impl RingRef {
         (sized && inside).then_some((offset, self.len as usize))
     }
 }
+
+/// The receive and the send ring of a connection, as its owner keeps them.
+pub type Rings = Apart<RINGS_AT, ARENA_LEN>;
 
 /// One promoted connection.
 #[repr(C)]

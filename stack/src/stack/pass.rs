@@ -28,23 +28,12 @@ impl Stack {
     }
 
     /// Carries an engine's decisions out.
-    #[inline(always)]
-    pub(super) fn apply(&mut self, slot: u32, outcome: &Outcome, now: Instant) {
-        if outcome.is_rare() || !outcome.counts.is_empty() {
-            return self.apply_rare(slot, outcome, now);
-        }
-        self.fit_rings(slot);
-        let bit = |on: bool, bit: u8| u8::from(on) * bit;
-        self.raise(slot, bit(outcome.readable, event::READABLE) | bit(outcome.writable, event::WRITABLE));
-    }
-
     #[inline(never)]
-    fn apply_rare(&mut self, slot: u32, outcome: &Outcome, now: Instant) {
+    pub(super) fn apply(&mut self, slot: u32, outcome: &Outcome, now: Instant) {
         let stats = self.stats();
         outcome.counts.iter().for_each(|counter| stats.add(counter, 1));
         let bit = |on: bool, bit: u8| u8::from(on) * bit;
-        let bits = bit(outcome.readable, event::READABLE)
-            | bit(outcome.writable, event::WRITABLE)
+        let bits = event::data(outcome.readable, outcome.writable)
             | bit(outcome.peer_fin, event::PEER_FIN | event::READABLE)
             | bit(outcome.reset, event::RESET)
             | bit(outcome.timed_out, event::TIMED_OUT)

@@ -260,6 +260,12 @@ impl Tcb {
         self.pmtu.probe = 0;
     }
 
+    /// Has [`Tcb::take_probe`] something to wait for?
+    #[inline]
+    pub(crate) fn awaits_probe(&self) -> bool {
+        (self.pmtu.probe != 0) | (self.pmtu.source() == Source::Suspected)
+    }
+
     /// A segment was looked at: what has been acknowledged says something of the size.
     /// `timeouts` have passed since something new was acknowledged.
     pub(crate) fn take_probe(&mut self, timeouts: u32, out: &mut Outcome) {
