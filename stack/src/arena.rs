@@ -231,3 +231,11 @@ pub struct ConnRecord {
     /// Bytes that the program gave on the lane since the promotion; for people.
     pub bytes_out: u64,
 }
+
+impl ConnRecord {
+    /// Does the engine run the connection ([`Phase::Live`])?
+    #[inline]
+    pub fn is_live(&self) -> bool {
+        self.phase == Phase::Live as u32
+    }
+}

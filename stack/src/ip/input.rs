@@ -91,6 +91,7 @@ pub struct Unverified<'a> {
 
 impl Unverified<'_> {
     /// Is the data what the checksum says?
+    #[inline(never)]
     pub fn is_intact(&self) -> bool {
         self.sum.is_none_or(|sum| sum.plus(self.incoming.segment.payload).is_valid())
     }
@@ -123,10 +124,13 @@ pub fn parse_plain(frame: &[u8], max_frame: usize) -> Option<Unverified<'_>> {
     let pseudo = Sum::default().plus_header(addresses).plus_upper(PROTO_TCP, packet.len() as u16);
     let (options, payload) = rest.split_at_checked(header.header_len().checked_sub(tcp::HEADER_LEN)?)?;
     let is_left_to_card = header.checksum == pseudo.partial();
-    let sum = (!is_left_to_card).then(|| {
-        let sum = pseudo.plus_header(bytes);
-        if options.is_empty() { sum } else { sum.plus(options) }
-    });
+    let header_sum = pseudo.plus_header(bytes);
+    let sum = match options.first_chunk::<{ tcp::TIMESTAMPS_LEN }>() {
+        _ if is_left_to_card => None,
+        None if options.is_empty() => Some(header_sum),
+        Some(usual) if options.len() == tcp::TIMESTAMPS_LEN => Some(header_sum.plus_header(usual)),
+        _ => Some(header_sum.plus(options)),
+    };
     let options = tcp::parse_options(options)?;
     let flow = FlowKey::of_v4(ip.destination, ip.source, header.destination, header.source);
     let incoming = Incoming { flow, segment: segment(header, Codepoint::of(ip.tos), options, payload) };

@@ -1,7 +1,7 @@
 //! Frames in: from the RX rings to their connections, to the kernel, or kept until it is known whose they are.
 
 use super::{Leftover, Port, Stack, conn_parts, event};
-use crate::arena::{self, ConnRecord, Phase};
+use crate::arena::{self, ConnRecord};
 use crate::control::FrameRef;
 use crate::ip::flow::FlowKey;
 use crate::ip::input::{self, Drop, Unverified};
@@ -116,11 +116,12 @@ impl Stack {
     /// One frame: parse, find the connection, let the engine look at the segment.
     #[inline]
     fn frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
-        let verdict = input::parse_plain(frame, max_frame).and_then(|found| self.segment_in(&found, queue, now));
-        match verdict {
-            Some(verdict) => verdict,
-            None => self.other_frame_in(frame, max_frame, queue, now),
+        if let Some(found) = input::parse_plain(frame, max_frame)
+            && let Some(verdict) = self.segment_in(&found, queue, now)
+        {
+            return verdict;
         }
+        self.other_frame_in(frame, max_frame, queue, now)
     }
 
     /// The same for a frame that is not quite ordinary.
@@ -141,10 +142,15 @@ impl Stack {
     #[inline(always)]
     fn segment_in(&mut self, found: &Unverified<'_>, queue: u32, now: Instant) -> Option<Verdict> {
         let Unverified { incoming, sum } = found;
-        let Some(slot) = self.slot_of(&incoming.flow) else { return self.unknown_flow(found) };
+        let Some(slot) = self.slot_of(&incoming.flow) else {
+            // A copy for who needs it in memory, as below: all others keep it in registers.
+            let found = *found;
+            return self.unknown_flow(&found);
+        };
         let Some(state) = self.slots.get_mut(slot as usize) else { return Some(Verdict::Kernel) };
         let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return Some(Verdict::Kernel) };
-        if record.phase != Phase::Live as u32 {
+        if !record.is_live() {
+            let found = *found;
             return found.is_intact().then_some(Verdict::Hold(slot));
         }
         let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };

@@ -8,7 +8,8 @@ use super::input::Stop;
 use super::loss::Phase;
 use super::outcome::Outcome;
 use super::rate::Delivery;
-use super::segment::{Flags, Segment};
+use super::segment::{Flags, Segment, Timestamps};
+use super::seq::SeqNr;
 use super::tcb::Tcb;
 use super::time::Instant;
 
@@ -36,13 +37,13 @@ impl Connection<'_> {
         self.take_feedback(segment);
         let heard = self.recovery.hear(now, self.tcb, segment, window_changed);
         if heard.acked > 0 {
-            out.writable = self.advance(segment);
+            out.writable = self.advance(segment.ack);
         } else if self.tcb.snd_wnd == 0 && self.tcb.flight() > 0 {
             // It shrank its window, and says so whatever it is sent (RFC 9293, section 3.8.6): it is there.
             self.recovery.loss.silent = 0;
             self.tcb.unanswered_since = Instant::NEVER;
         }
-        self.time(now, segment, heard.acked, &heard.delivery);
+        self.time(now, segment.timestamps, heard.acked, &heard.delivery);
         self.grow(now, heard.acked, heard.pipe_before, self.tcb.rtt.rto());
         self.judge(now, &heard, out);
         if heard.acked > 0 {
@@ -53,21 +54,21 @@ impl Connection<'_> {
 
     /// New data is acknowledged. Says whether there is more send space.
     #[inline]
-    pub(crate) fn advance(&mut self, segment: &Segment<'_>) -> bool {
+    pub(crate) fn advance(&mut self, ack: SeqNr) -> bool {
         let tcb = &mut *self.tcb;
         let before = tcb.snd_una;
         compiler_fence(Ordering::Release);
-        tcb.snd_una = segment.ack;
+        tcb.snd_una = ack;
         tcb.end_reduction();
         tcb.keep_marks_close();
         self.recovery.loss.timeouts = 0;
         self.recovery.loss.silent = 0;
-        before.lt(segment.ack.earlier(tcb.snd_end))
+        before.lt(ack.earlier(tcb.snd_end))
     }
 
     /// Measures a round trip, at most one in the time of one.
     #[inline(always)]
-    pub(crate) fn time(&mut self, now: Instant, segment: &Segment<'_>, acked: u32, delivery: &Delivery) {
+    pub(crate) fn time(&mut self, now: Instant, echo: Option<Timestamps>, acked: u32, delivery: &Delivery) {
         let tcb = &mut *self.tcb;
         if !tcb.rtt.is_due(tcb.snd_una, now) {
             return;
@@ -77,7 +78,7 @@ impl Connection<'_> {
                 tcb.rtt.sample(rtt);
                 true
             }
-            None => acked > 0 && tcb.sample_echo(now, segment),
+            None => acked > 0 && tcb.sample_echo(now, echo),
         };
         if known {
             tcb.rtt.next_after(tcb.snd_nxt, now);

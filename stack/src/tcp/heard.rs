@@ -81,7 +81,7 @@ impl Recovery {
             acked,
             repeats: is_bare_repeat && !sack && tcb.flight() > 0,
             is_bare_repeat,
-            echo: tcb.echo_of(segment),
+            echo: tcb.echo_of(segment.timestamps),
             pipe_before: self.pipe(tcb),
             lost_before: self.rate.lost(),
             ..Heard::default()

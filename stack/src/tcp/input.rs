@@ -44,7 +44,11 @@ impl Connection<'_> {
         match self.predict(now, segment, sum) {
             Prediction::Met { writable } => Taken::Foreseen { readable: !segment.payload.is_empty(), writable },
             Prediction::Corrupt => Taken::Corrupt,
-            Prediction::Missed => self.take_unforeseen(now, segment, sum),
+            Prediction::Missed => {
+                // A copy for who needs it in memory: all others keep it in registers.
+                let segment = *segment;
+                self.take_unforeseen(now, &segment, sum)
+            }
         }
     }
 
@@ -85,7 +89,7 @@ impl Connection<'_> {
         self.tcb.take_probe(self.recovery.loss.timeouts, out);
         self.take_data(now, segment, out); // seventh
         self.take_fin(now, segment, out); // eighth
-        self.tune(now, segment);
+        self.tune(now, segment.timestamps, segment.payload.len() as u32);
         self.settle(now, out);
         Ok(())
     }
@@ -145,7 +149,7 @@ impl Connection<'_> {
     }
 
     /// The peer is alive.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn heard(&mut self, now: Instant, segment: &Segment<'_>) {
         self.tcb.heard_at = now;
         self.tcb.probes = 0;

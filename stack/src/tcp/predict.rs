@@ -7,7 +7,8 @@
 use super::connection::Connection;
 use super::image::flag;
 use super::rate::Delivery;
-use super::segment::{Flags, Segment};
+use super::segment::{Flags, Segment, Timestamps};
+use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use super::timer::Timer;
@@ -52,36 +53,37 @@ impl Connection<'_> {
         self.recovery.tally.predicted(acked, len);
         self.heard(now, segment);
         self.tcb.take_window(segment);
-        let writable = acked != 0 && self.take_plain_ack(now, segment, acked);
+        let writable = acked != 0 && self.take_plain_ack(now, segment.ack, segment.timestamps);
         self.tcb.timers.stop(Timer::Reorder);
         if len != 0 {
             self.extend(len);
             self.tcb.ack_data(now, segment, false);
         }
-        self.tune(now, segment);
+        self.tune(now, segment.timestamps, len);
         Prediction::Met { writable }
     }
 
     /// It acknowledges new data, nothing is lost, and the peer has reported nothing. Says whether there is more send space.
     #[inline(never)]
-    fn take_plain_ack(&mut self, now: Instant, segment: &Segment<'_>, acked: u32) -> bool {
+    fn take_plain_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>) -> bool {
         let pipe = self.recovery.sent.in_flight();
-        let run = if self.tcb.cc.goes_by_rate() { None } else { self.recovery.sent.take_run(segment.ack) };
-        let Some(run) = run else { return self.take_ack_in_pieces(now, segment, acked, pipe) };
+        let run = if self.tcb.cc.goes_by_rate() { None } else { self.recovery.sent.take_run(ack) };
+        let Some(run) = run else { return self.take_ack_in_pieces(now, ack, timestamps, pipe) };
         let delivery = Delivery::of(&run);
         self.recovery.rack.arrived_in_order(now, &run);
         self.hear_delivery(now, &delivery);
-        self.follow_ack(now, segment, acked, pipe, &delivery)
+        self.follow_ack(now, ack, timestamps, pipe, &delivery)
     }
 
     /// The same where pieces have fared differently, or congestion control wants to know all of them.
     #[inline(never)]
-    fn take_ack_in_pieces(&mut self, now: Instant, segment: &Segment<'_>, acked: u32, pipe: u32) -> bool {
-        let echo = self.tcb.echo_of(segment);
-        let delivery = self.recovery.hear_pieces(now, segment.ack, echo);
+    fn take_ack_in_pieces(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>, pipe: u32) -> bool {
+        let acked = ack.since(self.tcb.snd_una);
+        let echo = self.tcb.echo_of(timestamps);
+        let delivery = self.recovery.hear_pieces(now, ack, echo);
         self.hear_delivery(now, &delivery);
         let before = (pipe, self.recovery.rate.lost());
-        let writable = self.follow_ack(now, segment, acked, pipe, &delivery);
+        let writable = self.follow_ack(now, ack, timestamps, pipe, &delivery);
         self.report_rate(now, acked, before, &delivery);
         writable
     }
@@ -96,14 +98,22 @@ impl Connection<'_> {
 
     /// What follows from such an acknowledgement of what was in flight.
     #[inline(always)]
-    fn follow_ack(&mut self, now: Instant, segment: &Segment<'_>, acked: u32, pipe: u32, delivery: &Delivery) -> bool {
-        let writable = self.advance(segment);
-        self.time(now, segment, acked, delivery);
+    fn follow_ack(
+        &mut self,
+        now: Instant,
+        ack: SeqNr,
+        timestamps: Option<Timestamps>,
+        pipe: u32,
+        delivery: &Delivery,
+    ) -> bool {
+        let acked = ack.since(self.tcb.snd_una);
+        let writable = self.advance(ack);
+        self.time(now, timestamps, acked, delivery);
         let rto = self.tcb.rtt.rto();
         self.grow(now, acked, pipe, rto);
         let loss = &mut self.recovery.loss;
         loss.dup_acks = 0;
-        loss.recover = loss.recover.later(segment.ack.minus(1));
+        loss.recover = loss.recover.later(ack.minus(1));
         self.rearm(now, rto);
         self.note_delivery(now, delivery);
         writable
