@@ -134,8 +134,9 @@ pub struct Stack {
     reserved: usize,
     /// The latest time that anybody brought along.
     latest: Instant,
-    /// Frames lie in TX rings that the kernel has not been told of.
-    unkicked: bool,
+    /// Where frames lie in TX rings.
+    unkicked: transmit::Unkicked,
+    kinds: transmit::Kinds,
     live: usize,
 }
 
@@ -163,7 +164,8 @@ impl Stack {
             path_mtus: paths::PathMtus::default(),
             reserved: 0,
             latest: Instant::NEVER,
-            unkicked: false,
+            unkicked: transmit::Unkicked::Nowhere,
+            kinds: Default::default(),
             live: 0,
         })
     }

@@ -1,5 +1,6 @@
 //! The pass: RX rings, then timers, then everything that has something to send.
 
+use super::transmit::Unkicked;
 use super::{SlotState, Stack, Wheel, event};
 use crate::stats::Counter;
 use crate::tcp::{Instant, Outcome};
@@ -8,7 +9,7 @@ use crate::xsk::queue::Queue;
 impl Stack {
     /// Would a pass have anything to do? Cheap, for those who look again and again.
     pub fn has_news(&self, now: Instant) -> bool {
-        self.unkicked
+        self.unkicked != Unkicked::Nowhere
             || !self.touched.is_empty()
             || self.wheel.soonest().is_some_and(|soonest| soonest <= now)
             || self.ports[..self.port_limit].iter().flatten().any(|port| port.queues.iter().any(Queue::rx_waits))
