@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::ip::flow::FlowKey;
 use crate::ip::path::Path;
 use crate::lane::shm::layout::is_ring_size;
+use crate::mem::Apart;
 use crate::tcp::tcb::Tcb;
 
 /// First word of an arena: "UPAR".
@@ -198,6 +199,9 @@ impl RingRef {
     }
 }
 
+/// The receive and the send ring of a connection, as its owner keeps them.
+pub type Rings = Apart<RINGS_AT, ARENA_LEN>;
+
 /// One promoted connection.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -226,4 +230,12 @@ pub struct ConnRecord {
     pub bytes_in: u64,
     /// Bytes that the program gave on the lane since the promotion; for people.
     pub bytes_out: u64,
+}
+
+impl ConnRecord {
+    /// Does the engine run the connection ([`Phase::Live`])?
+    #[inline]
+    pub fn is_live(&self) -> bool {
+        self.phase == Phase::Live as u32
+    }
 }

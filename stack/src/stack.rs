@@ -28,7 +28,7 @@ use self::demux::Demux;
 use self::wheel::Wheel;
 
 use crate::arena::{
-    self, ARENA_LEN, ArenaHeader, ConnRecord, MAX_PORTS, MEMFD_NAME, Phase, RingRef, STATS_AT, SocketEntry,
+    self, ARENA_LEN, ArenaHeader, ConnRecord, MAX_PORTS, MEMFD_NAME, Phase, RINGS_AT, Rings, STATS_AT, SocketEntry,
 };
 use crate::control::FrameRef;
 use crate::mem::Region;
@@ -55,6 +55,12 @@ pub mod event {
     pub const CLOSED: u8 = 1 << 6;
     /// The events after which a connection must be demoted.
     pub const DEMOTE: u8 = RESET | TIMED_OUT | URGENT;
+
+    /// Bytes can be read, send space came free, or neither.
+    #[inline]
+    pub(super) fn data(readable: bool, writable: bool) -> u8 {
+        (u8::from(readable) * READABLE) | (u8::from(writable) * WRITABLE)
+    }
 }
 
 /// Something that the stack's holder has to act on.
@@ -83,8 +89,7 @@ pub struct Leftover {
 #[derive(Debug, Default)]
 struct SlotState {
     /// Where the rings are. The record says so too, for readers; this cannot be scribbled over.
-    rcv: RingRef,
-    snd: RingRef,
+    rings: Rings,
     /// The deadline that stands in the wheel; never: none.
     scheduled: Instant,
     /// Queue on which the peer's frames arrive; ours leave on the same.
@@ -129,8 +134,9 @@ pub struct Stack {
     reserved: usize,
     /// The latest time that anybody brought along.
     latest: Instant,
-    /// Frames lie in TX rings that the kernel has not been told of.
-    unkicked: bool,
+    /// Where frames lie in TX rings.
+    unkicked: transmit::Unkicked,
+    kinds: transmit::Kinds,
     live: usize,
 }
 
@@ -158,7 +164,8 @@ impl Stack {
             path_mtus: paths::PathMtus::default(),
             reserved: 0,
             latest: Instant::NEVER,
-            unkicked: false,
+            unkicked: transmit::Unkicked::Nowhere,
+            kinds: Default::default(),
             live: 0,
         })
     }
@@ -216,11 +223,12 @@ impl Stack {
 
     /// The events since the last call, one per connection.
     pub fn take_events(&mut self, into: &mut Vec<Event>) {
-        for slot in self.with_events.drain(..) {
+        for &slot in &self.with_events {
             if let Some(state) = self.slots.get_mut(slot as usize) {
                 into.push(Event { slot, bits: std::mem::take(&mut state.pending) });
             }
         }
+        self.with_events.clear();
     }
 
     /// Are there events to take?
@@ -250,28 +258,32 @@ impl Stack {
         self.latest
     }
 
-    #[inline(always)]
     fn raise(&mut self, slot: u32, bits: u8) {
-        if bits == 0 {
-            return;
+        if let Some(state) = self.slots.get_mut(slot as usize) {
+            state.raise(&mut self.with_events, slot, bits);
         }
-        let Some(state) = self.slots.get_mut(slot as usize) else { return };
-        if state.pending == 0 {
-            self.with_events.push(slot);
+    }
+}
+
+impl SlotState {
+    /// Notes events for [`Stack::take_events`].
+    #[inline(always)]
+    fn raise(&mut self, with_events: &mut Vec<u32>, slot: u32, bits: u8) {
+        if self.pending == 0 && bits != 0 {
+            with_events.push(slot);
         }
-        state.pending |= bits;
+        self.pending |= bits;
     }
 }
 
 /// A connection's record and its rings (receive, send).
-#[inline]
+#[inline(always)]
 fn conn_parts<'a>(
     arena: &'a mut Region,
     slot: u32,
     state: &SlotState,
 ) -> Option<(&'a mut ConnRecord, &'a mut [u8], &'a mut [u8])> {
-    let place = |ring: RingRef| (ring.offset as usize, ring.len as usize);
-    arena.parts_mut::<ConnRecord>(arena::conn_offset(slot)?, place(state.rcv), place(state.snd))
+    arena.record_and::<ConnRecord, RINGS_AT, ARENA_LEN>(arena::conn_offset(slot)?, &state.rings)
 }
 
 fn new_arena(name: &str, pid: u32, started: u64) -> io::Result<Region> {

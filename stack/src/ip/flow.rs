@@ -89,6 +89,17 @@ impl FlowKey {
         zerocopy::transmute!([0, mapped(local), 0, mapped(remote), ports])
     }
 
+    /// The octets of both addresses, the local one first, if both are IPv4.
+    #[inline(always)]
+    pub(crate) fn both_v4(&self) -> Option<([u8; 4], [u8; 4])> {
+        const PREFIX: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+        let number =
+            |bytes: &[u8; 16], at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let differs = |bytes: &[u8; 16]| number(bytes, 0) | number(bytes, 4) | (number(bytes, 8) ^ PREFIX);
+        let is_v4 = differs(&self.local.0) | differs(&self.remote.0) == 0;
+        is_v4.then(|| (number(&self.local.0, 12).to_ne_bytes(), number(&self.remote.0, 12).to_ne_bytes()))
+    }
+
     /// All of it in five words, for hashing and comparing.
     #[inline]
     pub(crate) fn words(&self) -> [u64; 5] {
@@ -134,5 +145,16 @@ mod tests {
         let expected = FlowKey::tcp(([10, 0, 0, 1], 80).into(), ([192, 168, 7, 200], 40_000).into());
         assert_eq!(flow, expected);
         assert!(flow.is(&expected));
+        assert_eq!(flow.both_v4(), Some(([10, 0, 0, 1], [192, 168, 7, 200])));
+        for (side, at) in (0..2).flat_map(|side| (0..12).map(move |at| (side, at))) {
+            let mut other = flow;
+            let addr = if side == 0 { &mut other.local } else { &mut other.remote };
+            addr.0[at] ^= 1;
+            assert_eq!((other.both_v4(), addr_is_v4(&other, side)), (None, false));
+        }
+    }
+
+    fn addr_is_v4(flow: &FlowKey, side: usize) -> bool {
+        if side == 0 { flow.local.as_v4().is_some() } else { flow.remote.as_v4().is_some() }
     }
 }

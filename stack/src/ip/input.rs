@@ -74,15 +74,33 @@ pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
     if frame.len() > max_frame {
         return Err(Drop::Oversize);
     }
-    match parse_plain(frame, max_frame) {
-        Some(incoming) => Ok(incoming),
+    match parse_plain(frame, max_frame).filter(Unverified::is_intact) {
+        Some(found) => Ok(found.incoming),
         None => packet(frame)?.read(),
     }
 }
 
-/// The same for ordinary IPv4 frames: no tag, no IP options, no fragment, nothing wrong. For all others, [`parse`] says why.
+/// What a frame brought, if its data is what its TCP checksum says.
+#[derive(Clone, Copy, Debug)]
+pub struct Unverified<'a> {
+    /// What it brought.
+    pub incoming: Incoming<'a>,
+    /// The sum of all that the checksum covers but the data, which begins at an even place; `None` if nothing is left to verify.
+    pub sum: Option<Sum>,
+}
+
+impl Unverified<'_> {
+    /// Is the data what the checksum says?
+    #[inline(never)]
+    pub fn is_intact(&self) -> bool {
+        self.sum.is_none_or(|sum| sum.plus(self.incoming.segment.payload).is_valid())
+    }
+}
+
+/// Reads an ordinary IPv4 frame: no tag, no IP options, no fragment, nothing wrong so far. For all others, [`parse`] says why. The
+/// data is not looked at: who copies it can sum it on the way.
 #[inline(always)]
-pub fn parse_plain(frame: &[u8], max_frame: usize) -> Option<Incoming<'_>> {
+pub fn parse_plain(frame: &[u8], max_frame: usize) -> Option<Unverified<'_>> {
     const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
     let headers: &[u8; TCP_AT] = frame.first_chunk()?;
     let (ether, ip_bytes) = ethernet::Header::ref_from_prefix(headers).ok()?;
@@ -104,14 +122,19 @@ pub fn parse_plain(frame: &[u8], max_frame: usize) -> Option<Incoming<'_>> {
     // The sum of the addresses: the prefix of a v4-mapped one adds zero.
     let addresses: &[u8; 8] = ip_bytes.last_chunk()?;
     let pseudo = Sum::default().plus_header(addresses).plus_upper(PROTO_TCP, packet.len() as u16);
-    let header_sum = pseudo.plus_header(bytes);
-    if header.checksum != pseudo.partial() && !header_sum.plus(rest).is_valid() {
-        return None;
-    }
     let (options, payload) = rest.split_at_checked(header.header_len().checked_sub(tcp::HEADER_LEN)?)?;
+    let is_left_to_card = header.checksum == pseudo.partial();
+    let header_sum = pseudo.plus_header(bytes);
+    let sum = match options.first_chunk::<{ tcp::TIMESTAMPS_LEN }>() {
+        _ if is_left_to_card => None,
+        None if options.is_empty() => Some(header_sum),
+        Some(usual) if options.len() == tcp::TIMESTAMPS_LEN => Some(header_sum.plus_header(usual)),
+        _ => Some(header_sum.plus(options)),
+    };
     let options = tcp::parse_options(options)?;
     let flow = FlowKey::of_v4(ip.destination, ip.source, header.destination, header.source);
-    Some(Incoming { flow, segment: segment(header, Codepoint::of(ip.tos), options, payload) })
+    let incoming = Incoming { flow, segment: segment(header, Codepoint::of(ip.tos), options, payload) };
+    Some(Unverified { incoming, sum })
 }
 
 #[inline(always)]

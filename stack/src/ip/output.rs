@@ -17,7 +17,6 @@ const V6: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
 
 /// Writes Ethernet, IP and TCP headers and the data into `frame`; returns the frame's length, or `None` if it does
 /// not fit, the data is not as long as the segment says, or only one of the flow's addresses is IPv4.
-#[inline]
 pub fn build(
     frame: &mut [u8],
     path: &Path,
@@ -54,6 +53,72 @@ pub fn build(
     let pseudo = Sum::pseudo(&flow.local, &flow.remote, PROTO_TCP, u16::try_from(tcp_len).ok()?);
     write_tcp(packet.get_mut(..tcp_len)?, flow, segment, options_len, payload, pseudo)?;
     Some(before + tcp_len)
+}
+
+/// The same for ordinary segments, over IPv4, with no SACK blocks and no mark; `None` as well if it is not one.
+///
+/// Each field is written to its place as it is known, and summed as it is written.
+#[inline(always)]
+pub fn build_plain(
+    frame: &mut [u8],
+    path: &Path,
+    flow: &FlowKey,
+    segment: &SegmentOut,
+    payload: (&[u8], &[u8]),
+    ip_id: u16,
+) -> Option<usize> {
+    let (source, destination) = flow.both_v4()?;
+    let options_len = if segment.timestamps.is_some() { tcp::TIMESTAMPS_LEN } else { 0 };
+    let tcp_len = tcp::HEADER_LEN + options_len + segment.len as usize;
+    let total_len = u16::try_from(ipv4::HEADER_LEN + tcp_len).ok()?;
+    let is_plain = segment.sack.as_slice().is_empty() && segment.ecn == Codepoint::NotEct;
+    if !is_plain || payload.0.len() + payload.1.len() != segment.len as usize {
+        return None;
+    }
+    let packet = frame.get_mut(..V4 + tcp_len)?;
+    let (head, rest) = packet.split_first_chunk_mut::<{ V4 + tcp::HEADER_LEN }>()?;
+    let (options, data) = rest.split_at_mut_checked(options_len)?;
+
+    head[..6].copy_from_slice(&path.dst_mac);
+    head[6..12].copy_from_slice(&path.src_mac);
+    head[12..14].copy_from_slice(&ethernet::IPV4.to_be_bytes());
+
+    let [total_high, total_low] = total_len.to_be_bytes();
+    let first = [ipv4::VERSION_IHL, path.tos & DSCP, total_high, total_low];
+    let ([id_high, id_low], [fragment, offset]) = (ip_id.to_be_bytes(), ipv4::DF.to_be_bytes());
+    let second = [id_high, id_low, fragment, offset];
+    let addresses = Sum::default().plus_word(source).plus_word(destination);
+    let ip = addresses.plus_word(first).plus_word(second).plus_word([path.ttl, PROTO_TCP, 0, 0]);
+    let [sum_high, sum_low] = ip.checksum();
+    head[14..18].copy_from_slice(&first);
+    head[18..22].copy_from_slice(&second);
+    head[22..26].copy_from_slice(&[path.ttl, PROTO_TCP, sum_high, sum_low]);
+    head[26..30].copy_from_slice(&source);
+    head[30..34].copy_from_slice(&destination);
+
+    let ([a, b], [c, d]) = (flow.local_port, flow.remote_port);
+    let ports = [a, b, c, d];
+    let (seq, ack) = (segment.seq.0.to_be_bytes(), segment.ack.0.to_be_bytes());
+    let [window_high, window_low] = segment.window.to_be_bytes();
+    let header_len = ((tcp::HEADER_LEN + options_len) as u8 / 4) << 4;
+    let control = [header_len, segment.flags.0, window_high, window_low];
+    head[34..38].copy_from_slice(&ports);
+    head[38..42].copy_from_slice(&seq);
+    head[42..46].copy_from_slice(&ack);
+    head[46..50].copy_from_slice(&control);
+    let mut sum = addresses.plus_upper(PROTO_TCP, tcp_len as u16);
+    sum = sum.plus_word(ports).plus_word(seq).plus_word(ack).plus_word(control);
+    if let Some(timestamps) = segment.timestamps {
+        let option: &mut [u8; tcp::TIMESTAMPS_LEN] = options.try_into().ok()?;
+        tcp::write_timestamps(option, timestamps);
+        sum = sum.plus_header(option);
+    }
+    if !data.is_empty() {
+        sum = copy_data(data, payload, sum)?;
+    }
+    let [sum_high, sum_low] = sum.checksum();
+    head[50..54].copy_from_slice(&[sum_high, sum_low, 0, 0]);
+    Some(V4 + tcp_len)
 }
 
 #[inline(always)]
@@ -129,16 +194,27 @@ fn write_tcp(
         sum = sum.plus(options);
     }
     if !data.is_empty() {
-        let (one, two) = data.split_at_mut_checked(payload.0.len())?;
-        one.copy_from_slice(payload.0);
-        if !two.is_empty() {
-            two.copy_from_slice(payload.1);
-        }
-        sum = sum.plus(data);
+        sum = copy_data(data, payload, sum)?;
     }
     header.checksum = sum.checksum();
     *place = zerocopy::transmute!(header);
     Some(())
+}
+
+/// Copies the two pieces of a segment's data, adding them to a sum.
+#[inline(always)]
+fn copy_data(place: &mut [u8], (one, two): (&[u8], &[u8]), sum: Sum) -> Option<Sum> {
+    if two.is_empty() {
+        return (place.len() == one.len()).then(|| sum.plus_copied(place, one));
+    }
+    let (first, second) = place.split_at_mut_checked(one.len())?;
+    if one.len() % 2 == 0 && second.len() == two.len() {
+        return Some(sum.plus_copied(first, one).plus_copied(second, two));
+    }
+    // The second piece begins in the middle of a word.
+    first.copy_from_slice(one);
+    second.copy_from_slice(two);
+    Some(sum.plus(place))
 }
 
 /// A segment of the peer, to be made up for the kernel.
@@ -185,4 +261,76 @@ pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer<'
     };
     let back = Path { src_mac: path.dst_mac, dst_mac: path.src_mac, ttl: 64, ..*path };
     build(frame, &back, &flow, &segment, (data, &[]), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ip::input;
+    use crate::testkit::crowd::flow;
+
+    proptest! {
+        /// Field by field or header by header: the same frame, which is what it says.
+        #[test]
+        fn an_ordinary_segment_is_the_same_both_ways(
+            data in proptest::collection::vec(any::<u8>(), 0..1461),
+            cut in 0usize..1461,
+            numbers: (u32, u32, u16, u16),
+            tos: u8,
+            timestamps: Option<(u32, u32)>,
+        ) {
+            let (seq, ack, window, id) = numbers;
+            let path = Path { dst_mac: [2, 0, 0, 0, 0, 2], src_mac: [2, 9, 8, 7, 6, 1], mtu: 1500, ttl: 63, tos, ..Path::default() };
+            let segment = SegmentOut {
+                seq: SeqNr(seq),
+                ack: SeqNr(ack),
+                flags: Flags::ACK.with(Flags::PSH),
+                window,
+                ecn: Codepoint::NotEct,
+                timestamps: timestamps.map(|(val, ecr)| Timestamps { val, ecr }),
+                sack: SackBlocks::default(),
+                len: data.len() as u32,
+                kind: Kind::Data,
+            };
+            let pieces = data.split_at(cut.min(data.len()));
+            let (mut plain, mut long) = ([0xa5; 2048], [0x5a; 2048]);
+            let len = build_plain(&mut plain, &path, &flow(7), &segment, pieces, id).unwrap();
+            prop_assert_eq!(build(&mut long, &path, &flow(7), &segment, pieces, id), Some(len));
+            prop_assert_eq!(&plain[..len], &long[..len]);
+            prop_assert!(plain[len..].iter().all(|&byte| byte == 0xa5));
+            let found = input::parse(&plain[..len], 2048).unwrap();
+            prop_assert_eq!(found.segment.payload, &data[..]);
+            prop_assert_eq!((found.segment.seq, found.segment.timestamps), (segment.seq, segment.timestamps));
+        }
+    }
+
+    #[test]
+    fn what_is_not_ordinary_or_does_not_fit_is_left_to_others() {
+        let (path, mut frame) = (Path::default(), [0; 100]);
+        let segment = SegmentOut {
+            seq: SeqNr(1),
+            ack: SeqNr(2),
+            flags: Flags::ACK,
+            window: 3,
+            ecn: Codepoint::NotEct,
+            timestamps: None,
+            sack: SackBlocks::default(),
+            len: 20,
+            kind: Kind::Data,
+        };
+        let mut plain = |flow: &FlowKey, segment: &SegmentOut, data: &[u8]| {
+            build_plain(&mut frame, &path, flow, segment, (data, &[]), 0)
+        };
+        let v6 = FlowKey::tcp("[fd00::1]:80".parse().unwrap(), "[fd00::2]:90".parse().unwrap());
+        let mut sack = SackBlocks::default();
+        assert!(sack.push(SeqNr(1), SeqNr(2)));
+        assert_eq!(plain(&flow(0), &segment, &[0; 20]), Some(74));
+        assert_eq!(plain(&v6, &segment, &[0; 20]), None);
+        assert_eq!(plain(&flow(0), &SegmentOut { ecn: Codepoint::Ect0, ..segment }, &[0; 20]), None);
+        assert_eq!(plain(&flow(0), &SegmentOut { sack, ..segment }, &[0; 20]), None);
+        assert_eq!(plain(&flow(0), &segment, &[0; 19]), None, "the data is not as long as it says");
+        assert_eq!(plain(&flow(0), &SegmentOut { len: 50, ..segment }, &[0; 50]), None, "the frame is too short");
+    }
 }

@@ -10,5 +10,5 @@ pub mod shared;
 pub(crate) mod sum;
 
 pub use plain::Plain;
-pub use region::{Access, Region};
+pub use region::{Access, Apart, Region};
 pub use shared::{Bytes, Shared};

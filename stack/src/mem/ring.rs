@@ -15,6 +15,14 @@ pub fn write(ring: &mut [u8], seq: u32, data: &[u8]) {
     }
 }
 
+/// The place of the `len` bytes from stream position `seq` on, if it is in one piece.
+#[inline]
+pub fn place(ring: &mut [u8], seq: u32, len: usize) -> Option<&mut [u8]> {
+    debug_assert!(ring.len().is_power_of_two());
+    let at = seq as usize & (ring.len() - 1);
+    ring.get_mut(at..at + len)
+}
+
 /// The `len` bytes from stream position `seq` on, in at most two pieces.
 #[inline]
 pub fn slices(ring: &[u8], seq: u32, len: usize) -> (&[u8], &[u8]) {

@@ -1,6 +1,6 @@
-//! Sums of 16-bit words over many bytes, for checksums: with AVX2 where the processor has it.
+//! Sums of 16-bit words over many bytes, for checksums, alone and while the bytes are copied: with AVX2 where the processor has it.
 //!
-//! `unsafe` here: calling code compiled for AVX2 after asking the processor, and its loads.
+//! `unsafe` here: calling code compiled for AVX2 after asking the processor, its loads and its stores.
 
 /// Fewer bytes than this are summed in ordinary registers.
 #[cfg(target_arch = "x86_64")]
@@ -10,15 +10,28 @@ const WIDE: usize = 128;
 /// bytes are. An odd last byte is padded with zero.
 #[inline]
 pub fn words(bytes: &[u8]) -> u64 {
-    if bytes.is_empty() {
-        return 0;
-    }
     #[cfg(target_arch = "x86_64")]
     if bytes.len() >= WIDE && std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
         return unsafe { avx2::words(bytes) };
     }
     narrow(bytes)
+}
+
+/// Copies bytes to a place of the same length, and sums them as [`words`] does: both in one pass over them.
+///
+/// # Panics
+/// If the place has another length.
+#[inline]
+pub fn copy(to: &mut [u8], from: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if from.len() >= WIDE && std::arch::is_x86_feature_detected!("avx2") {
+        assert_eq!(to.len(), from.len(), "a copy has the length of the original");
+        // SAFETY: the processor has AVX2, and the place is as long as what comes there.
+        return unsafe { avx2::copy(to, from) };
+    }
+    to.copy_from_slice(from);
+    narrow(from)
 }
 
 /// The sum modulo 2^64 - 1: what runs over is one. Zero only if both are.
@@ -70,91 +83,113 @@ fn rest(mut bytes: &[u8]) -> u64 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256i, _mm_add_epi64, _mm_cvtsi128_si64, _mm_extract_epi64, _mm256_add_epi32, _mm256_add_epi64,
-        _mm256_and_si256, _mm256_castsi256_si128, _mm256_cvtepi32_epi64, _mm256_extracti128_si256, _mm256_loadu_si256,
-        _mm256_madd_epi16, _mm256_set1_epi16, _mm256_setzero_si256, _mm256_xor_si256,
+        __m256i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_shuffle_epi32, _mm256_add_epi32, _mm256_and_si256,
+        _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi16,
+        _mm256_setzero_si256, _mm256_storeu_si256, _mm256_xor_si256,
     };
 
     /// Bytes of a register, and of a step.
     const REGISTER: usize = 32;
     const STEP: usize = 8 * REGISTER;
-    /// Bytes after which the 32-bit lanes could overflow: a register adds at most 2^16 to a lane.
-    const PART: usize = REGISTER << 14;
+    /// Bytes after which the sum of all 32-bit lanes could overflow: a register adds at most 2^19 to it.
+    const PART: usize = REGISTER << 11;
     /// From byte n on, a mask of the last n bytes of a register.
     const LAST: [[u8; REGISTER]; 2] = [[0; REGISTER], [0xff; REGISTER]];
 
-    /// Sums of pairs of words. The only multiplication that adds neighbours takes words as signed. So 2^15 is taken off each first, by
-    /// flipping its highest bit, and given back at the end.
-    #[derive(Clone, Copy)]
-    struct Lanes([__m256i; 4]);
-
-    impl Lanes {
-        /// Adds the words of a register to one of the four.
-        #[target_feature(enable = "avx2")]
-        #[inline]
-        fn add(&mut self, n: usize, words: __m256i) {
-            let (flip, one) = (_mm256_set1_epi16(i16::MIN), _mm256_set1_epi16(1));
-            self.0[n] = _mm256_add_epi32(self.0[n], _mm256_madd_epi16(_mm256_xor_si256(words, flip), one));
-        }
-
-        /// All of them together.
-        #[target_feature(enable = "avx2")]
-        #[inline]
-        fn total(&self) -> i64 {
-            let [a, b, c, d] = self.0;
-            let all = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
-            // The lanes are signed: each half is widened before they are added.
-            let (low, high) = (_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
-            let wide = _mm256_add_epi64(_mm256_cvtepi32_epi64(low), _mm256_cvtepi32_epi64(high));
-            let pair = _mm_add_epi64(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
-            _mm_cvtsi128_si64(pair) + _mm_extract_epi64::<1>(pair)
-        }
-    }
-
     /// # Safety
     /// The processor must have AVX2.
-    #[target_feature(enable = "avx2")]
-    pub unsafe fn words(bytes: &[u8]) -> u64 {
-        if bytes.len() <= PART {
-            // SAFETY: AVX2 is there, as for this function.
-            return unsafe { part(bytes) };
-        }
-        // SAFETY: as above; all parts but the last are of even length.
-        bytes.chunks(PART).map(|bytes| unsafe { part(bytes) }).fold(0, super::add)
-    }
-
-    /// # Safety
-    /// The processor must have AVX2.
-    #[target_feature(enable = "avx2")]
     #[inline]
-    unsafe fn part(bytes: &[u8]) -> u64 {
-        let mut lanes = Lanes([_mm256_setzero_si256(); 4]);
-        let mut steps = bytes.chunks_exact(STEP);
-        for step in &mut steps {
-            for (n, register) in step.chunks_exact(REGISTER).enumerate() {
-                // SAFETY: the chunk is as long as the load, which needs no alignment.
-                lanes.add(n % 4, unsafe { _mm256_loadu_si256(register.as_ptr().cast::<__m256i>()) });
-            }
+    pub unsafe fn words(bytes: &[u8]) -> u64 {
+        // SAFETY: AVX2 is there, as for this function; all parts but the last are of even length.
+        let sum = |part: &[u8]| unsafe { part_of::<false>(part.as_ptr(), part.len(), std::ptr::null_mut()) };
+        if bytes.len() <= PART { sum(bytes) } else { bytes.chunks(PART).map(sum).fold(0, super::add) }
+    }
+
+    /// # Safety
+    /// The processor must have AVX2, and both must be of the same length.
+    #[inline]
+    pub unsafe fn copy(to: &mut [u8], from: &[u8]) -> u64 {
+        // SAFETY: AVX2 is there; the caller gives places of the same length as what comes there.
+        let copy = |to: &mut [u8], from: &[u8]| unsafe { part_of::<true>(from.as_ptr(), from.len(), to.as_mut_ptr()) };
+        if from.len() <= PART {
+            return copy(to, from);
         }
-        let mut registers = steps.remainder().chunks_exact(REGISTER);
-        for register in &mut registers {
-            // SAFETY: the chunk is as long as the load.
-            lanes.add(0, unsafe { _mm256_loadu_si256(register.as_ptr().cast::<__m256i>()) });
+        to.chunks_mut(PART).zip(from.chunks(PART)).map(|(to, from)| copy(to, from)).fold(0, super::add)
+    }
+
+    /// The sum of at most [`PART`] bytes. The only multiplication that adds neighbours takes words as signed, so 2^15 is taken off each
+    /// first, by flipping its highest bit, and given back at the end.
+    ///
+    /// Never inlined: where the compiler knows that `to` lies elsewhere, it makes two passes of it.
+    ///
+    /// # Safety
+    /// The processor must have AVX2. There must be `len` bytes at `from`. With `COPY`, as many must be writable at `to`, apart from
+    /// those.
+    #[target_feature(enable = "avx2")]
+    #[inline(never)]
+    unsafe fn part_of<const COPY: bool>(from: *const u8, len: usize, to: *mut u8) -> u64 {
+        if len < REGISTER {
+            // SAFETY: so many bytes are there, and writable with `COPY`.
+            return unsafe { few::<COPY>(from, len, to) };
         }
-        let tail = registers.remainder();
-        let mut count = bytes.len() / REGISTER;
-        let rest = match (bytes.last_chunk::<REGISTER>(), LAST.as_flattened()[tail.len()..].first_chunk::<REGISTER>()) {
-            // The words of the tail are those at the end of the last register's worth.
-            (Some(last), Some(mask)) if tail.len() % 2 == 0 && !tail.is_empty() => {
-                count += 1;
-                // SAFETY: both arrays are as long as the load.
-                let [last, mask] = [last, mask].map(|at| unsafe { _mm256_loadu_si256(at.as_ptr().cast::<__m256i>()) });
-                lanes.add(1, _mm256_and_si256(last, mask));
-                0
+        let (flip, one) = (_mm256_set1_epi16(i16::MIN), _mm256_set1_epi16(1));
+        let pairs = |words| _mm256_madd_epi16(_mm256_xor_si256(words, flip), one);
+        // SAFETY: each `at` below has a whole register behind it that lies within `len`. Neither place needs to be aligned.
+        let take = |at: usize| unsafe {
+            let words = _mm256_loadu_si256(from.add(at).cast::<__m256i>());
+            if COPY {
+                _mm256_storeu_si256(to.add(at).cast::<__m256i>(), words);
             }
-            _ => super::narrow(tail),
+            words
         };
-        super::add((lanes.total() + ((count * REGISTER / 2) as i64 * (1 << 15))) as u64, rest)
+        let mut lanes = [_mm256_setzero_si256(); 2];
+        let mut add = |registers: usize, at: usize| {
+            for n in 0..registers {
+                lanes[n % 2] = _mm256_add_epi32(lanes[n % 2], pairs(take(at + n * REGISTER)));
+            }
+        };
+        let mut at = 0;
+        while at != len / STEP * STEP {
+            add(8, at);
+            at += STEP;
+        }
+        for registers in [4, 2, 1] {
+            if len & (registers * REGISTER) != 0 {
+                add(registers, at);
+                at += registers * REGISTER;
+            }
+        }
+        let (tail, mut count, mut rest) = (len - at, len / REGISTER, 0);
+        if tail % 2 == 0 {
+            // Its words are those at the end of the last register's worth.
+            // SAFETY: `tail` is less than a register, and the mask two registers long.
+            let mask = unsafe { _mm256_loadu_si256(LAST.as_ptr().cast::<u8>().add(tail).cast::<__m256i>()) };
+            lanes[1] = _mm256_add_epi32(lanes[1], pairs(_mm256_and_si256(take(len - REGISTER), mask)));
+            count += 1;
+        } else {
+            // SAFETY: the tail lies within `len`.
+            rest = unsafe { few::<COPY>(from.add(at), tail, to.wrapping_add(at)) };
+        }
+        let all = _mm256_add_epi32(lanes[0], lanes[1]);
+        let four = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
+        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+        let sum = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)));
+        (i64::from(sum) + ((count as i64) << 19)) as u64 + rest
+    }
+
+    /// The same for fewer bytes than a register has.
+    ///
+    /// # Safety
+    /// As for the function above, but for AVX2.
+    #[inline(never)]
+    unsafe fn few<const COPY: bool>(from: *const u8, len: usize, to: *mut u8) -> u64 {
+        // SAFETY: there are so many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(from, len) };
+        if COPY {
+            // SAFETY: they are writable there, apart from these.
+            unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
+        }
+        super::narrow(bytes)
     }
 }
 
@@ -174,6 +209,9 @@ mod tests {
         fn agrees_with_the_reference(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             prop_assert_eq!(words(&bytes) % 0xffff, reference(&bytes) % 0xffff);
             prop_assert_eq!(narrow(&bytes) % 0xffff, reference(&bytes) % 0xffff);
+            let mut place = vec![0xa5; bytes.len()];
+            prop_assert_eq!(copy(&mut place, &bytes) % 0xffff, reference(&bytes) % 0xffff);
+            prop_assert_eq!(place, bytes);
         }
     }
 
@@ -183,6 +221,9 @@ mod tests {
             let bytes = vec![byte; (1 << 20) + 127];
             assert_eq!(words(&bytes) % 0xffff, reference(&bytes) % 0xffff, "{byte}");
             assert_eq!(words(&bytes) == 0, byte == 0);
+            let mut place = vec![0xa5; bytes.len()];
+            assert_eq!(copy(&mut place, &bytes) % 0xffff, reference(&bytes) % 0xffff, "{byte}");
+            assert_eq!(place, bytes);
         }
     }
 }

@@ -5,9 +5,11 @@
 
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
+use super::slots::{ring_refs, rings_of};
 use super::{SlotState, Stack};
 use crate::arena::{self, ConnRecord, MAX_RING, RingRef};
 use crate::mem::ring;
+use crate::tcp::Tcb;
 
 /// One of a connection's rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,17 +20,21 @@ enum Which {
 
 impl Which {
     fn of(self, state: &SlotState) -> RingRef {
+        let (rcv, snd) = ring_refs(&state.rings);
         match self {
-            Self::Receive => state.rcv,
-            Self::Send => state.snd,
+            Self::Receive => rcv,
+            Self::Send => snd,
         }
     }
 
-    fn of_mut(self, state: &mut SlotState) -> &mut RingRef {
-        match self {
-            Self::Receive => &mut state.rcv,
-            Self::Send => &mut state.snd,
-        }
+    /// Puts another in its place.
+    fn replace(self, state: &mut SlotState, new: RingRef) -> Option<()> {
+        let (rcv, snd) = ring_refs(&state.rings);
+        state.rings = match self {
+            Self::Receive => rings_of(new, snd)?,
+            Self::Send => rings_of(rcv, new)?,
+        };
+        Some(())
     }
 
     /// What readers of the arena go by.
@@ -40,19 +46,27 @@ impl Which {
     }
 }
 
+impl SlotState {
+    /// What a connection wants of its rings, if that is more than they have, bytes.
+    #[inline(always)]
+    pub(super) fn outgrown(&self, tcb: &Tcb) -> Option<(u32, u32)> {
+        let ((rcv, snd), (rcv_len, snd_len)) = (tcb.wanted_rings(), self.rings.lens());
+        (rcv as usize > rcv_len || snd as usize > snd_len).then_some((rcv, snd))
+    }
+}
+
 impl Stack {
     /// Gives a connection the rings that it has come to want, as far as there are.
     #[inline]
     pub(super) fn fit_rings(&mut self, slot: u32) {
         let (Some(record), Some(state)) = (self.record(slot), self.slots.get(slot as usize)) else { return };
-        let (rcv, snd) = record.tcb.wanted_rings();
-        if rcv > state.rcv.len || snd > state.snd.len {
-            self.grow_rings(slot, (rcv, snd));
+        if let Some(wanted) = state.outgrown(&record.tcb) {
+            self.grow_rings(slot, wanted);
         }
     }
 
     #[cold]
-    fn grow_rings(&mut self, slot: u32, (rcv, snd): (u32, u32)) {
+    pub(super) fn grow_rings(&mut self, slot: u32, (rcv, snd): (u32, u32)) {
         let fits = [(Which::Receive, rcv), (Which::Send, snd)].map(|(which, wanted)| self.fit(slot, which, wanted));
         if fits.contains(&None)
             && let Some(mut connection) = self.connection(slot)
@@ -95,8 +109,7 @@ impl Stack {
         copy(from, to, start, held);
         compiler_fence(SeqCst);
         which.shown(record).len = new.len;
-        *which.of_mut(self.slots.get_mut(slot as usize)?) = new;
-        Some(())
+        which.replace(self.slots.get_mut(slot as usize)?, new)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The pass: RX rings, then timers, then everything that has something to send.
 
+use super::transmit::Unkicked;
 use super::{SlotState, Stack, Wheel, event};
 use crate::stats::Counter;
 use crate::tcp::{Instant, Outcome};
@@ -8,7 +9,7 @@ use crate::xsk::queue::Queue;
 impl Stack {
     /// Would a pass have anything to do? Cheap, for those who look again and again.
     pub fn has_news(&self, now: Instant) -> bool {
-        self.unkicked
+        self.unkicked != Unkicked::Nowhere
             || !self.touched.is_empty()
             || self.wheel.soonest().is_some_and(|soonest| soonest <= now)
             || self.ports[..self.port_limit].iter().flatten().any(|port| port.queues.iter().any(Queue::rx_waits))
@@ -28,23 +29,12 @@ impl Stack {
     }
 
     /// Carries an engine's decisions out.
-    #[inline(always)]
-    pub(super) fn apply(&mut self, slot: u32, outcome: &Outcome, now: Instant) {
-        if outcome.is_rare() || !outcome.counts.is_empty() {
-            return self.apply_rare(slot, outcome, now);
-        }
-        self.fit_rings(slot);
-        let bit = |on: bool, bit: u8| u8::from(on) * bit;
-        self.raise(slot, bit(outcome.readable, event::READABLE) | bit(outcome.writable, event::WRITABLE));
-    }
-
     #[inline(never)]
-    fn apply_rare(&mut self, slot: u32, outcome: &Outcome, now: Instant) {
+    pub(super) fn apply(&mut self, slot: u32, outcome: &Outcome, now: Instant) {
         let stats = self.stats();
         outcome.counts.iter().for_each(|counter| stats.add(counter, 1));
         let bit = |on: bool, bit: u8| u8::from(on) * bit;
-        let bits = bit(outcome.readable, event::READABLE)
-            | bit(outcome.writable, event::WRITABLE)
+        let bits = event::data(outcome.readable, outcome.writable)
             | bit(outcome.peer_fin, event::PEER_FIN | event::READABLE)
             | bit(outcome.reset, event::RESET)
             | bit(outcome.timed_out, event::TIMED_OUT)

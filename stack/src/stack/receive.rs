@@ -1,11 +1,12 @@
 //! Frames in: from the RX rings to their connections, to the kernel, or kept until it is known whose they are.
 
-use super::{Leftover, Port, Stack, conn_parts};
-use crate::arena::{self, ConnRecord, Phase};
+use super::{Leftover, Port, Stack, conn_parts, event};
+use crate::arena::{self, ConnRecord};
 use crate::control::FrameRef;
 use crate::ip::flow::FlowKey;
-use crate::ip::input::{self, Incoming};
+use crate::ip::input::{self, Drop, Unverified};
 use crate::stats::Counter;
+use crate::tcp::input::Taken;
 use crate::tcp::{Connection, Instant};
 use crate::xsk::Desc;
 
@@ -40,13 +41,17 @@ impl Stack {
     }
 
     fn receive_queue(&mut self, port: &mut Port, number: usize, queue: usize, now: Instant) -> usize {
-        let (mut frames, mut bytes) = (0, 0);
         let max_frame = port.max_frame();
-        while frames < RX_BATCH {
+        let Some(q) = port.queues.get_mut(queue) else { return 0 };
+        let frames = (q.rx_available() as usize).min(RX_BATCH);
+        if frames == 0 {
+            return 0;
+        }
+        let mut bytes = 0;
+        for _ in 0..frames {
             let Port { queues, umem, pool, .. } = &mut *port;
             let Some(q) = queues.get_mut(queue) else { break };
             let Some(desc) = q.rx_pop() else { break };
-            frames += 1;
             bytes += u64::from(desc.len);
             let Some(base) = pool.frame_of(desc.addr).map(|frame| pool.addr_of(frame)) else { continue };
             let verdict = match umem.bytes(desc.addr as usize, desc.len as usize) {
@@ -62,13 +67,11 @@ impl Stack {
             self.keep(verdict, port.arrived(number, queue, desc));
             port.lend(queue);
         }
-        if frames > 0 {
-            port.queues[queue].rx_release();
-            port.queues[queue].fill_flush();
-            let stats = self.stats();
-            stats.add(Counter::RxFrames, frames as u64);
-            stats.add(Counter::RxBytes, bytes);
-        }
+        port.queues[queue].rx_release();
+        port.queues[queue].fill_flush();
+        let stats = self.stats();
+        stats.add(Counter::RxFrames, frames as u64);
+        stats.add(Counter::RxBytes, bytes);
         frames
     }
 
@@ -113,53 +116,83 @@ impl Stack {
     /// One frame: parse, find the connection, let the engine look at the segment.
     #[inline]
     fn frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
-        match input::parse_plain(frame, max_frame) {
-            Some(incoming) => self.segment_in(&incoming, queue, now),
-            None => self.other_frame_in(frame, max_frame, queue, now),
+        if let Some(found) = input::parse_plain(frame, max_frame)
+            && let Some(verdict) = self.segment_in(&found, queue, now)
+        {
+            return verdict;
         }
+        self.other_frame_in(frame, max_frame, queue, now)
     }
 
     /// The same for a frame that is not quite ordinary.
     #[inline(never)]
     fn other_frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
-        match input::parse(frame, max_frame) {
-            Ok(incoming) => self.segment_in(&incoming, queue, now),
-            Err(drop) => {
-                self.stats().add(drop.counter(), 1);
-                if drop.is_for_kernel() { Verdict::Kernel } else { Verdict::Done }
-            }
-        }
+        let error = match input::parse(frame, max_frame) {
+            Ok(incoming) => match self.segment_in(&Unverified { incoming, sum: None }, queue, now) {
+                Some(verdict) => return verdict,
+                None => Drop::BadChecksum,
+            },
+            Err(error) => error,
+        };
+        self.stats().add(error.counter(), 1);
+        if error.is_for_kernel() { Verdict::Kernel } else { Verdict::Done }
     }
 
+    /// `None`: its checksum is wrong.
     #[inline(always)]
-    fn segment_in(&mut self, incoming: &Incoming<'_>, queue: u32, now: Instant) -> Verdict {
-        let Some(slot) = self.slot_of(&incoming.flow) else { return self.unknown_flow() };
-        let Some(state) = self.slots.get_mut(slot as usize) else { return Verdict::Kernel };
-        let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return Verdict::Kernel };
-        if Phase::from_raw(record.phase) != Phase::Live {
-            return Verdict::Hold(slot);
+    fn segment_in(&mut self, found: &Unverified<'_>, queue: u32, now: Instant) -> Option<Verdict> {
+        let Unverified { incoming, sum } = found;
+        let Some(slot) = self.slot_of(&incoming.flow) else {
+            // A copy for who needs it in memory, as below: all others keep it in registers.
+            let found = *found;
+            return self.unknown_flow(&found);
+        };
+        let Some(state) = self.slots.get_mut(slot as usize) else { return Some(Verdict::Kernel) };
+        let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return Some(Verdict::Kernel) };
+        if !record.is_live() {
+            let found = *found;
+            return found.is_intact().then_some(Verdict::Hold(slot));
+        }
+        let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
+        let taken = connection.take_in(now, &incoming.segment, *sum);
+        if taken == Taken::Corrupt {
+            return None;
         }
         state.queue = queue;
-        let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
-        let outcome = connection.on_segment(now, &incoming.segment);
-        let (may_transmit, bound) = (connection.may_transmit(), record.tcb.deadline_bound());
-        state.schedule(&mut self.wheel, slot, bound, now);
-        if may_transmit {
-            self.touch(slot);
+        if connection.may_transmit() && !state.touched {
+            state.touched = true;
+            self.touched.push(slot);
         }
-        self.apply(slot, &outcome, now);
-        // Urgent data was not processed: the kernel gets the segment after the demotion.
-        if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done }
+        state.schedule(&mut self.wheel, slot, record.tcb.deadline_bound(), now);
+        match taken {
+            Taken::Foreseen { readable, writable } => {
+                let outgrown = state.outgrown(&record.tcb);
+                state.raise(&mut self.with_events, slot, event::data(readable, writable));
+                if let Some(wanted) = outgrown {
+                    self.grow_rings(slot, wanted);
+                }
+                Some(Verdict::Done)
+            }
+            Taken::Examined(outcome) => {
+                self.apply(slot, &outcome, now);
+                // Urgent data was not processed: the kernel gets the segment after the demotion.
+                Some(if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done })
+            }
+            Taken::Corrupt => None,
+        }
     }
 
     #[cold]
-    fn unknown_flow(&mut self) -> Verdict {
+    fn unknown_flow(&mut self, found: &Unverified<'_>) -> Option<Verdict> {
+        if !found.is_intact() {
+            return None;
+        }
         if self.reserved > 0 {
             // A promotion is under way, perhaps this flow's: its frames arrive here before its numbers.
-            return Verdict::Early;
+            return Some(Verdict::Early);
         }
         self.stats().add(Counter::RxNoConnection, 1);
-        Verdict::Kernel
+        Some(Verdict::Kernel)
     }
 
     /// The slot that holds a flow.

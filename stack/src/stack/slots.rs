@@ -3,7 +3,7 @@
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 use super::{Leftover, SlotState, Stack, conn_parts};
-use crate::arena::{ConnRecord, MAX_CONNS, MAX_RING, MIN_RING, Phase, RingRef};
+use crate::arena::{ConnRecord, MAX_CONNS, MAX_RING, MIN_RING, Phase, RingRef, Rings};
 use crate::ip::path::Path;
 use crate::lane::Reason;
 use crate::stats::Counter;
@@ -40,6 +40,18 @@ pub struct ImportRequest<'a> {
 fn ring_len(wanted: u32, needed: u64) -> Option<u32> {
     let len = u64::from(wanted.clamp(MIN_RING, MAX_RING)).max(needed).checked_next_power_of_two()?;
     (len <= u64::from(MAX_RING)).then_some(len as u32)
+}
+
+/// Two rings as a slot keeps them; `None` if they are no rings, or the same.
+pub(super) fn rings_of(rcv: RingRef, snd: RingRef) -> Option<Rings> {
+    Rings::new(rcv.range()?, snd.range()?)
+}
+
+/// The receive and the send ring that a slot keeps.
+pub(super) fn ring_refs(rings: &Rings) -> (RingRef, RingRef) {
+    let ring = |(offset, len): (usize, usize)| RingRef { offset: offset as u64, len: len as u32, pad: 0 };
+    let (rcv, snd) = rings.ranges();
+    (ring(rcv), ring(snd))
 }
 
 impl Stack {
@@ -131,7 +143,7 @@ impl Stack {
         record.snd_ring = snd_ring;
         (record.bytes_in, record.bytes_out) = (0, 0);
         let state = self.slots.get_mut(slot as usize).ok_or(Reason::BadImage)?;
-        (state.rcv, state.snd) = (rcv_ring, snd_ring);
+        state.rings = rings_of(rcv_ring, snd_ring).ok_or(Reason::BadImage)?;
         let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state).ok_or(Reason::BadImage)?;
         let mtu = request.path.mtu;
         let recovery = &mut self.slots.get_mut(slot as usize).ok_or(Reason::BadImage)?.recovery;
@@ -201,8 +213,8 @@ impl Stack {
         self.leftovers.extend(held);
         self.demux.remove(&record.flow, slot);
         self.forget(slot);
-        let rings = self.slots.get_mut(slot as usize).map(|state| (state.rcv, state.snd));
-        if let Some((rcv, snd)) = rings {
+        if let Some(state) = self.slots.get_mut(slot as usize) {
+            let (rcv, snd) = ring_refs(&std::mem::take(&mut state.rings));
             self.drop_rings(rcv, snd);
         }
         self.live -= 1;

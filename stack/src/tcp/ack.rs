@@ -8,7 +8,8 @@ use super::input::Stop;
 use super::loss::Phase;
 use super::outcome::Outcome;
 use super::rate::Delivery;
-use super::segment::{Flags, Segment};
+use super::segment::{Flags, Segment, Timestamps};
+use super::seq::SeqNr;
 use super::tcb::Tcb;
 use super::time::Instant;
 
@@ -36,13 +37,13 @@ impl Connection<'_> {
         self.take_feedback(segment);
         let heard = self.recovery.hear(now, self.tcb, segment, window_changed);
         if heard.acked > 0 {
-            self.advance(segment, out);
+            out.writable = self.advance(segment.ack);
         } else if self.tcb.snd_wnd == 0 && self.tcb.flight() > 0 {
             // It shrank its window, and says so whatever it is sent (RFC 9293, section 3.8.6): it is there.
             self.recovery.loss.silent = 0;
             self.tcb.unanswered_since = Instant::NEVER;
         }
-        self.time(now, segment, heard.acked, &heard.delivery);
+        self.time(now, segment.timestamps, heard.acked, &heard.delivery);
         self.grow(now, heard.acked, heard.pipe_before, self.tcb.rtt.rto());
         self.judge(now, &heard, out);
         if heard.acked > 0 {
@@ -51,23 +52,23 @@ impl Connection<'_> {
         self.report(now, heard.acked, (heard.pipe_before, heard.lost_before), &heard.delivery);
     }
 
-    /// New data is acknowledged.
+    /// New data is acknowledged. Says whether there is more send space.
     #[inline]
-    pub(crate) fn advance(&mut self, segment: &Segment<'_>, out: &mut Outcome) {
+    pub(crate) fn advance(&mut self, ack: SeqNr) -> bool {
         let tcb = &mut *self.tcb;
         let before = tcb.snd_una;
         compiler_fence(Ordering::Release);
-        tcb.snd_una = segment.ack;
+        tcb.snd_una = ack;
         tcb.end_reduction();
-        out.writable = before.lt(segment.ack.earlier(tcb.snd_end));
         tcb.keep_marks_close();
         self.recovery.loss.timeouts = 0;
         self.recovery.loss.silent = 0;
+        before.lt(ack.earlier(tcb.snd_end))
     }
 
     /// Measures a round trip, at most one in the time of one.
     #[inline(always)]
-    pub(crate) fn time(&mut self, now: Instant, segment: &Segment<'_>, acked: u32, delivery: &Delivery) {
+    pub(crate) fn time(&mut self, now: Instant, echo: Option<Timestamps>, acked: u32, delivery: &Delivery) {
         let tcb = &mut *self.tcb;
         if !tcb.rtt.is_due(tcb.snd_una, now) {
             return;
@@ -77,7 +78,7 @@ impl Connection<'_> {
                 tcb.rtt.sample(rtt);
                 true
             }
-            None => acked > 0 && tcb.sample_echo(now, segment),
+            None => acked > 0 && tcb.sample_echo(now, echo),
         };
         if known {
             tcb.rtt.next_after(tcb.snd_nxt, now);
@@ -109,17 +110,19 @@ impl Connection<'_> {
 
     /// Tells congestion control what an acknowledgement says of the path; `before` are the bytes in the network, and those found lost,
     /// until it came.
-    #[inline]
-    pub(crate) fn report(&mut self, now: Instant, acked: u32, before: (u32, u32), delivery: &Delivery) {
-        let rate = &self.recovery.rate;
-        if delivery.bytes == 0 && rate.lost() == before.1 {
+    fn report(&mut self, now: Instant, acked: u32, before: (u32, u32), delivery: &Delivery) {
+        if delivery.bytes == 0 && self.recovery.rate.lost() == before.1 {
             return;
         }
-        if let Some(measured) = rate.measured(now, delivery, self.recovery.rack.min_rtt()) {
+        self.note_delivery(now, delivery);
+        self.report_rate(now, acked, before, delivery);
+    }
+
+    /// Remembers at what rate the peer received what an acknowledgement says was delivered.
+    #[inline(always)]
+    pub(crate) fn note_delivery(&mut self, now: Instant, delivery: &Delivery) {
+        if let Some(measured) = self.recovery.rate.measured(now, delivery, self.recovery.rack.min_rtt()) {
             self.tcb.note_rate(&measured);
-        }
-        if self.tcb.cc.goes_by_rate() {
-            self.report_rate(now, acked, before, delivery);
         }
         debug_assert!(
             self.recovery.sent.is_sound(self.tcb.snd_una, self.tcb.snd_nxt),
@@ -128,9 +131,11 @@ impl Connection<'_> {
         );
     }
 
-    /// The same for algorithms that go by rates.
-    #[inline(never)]
-    fn report_rate(&mut self, now: Instant, acked: u32, before: (u32, u32), delivery: &Delivery) {
+    /// Tells algorithms that go by rates.
+    pub(crate) fn report_rate(&mut self, now: Instant, acked: u32, before: (u32, u32), delivery: &Delivery) {
+        if !self.tcb.cc.goes_by_rate() {
+            return;
+        }
         let in_flight = (before.0, self.recovery.pipe(self.tcb));
         let recovery = &*self.recovery;
         let sample = recovery.rate.sample(now, delivery, before.1, in_flight, recovery.rack.min_rtt());

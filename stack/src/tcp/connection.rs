@@ -90,8 +90,12 @@ impl Connection<'_> {
     /// Copies unread bytes out and consumes them; returns how many.
     #[inline]
     pub fn recv(&mut self, out: &mut [u8]) -> usize {
-        let len = self.peek(0, out);
-        self.discard(len)
+        let len = self.tcb.readable().min(self.rcv.len()).min(out.len());
+        if len != 0 {
+            ring::read(self.rcv, self.tcb.rcv_place(self.tcb.rcv_read.0), &mut out[..len]);
+            self.consume(len);
+        }
+        len
     }
 
     /// Copies unread bytes from `offset` on, consuming nothing; returns how many.
@@ -114,11 +118,17 @@ impl Connection<'_> {
     pub fn discard(&mut self, n: usize) -> usize {
         let len = n.min(self.tcb.readable());
         if len != 0 {
-            compiler_fence(Ordering::Release);
-            self.tcb.rcv_read = self.tcb.rcv_read.plus(len as u32);
-            self.after_read();
+            self.consume(len);
         }
         len
+    }
+
+    /// The program has `len` bytes more.
+    #[inline(always)]
+    fn consume(&mut self, len: usize) {
+        compiler_fence(Ordering::Release);
+        self.tcb.rcv_read = self.tcb.rcv_read.plus(len as u32);
+        self.after_read();
     }
 
     /// The data of a segment that [`Connection::poll_transmit`] returned.

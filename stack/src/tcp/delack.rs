@@ -18,7 +18,7 @@ const DUP_ACKS_MAX: u32 = 64;
 
 impl Tcb {
     /// In-order data came: acknowledge at once or within [`DELAY`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ack_data(&mut self, now: Instant, segment: &Segment<'_>, fills_gap: bool) {
         self.rcv_mss = self.rcv_mss.max(segment.payload.len() as u32);
         self.data_heard_at = now;

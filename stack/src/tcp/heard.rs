@@ -81,7 +81,7 @@ impl Recovery {
             acked,
             repeats: is_bare_repeat && !sack && tcb.flight() > 0,
             is_bare_repeat,
-            echo: tcb.echo_of(segment),
+            echo: tcb.echo_of(segment.timestamps),
             pipe_before: self.pipe(tcb),
             lost_before: self.rate.lost(),
             ..Heard::default()
@@ -99,25 +99,9 @@ impl Recovery {
         heard
     }
 
-    /// Takes an acknowledgement of new data, which says nothing else, into the records of a calm connection; returns what it delivered.
-    #[inline]
-    pub(crate) fn hear_acked(&mut self, now: Instant, ack: SeqNr, echo: Option<u32>) -> Delivery {
-        let delivery = match self.sent.take_run(ack) {
-            Some(run) => {
-                self.rack.arrived_in_order(now, &run);
-                Delivery::of(&run)
-            }
-            None => self.hear_pieces(now, ack, echo),
-        };
-        if let Some(rtt) = delivery.rtt(now) {
-            self.rack.measured(now, rtt);
-        }
-        self.rate.on_delivery(now, &delivery);
-        delivery
-    }
-
-    #[inline(never)]
-    fn hear_pieces(&mut self, now: Instant, ack: SeqNr, echo: Option<u32>) -> Delivery {
+    /// Takes an acknowledgement of new data, which says nothing else, into the records of a calm connection, piece by piece; returns
+    /// what it delivered.
+    pub(crate) fn hear_pieces(&mut self, now: Instant, ack: SeqNr, echo: Option<u32>) -> Delivery {
         let mut delivery = Delivery::default();
         let Self { sent, rack, .. } = self;
         sent.take_acked(ack, |piece| {

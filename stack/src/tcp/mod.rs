@@ -11,6 +11,7 @@ pub mod connection;
 pub(crate) mod delack;
 pub mod ecn;
 pub(crate) mod emit;
+pub(crate) mod foresee;
 pub(crate) mod heard;
 pub mod image;
 pub(crate) mod input;

@@ -225,6 +225,12 @@ impl Tcb {
         self.segment_in(packet).saturating_sub(options_len(false, blocks) as u32).max(1)
     }
 
+    /// Could [`Tcb::plan_probe`] plan one, or note something?
+    #[inline]
+    pub(crate) fn may_probe(&self, now: Instant) -> bool {
+        self.pmtu.current < self.pmtu.limit && self.pmtu.probe == 0 && now >= self.pmtu.rested
+    }
+
     /// Shall the next new segment be larger than the others, to see whether it gets through? Says how much data it holds.
     /// At most `most` bytes can go out now: those that wait, as the peer allows. Not while something is lost.
     pub(crate) fn plan_probe(&mut self, now: Instant, most: u32, blocks: &SackBlocks) -> Option<u32> {
@@ -258,6 +264,12 @@ impl Tcb {
     /// The planned probe does not go out now.
     pub(crate) fn drop_probe(&mut self) {
         self.pmtu.probe = 0;
+    }
+
+    /// Has [`Tcb::take_probe`] something to wait for?
+    #[inline]
+    pub(crate) fn awaits_probe(&self) -> bool {
+        (self.pmtu.probe != 0) | (self.pmtu.source() == Source::Suspected)
     }
 
     /// A segment was looked at: what has been acknowledged says something of the size.

@@ -26,12 +26,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Has anything changed beside data and room?
-    #[inline]
-    pub(crate) fn is_rare(&self) -> bool {
-        self.peer_fin | self.reset | self.timed_out | self.urgent | self.closed | self.path_mtu
-    }
-
     /// Notes that something has to be counted.
     pub(crate) fn count(&mut self, counter: Counter) {
         self.counts.push(counter);

@@ -15,13 +15,15 @@ impl Connection<'_> {
             return None;
         }
         let may = self.may_transmit();
-        let next = self.next_segment(now);
+        let next = match self.foreseen_segment(now) {
+            None => self.next_segment(now),
+            foreseen => foreseen,
+        };
         debug_assert!(may || next.is_none(), "what `may_transmit` does not know of");
         next
     }
 
-    /// The same for who has just asked [`Connection::may_transmit`].
-    #[inline(always)]
+    /// The same the long way, which is right for any, for who has just asked [`Connection::may_transmit`].
     pub(crate) fn next_segment(&mut self, now: Instant) -> Option<SegmentOut> {
         if self.tcb.is_closed() {
             return None;
@@ -178,11 +180,13 @@ impl Connection<'_> {
     pub(crate) fn may_transmit(&mut self) -> bool {
         let tcb = &*self.tcb;
         // Everything queued was sent, FIN included, unless it is lost.
-        let unsent = tcb.snd_nxt != tcb.snd_end.plus(u32::from(tcb.fin_queued()));
+        if tcb.snd_nxt != tcb.snd_end.plus(u32::from(tcb.fin_queued())) {
+            return true;
+        }
         let in_flight = self.recovery.sent.in_flight();
-        if !unsent && in_flight < tcb.cc.cwnd() {
+        if in_flight < tcb.cc.cwnd() {
             self.recovery.rate.on_nothing_to_send(in_flight);
         }
-        unsent || tcb.has(DUE) || tcb.dup_acks_due > 0 || self.recovery.sent.lost() > 0
+        tcb.has(DUE) || tcb.dup_acks_due > 0 || self.recovery.sent.lost() > 0
     }
 }

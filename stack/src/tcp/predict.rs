@@ -6,56 +6,117 @@
 
 use super::connection::Connection;
 use super::image::flag;
-use super::outcome::Outcome;
-use super::segment::{Flags, Segment};
+use super::rate::Delivery;
+use super::segment::{Flags, Segment, Timestamps};
+use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use super::timer::Timer;
+use crate::wire::checksum::Sum;
 
 /// With one of these, a connection is not simply open in both directions, or has more to look for.
 const UNUSUAL: u32 = flag::RESET_RECEIVED | flag::FIN_QUEUED | flag::ECN | bit::FIN_SEEN | bit::DONE;
 
+/// Was a segment as expected?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prediction {
+    /// No, and nothing has happened.
+    Missed,
+    /// Yes, but its data is not what its checksum says, and nothing has happened.
+    Corrupt,
+    /// Yes, and it was taken in.
+    Met {
+        /// It acknowledged data: there is more send space.
+        writable: bool,
+    },
+}
+
 impl Connection<'_> {
-    /// Takes a segment in if it is as expected; if not nothing has happened.
+    /// Takes a segment in if it is as expected. `sum` is that of all but its data, if its checksum was not verified.
     #[inline(always)]
-    pub(crate) fn as_predicted(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) -> bool {
+    pub(crate) fn predict(&mut self, now: Instant, segment: &Segment<'_>, sum: Option<Sum>) -> Prediction {
         let len = segment.payload.len() as u32;
-        let fits = len == 0 || self.data_limit().ahead_of(segment.seq) >= len;
-        if !fits || !self.tcb.predicts(segment) || !self.recovery.is_calm() || self.recovery.tail.is_some() {
-            return false;
+        let is_calm = self.recovery.is_calm() & self.recovery.tail.is_none() & !self.tcb.awaits_probe();
+        if !is_calm || !self.tcb.predicts(segment) {
+            return Prediction::Missed;
         }
+        if len == 0 {
+            if sum.is_some_and(|sum| !sum.is_valid()) {
+                return Prediction::Corrupt;
+            }
+        } else if self.data_limit().ahead_of(segment.seq) < len {
+            return Prediction::Missed;
+        } else if !self.copy_in(segment.payload, sum) {
+            return Prediction::Corrupt;
+        }
+        let acked = segment.ack.since(self.tcb.snd_una);
+        self.recovery.tally.predicted(acked, len);
         self.heard(now, segment);
         self.tcb.take_window(segment);
-        if segment.ack != self.tcb.snd_una {
-            self.take_plain_ack(now, segment, out);
-        }
+        let writable = acked != 0 && self.take_plain_ack(now, segment.ack, segment.timestamps);
         self.tcb.timers.stop(Timer::Reorder);
-        self.tcb.take_probe(self.recovery.loss.timeouts, out);
         if len != 0 {
-            self.append(segment.payload);
-            out.readable = true;
+            self.extend(len);
             self.tcb.ack_data(now, segment, false);
         }
-        self.tune(now, segment);
-        true
+        self.tune(now, segment.timestamps, len);
+        Prediction::Met { writable }
     }
 
-    /// It acknowledges new data, nothing is lost, and the peer has reported nothing.
-    #[inline]
-    fn take_plain_ack(&mut self, now: Instant, segment: &Segment<'_>, out: &mut Outcome) {
-        let acked = segment.ack.since(self.tcb.snd_una);
-        let before = (self.recovery.sent.in_flight(), self.recovery.rate.lost());
-        let echo = self.tcb.echo_of(segment);
-        let delivery = self.recovery.hear_acked(now, segment.ack, echo);
-        self.advance(segment, out);
-        self.time(now, segment, acked, &delivery);
+    /// It acknowledges new data, nothing is lost, and the peer has reported nothing. Says whether there is more send space.
+    #[inline(never)]
+    fn take_plain_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>) -> bool {
+        let pipe = self.recovery.sent.in_flight();
+        let run = if self.tcb.cc.goes_by_rate() { None } else { self.recovery.sent.take_run(ack) };
+        let Some(run) = run else { return self.take_ack_in_pieces(now, ack, timestamps, pipe) };
+        let delivery = Delivery::of(&run);
+        self.recovery.rack.arrived_in_order(now, &run);
+        self.hear_delivery(now, &delivery);
+        self.follow_ack(now, ack, timestamps, pipe, &delivery)
+    }
+
+    /// The same where pieces have fared differently, or congestion control wants to know all of them.
+    #[inline(never)]
+    fn take_ack_in_pieces(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>, pipe: u32) -> bool {
+        let acked = ack.since(self.tcb.snd_una);
+        let echo = self.tcb.echo_of(timestamps);
+        let delivery = self.recovery.hear_pieces(now, ack, echo);
+        self.hear_delivery(now, &delivery);
+        let before = (pipe, self.recovery.rate.lost());
+        let writable = self.follow_ack(now, ack, timestamps, pipe, &delivery);
+        self.report_rate(now, acked, before, &delivery);
+        writable
+    }
+
+    #[inline(always)]
+    fn hear_delivery(&mut self, now: Instant, delivery: &Delivery) {
+        if let Some(rtt) = delivery.rtt(now) {
+            self.recovery.rack.measured(now, rtt);
+        }
+        self.recovery.rate.on_delivery(now, delivery);
+    }
+
+    /// What follows from such an acknowledgement of what was in flight.
+    #[inline(always)]
+    fn follow_ack(
+        &mut self,
+        now: Instant,
+        ack: SeqNr,
+        timestamps: Option<Timestamps>,
+        pipe: u32,
+        delivery: &Delivery,
+    ) -> bool {
+        let acked = ack.since(self.tcb.snd_una);
+        let writable = self.advance(ack);
+        self.time(now, timestamps, acked, delivery);
         let rto = self.tcb.rtt.rto();
-        self.grow(now, acked, before.0, rto);
+        self.grow(now, acked, pipe, rto);
         let loss = &mut self.recovery.loss;
         loss.dup_acks = 0;
-        loss.recover = loss.recover.later(segment.ack.minus(1));
+        loss.recover = loss.recover.later(ack.minus(1));
         self.rearm(now, rto);
-        self.report(now, acked, before, &delivery);
+        self.note_delivery(now, delivery);
+        writable
     }
 }
 

@@ -10,6 +10,7 @@ use super::tcb::bit;
 use super::time::Instant;
 use crate::mem::ring;
 use crate::stats::Counter;
+use crate::wire::checksum::Sum;
 
 impl Connection<'_> {
     /// Seventh step: the segment's data (RFC 9293, section 3.10.7.4).
@@ -66,14 +67,46 @@ impl Connection<'_> {
     /// The bytes first, then the number that makes them readable.
     #[inline]
     pub(crate) fn append(&mut self, data: &[u8]) {
+        self.copy_in(data, None);
+        self.extend(data.len() as u32);
+    }
+
+    /// Copies the next bytes of the stream to their place, where nobody looks before [`Connection::extend`] makes them readable. False
+    /// if they are not what their checksum says, whose `sum` of all before them is given.
+    #[inline(always)]
+    pub(crate) fn copy_in(&mut self, data: &[u8], sum: Option<Sum>) -> bool {
         let nxt = self.tcb.rcv_nxt;
-        if nxt == self.tcb.rcv_read && self.tcb.ooo.is_empty() {
-            self.tcb.rcv_base = nxt;
-            compiler_fence(Ordering::Release);
+        let place = if self.is_drained() { 0 } else { self.tcb.rcv_place(nxt.0) };
+        match sum {
+            None => {
+                ring::write(self.rcv, place, data);
+                true
+            }
+            Some(sum) => match ring::place(self.rcv, place, data.len()) {
+                Some(place) => sum.plus_copied(place, data).is_valid(),
+                None => {
+                    ring::write(self.rcv, place, data);
+                    sum.plus(data).is_valid()
+                }
+            },
         }
-        ring::write(self.rcv, self.tcb.rcv_place(nxt.0), data);
+    }
+
+    /// The next `len` bytes lie at their place, and can be read from now on.
+    #[inline]
+    pub(crate) fn extend(&mut self, len: u32) {
+        let nxt = self.tcb.rcv_nxt;
+        if self.is_drained() {
+            self.tcb.rcv_base = nxt;
+        }
         compiler_fence(Ordering::Release);
-        self.tcb.rcv_nxt = nxt.plus(data.len() as u32);
+        self.tcb.rcv_nxt = nxt.plus(len);
+    }
+
+    /// Is the receive ring empty, so that what comes next may lie anywhere in it?
+    #[inline]
+    fn is_drained(&self) -> bool {
+        self.tcb.rcv_nxt == self.tcb.rcv_read && self.tcb.ooo.is_empty()
     }
 
     /// What was set aside may continue the stream now.

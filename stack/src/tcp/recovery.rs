@@ -54,6 +54,7 @@ impl Pool {
         }
     }
 
+    #[inline(never)]
     fn lend_room(&mut self, to: &mut Recovery) {
         let room = self.free.pop();
         self.large -= usize::from(room.as_ref().is_some_and(is_large));
@@ -63,11 +64,12 @@ impl Pool {
     /// Takes back what a connection does not need: it has nothing in flight.
     #[inline]
     pub fn take_back(&mut self, from: &mut Recovery) {
-        if from.sent.in_flight() == 0 {
+        if from.sent.has_room() && from.sent.in_flight() == 0 {
             self.take_room_back(from);
         }
     }
 
+    #[inline(never)]
     fn take_room_back(&mut self, from: &mut Recovery) {
         let Some(room) = from.sent.take_room() else { return };
         if is_large(&room) {

@@ -105,6 +105,14 @@ impl Tally {
         self.data_in = self.data_in.wrapping_add(u32::from(!segment.payload.is_empty()));
     }
 
+    /// A segment was as expected: it acknowledged so much, and brought so much data.
+    #[inline]
+    pub(crate) fn predicted(&mut self, acked: u32, len: u32) {
+        self.segments_in = self.segments_in.wrapping_add(1);
+        self.data_in = self.data_in.wrapping_add(u32::from(len != 0));
+        self.progress(acked, len);
+    }
+
     pub(crate) fn progress(&mut self, acked: u32, received: u32) {
         self.bytes_acked = self.bytes_acked.wrapping_add(u64::from(acked));
         self.bytes_received = self.bytes_received.wrapping_add(u64::from(received));

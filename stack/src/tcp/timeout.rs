@@ -61,6 +61,7 @@ impl Connection<'_> {
     }
 
     /// Something is in flight: sees to its timers.
+    #[inline]
     pub(crate) fn watch_flight(&mut self, now: Instant) {
         if !self.tcb.timers.is_set(Timer::Retransmit) {
             self.tcb.timers.set(Timer::Retransmit, self.timeout_at(now));
@@ -120,10 +121,12 @@ impl Tcb {
             return;
         }
         self.cc.on_restart(now, app_limited);
-        self.take_pacing_rate();
-        let timeouts = now.nanos_since(self.data_sent_at) / self.rtt.rto().max(1);
-        if timeouts > 0 {
-            self.cc.on_idle(timeouts, self.mss);
+        if self.cc.goes_by_rate() {
+            self.take_pacing_rate();
+        }
+        let (silent, rto) = (now.nanos_since(self.data_sent_at), self.rtt.rto().max(1));
+        if silent >= rto {
+            self.cc.on_idle(silent / rto, self.mss);
         }
     }
 }

@@ -24,10 +24,10 @@ impl Tcb {
         self.has(flag::TIMESTAMPS).then(|| Timestamps { val: self.ts_clock(now), ecr: self.ts_recent })
     }
 
-    /// Our clock as a segment echoes it, ms, without the connection's offset.
+    /// Our clock as a segment with these timestamps echoes it, ms, without the connection's offset.
     #[inline]
-    pub(crate) fn echo_of(&self, segment: &Segment<'_>) -> Option<u32> {
-        let echo = segment.timestamps.filter(|ts| ts.ecr != 0 && self.has(flag::TIMESTAMPS));
+    pub(crate) fn echo_of(&self, timestamps: Option<Timestamps>) -> Option<u32> {
+        let echo = timestamps.filter(|ts| ts.ecr != 0 && self.has(flag::TIMESTAMPS));
         echo.map(|ts| ts.ecr.wrapping_sub(self.ts_offset))
     }
 
@@ -50,7 +50,7 @@ impl Tcb {
     }
 
     /// Takes TS.Recent from a segment that reaches back to our last acknowledgement (RFC 7323, section 4.3).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_timestamp(&mut self, now: Instant, segment: &Segment<'_>) {
         let Some(ts) = segment.timestamps.filter(|_| self.has(flag::TIMESTAMPS)) else { return };
         let newer = !self.has(flag::TS_RECENT) || (ts.val.wrapping_sub(self.ts_recent) as i32) >= 0;
@@ -63,8 +63,8 @@ impl Tcb {
 
     /// A round trip measured by the echo of our clock, for when retransmissions made the precise clock ambiguous.
     /// Says whether it gave one.
-    pub(crate) fn sample_echo(&mut self, now: Instant, segment: &Segment<'_>) -> bool {
-        let Some(ts) = segment.timestamps.filter(|ts| ts.ecr != 0 && self.has(flag::TIMESTAMPS)) else { return false };
+    pub(crate) fn sample_echo(&mut self, now: Instant, timestamps: Option<Timestamps>) -> bool {
+        let Some(ts) = timestamps.filter(|ts| ts.ecr != 0 && self.has(flag::TIMESTAMPS)) else { return false };
         let millis = self.ts_clock(now).wrapping_sub(ts.ecr);
         if millis <= ECHO_MAX {
             // Zero means "less than a millisecond", which the estimate may know better.

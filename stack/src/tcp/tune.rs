@@ -4,7 +4,7 @@
 //! The engine only decides; its owner gives it larger rings when the limits have outgrown them ([`Tcb::wanted_rings`]).
 
 use super::connection::Connection;
-use super::segment::Segment;
+use super::segment::Timestamps;
 use super::seq::SeqNr;
 use super::tcb::Tcb;
 use super::time::Instant;
@@ -99,10 +99,11 @@ impl Connection<'_> {
         }
     }
 
-    /// After a segment: shall the limits grow?
-    pub(crate) fn tune(&mut self, now: Instant, segment: &Segment<'_>) {
-        if self.recovery.tuning.rcv_max > self.tcb.rcvbuf && !segment.payload.is_empty() {
-            self.measure(now, segment);
+    /// After a segment of `len` bytes: shall the limits grow?
+    #[inline(always)]
+    pub(crate) fn tune(&mut self, now: Instant, timestamps: Option<Timestamps>, len: u32) {
+        if self.recovery.tuning.rcv_max > self.tcb.rcvbuf && len != 0 {
+            self.measure(now, timestamps, len);
             self.tune_window(now);
         }
         if self.recovery.tuning.snd_max > self.tcb.snd_limit && self.tcb.flight() != 0 {
@@ -110,10 +111,10 @@ impl Connection<'_> {
         }
     }
 
-    /// Data arrived: measures the round trip from the receiving end.
-    fn measure(&mut self, now: Instant, segment: &Segment<'_>) {
-        if let Some(stamps) = segment.timestamps {
-            let full = segment.payload.len() as u32 >= self.tcb.rcv_mss;
+    /// `len` bytes arrived: measures the round trip from the receiving end.
+    fn measure(&mut self, now: Instant, timestamps: Option<Timestamps>, len: u32) {
+        if let Some(stamps) = timestamps {
+            let full = len >= self.tcb.rcv_mss;
             let age = u64::from(self.tcb.ts_clock(now).wrapping_sub(stamps.ecr));
             if full && stamps.ecr != self.recovery.tuning.echo && age < 1 << 20 {
                 self.recovery.tuning.echo = stamps.ecr;

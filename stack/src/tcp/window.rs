@@ -63,15 +63,17 @@ impl Connection<'_> {
 
     /// The program has read: is an acknowledgement due? Either because the window could at least double (as Linux does,
     /// so that a bulk transfer needs few updates), or because a pushed message was read and no answer is to be expected.
+    #[inline(always)]
     pub(crate) fn after_read(&mut self) {
         let ring = self.rcv.len();
         let tcb = &mut *self.tcb;
-        let window = tcb.rcv_window();
-        let offerable = tcb.offerable(ring);
-        let room = tcb.rcv_read.plus(offerable).ahead_of(tcb.rcv_nxt);
-        let opens = window <= offerable / 2 && room >= window.saturating_mul(2) && tcb.worth_growing(ring);
-        let is_one_way = tcb.has(bit::PUSHED) && !tcb.has(bit::PINGPONG) && tcb.readable() == 0;
-        if !tcb.fin_received() && (opens || (is_one_way && tcb.rcv_wup != tcb.rcv_nxt)) {
+        let (window, offerable) = (tcb.rcv_window(), tcb.offerable(ring));
+        let opens = window <= offerable / 2 && {
+            let room = tcb.rcv_read.plus(offerable).ahead_of(tcb.rcv_nxt);
+            room >= window.saturating_mul(2) && tcb.worth_growing(ring)
+        };
+        let is_one_way = tcb.bits & (bit::PUSHED | bit::PINGPONG) == bit::PUSHED && tcb.readable() == 0;
+        if (opens || (is_one_way && tcb.rcv_wup != tcb.rcv_nxt)) && !tcb.fin_received() {
             tcb.set(bit::ACK_NOW);
         }
     }

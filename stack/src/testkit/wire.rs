@@ -1,6 +1,5 @@
 //! A network card made of memory under a whole [`Stack`]: real rings, real frames, no kernel.
 
-use std::collections::VecDeque;
 use std::io;
 
 use crate::arena::PortEntry;
@@ -17,8 +16,6 @@ const FRAME: u32 = 2048;
 pub struct Wire {
     opposite: Opposite,
     umem: Region,
-    /// In the UMEM, not yet shown to the stack.
-    staged: VecDeque<Desc>,
 }
 
 impl Wire {
@@ -31,7 +28,7 @@ impl Wire {
         let config =
             PortConfig { ifindex: 1, mtu, frame_size: FRAME, frame_count: frames, rings, xsk_base: 0, netns: 0 };
         stack.attach_queues(number, config, Region::open_owner(fd)?, vec![queue], PortEntry::default())?;
-        Ok(Self { opposite, umem: own, staged: VecDeque::with_capacity(entries as usize) })
+        Ok(Self { opposite, umem: own })
     }
 
     /// Puts a frame into the UMEM; the stack sees it after [`Self::show`]. False if the stack offers no empty frame, or a small one.
@@ -39,21 +36,13 @@ impl Wire {
         let Some(addr) = self.opposite.take_empty() else { return false };
         let Some(place) = self.umem.bytes_mut(addr as usize, frame.len().min(FRAME as usize)) else { return false };
         place.copy_from_slice(&frame[..place.len()]);
-        self.staged.push_back(Desc::new(addr, frame.len() as u32));
-        true
+        self.opposite.put(Desc::new(addr, frame.len() as u32))
     }
 
     /// Shows the oldest `count` staged frames to the stack; returns how many it took.
     #[inline]
     pub fn show(&mut self, count: usize) -> usize {
-        for shown in 0..count {
-            let Some(&packet) = self.staged.front() else { return shown };
-            if !self.opposite.deliver(packet) {
-                return shown;
-            }
-            self.staged.pop_front();
-        }
-        count
+        self.opposite.show(count as u32) as usize
     }
 
     /// Takes every frame that the stack has sent, in order; returns how many there were.

@@ -32,6 +32,20 @@ impl Sum {
         Self(sum::add(self.0, sum::words(bytes)))
     }
 
+    /// Adds four bytes that start at an even offset.
+    #[must_use]
+    #[inline(always)]
+    pub fn plus_word(self, bytes: [u8; 4]) -> Self {
+        Self(sum::add(self.0, u32::from_ne_bytes(bytes).into()))
+    }
+
+    /// Copies bytes to a place of the same length, and adds them as [`Sum::plus`] does.
+    #[must_use]
+    #[inline(always)]
+    pub fn plus_copied(self, to: &mut [u8], from: &[u8]) -> Self {
+        Self(sum::add(self.0, sum::copy(to, from)))
+    }
+
     /// Adds the words of a header whose length is known.
     #[must_use]
     #[inline(always)]

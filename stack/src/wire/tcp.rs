@@ -124,11 +124,17 @@ pub fn options_len(timestamps: bool, sack: &SackBlocks) -> usize {
 pub fn write_options(out: &mut [u8], timestamps: Option<Timestamps>, sack: &SackBlocks) {
     let (first, second) = out.split_at_mut(if timestamps.is_some() { TIMESTAMPS_LEN.min(out.len()) } else { 0 });
     if let (Some(ts), Ok(place)) = (timestamps, <&mut [u8; TIMESTAMPS_LEN]>::try_from(first)) {
-        place[..4].copy_from_slice(&USUAL);
-        place[4..8].copy_from_slice(&ts.val.to_be_bytes());
-        place[8..].copy_from_slice(&ts.ecr.to_be_bytes());
+        write_timestamps(place, ts);
     }
     write_sack(second, sack);
+}
+
+/// Writes a timestamps option and its padding.
+#[inline]
+pub fn write_timestamps(place: &mut [u8; TIMESTAMPS_LEN], timestamps: Timestamps) {
+    place[..4].copy_from_slice(&USUAL);
+    place[4..8].copy_from_slice(&timestamps.val.to_be_bytes());
+    place[8..].copy_from_slice(&timestamps.ecr.to_be_bytes());
 }
 
 fn write_sack(out: &mut [u8], sack: &SackBlocks) {

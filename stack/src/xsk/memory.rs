@@ -20,6 +20,8 @@ pub struct Opposite {
     tx: Consuming<Desc>,
     rx: Producing<Desc>,
     completion: Producing<u64>,
+    /// Entries of `rx` that are not shown yet.
+    hidden: u32,
 }
 
 /// Both ends of fresh rings. EINVAL unless all sizes are powers of two.
@@ -37,6 +39,7 @@ pub fn pair(sizes: RingSizes) -> io::Result<(Queue, Opposite)> {
         tx: Consuming::new(tx_opposite),
         rx: Producing::new(rx_opposite),
         completion: Producing::new(completion_opposite),
+        hidden: 0,
     };
     Ok((queue, opposite))
 }
@@ -59,12 +62,21 @@ impl Opposite {
         Some(addr)
     }
 
-    /// Shows a received packet. False if the ring is full.
+    /// Puts a received packet into the ring, where it is not seen before [`Self::show`]. False if the ring is full.
     #[inline]
-    pub fn deliver(&mut self, packet: Desc) -> bool {
+    pub fn put(&mut self, packet: Desc) -> bool {
         let pushed = self.rx.push(packet);
-        self.rx.flush();
+        self.hidden += u32::from(pushed);
         pushed
+    }
+
+    /// Shows the oldest `count` packets that were put; returns how many there were.
+    #[inline]
+    pub fn show(&mut self, count: u32) -> u32 {
+        let shown = count.min(self.hidden);
+        self.hidden -= shown;
+        self.rx.flush_all_but(self.hidden);
+        shown
     }
 
     /// The next packet to send. Give its frame back with [`Self::complete`].

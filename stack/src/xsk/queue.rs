@@ -137,6 +137,12 @@ impl Queue {
         self.tx.cursor.room(self.tx.ring.consumer())
     }
 
+    /// Is there room in the TX ring, as far as is known without asking the kernel?
+    #[inline]
+    pub fn tx_has_room(&self) -> bool {
+        self.tx.cursor.has_room()
+    }
+
     /// Packets that the kernel has not yet taken off the TX ring.
     #[inline]
     pub fn tx_pending(&mut self) -> u32 {
@@ -191,6 +197,12 @@ impl Queue {
         }
     }
 
+    /// Frames that the kernel has sent and that were not taken back.
+    #[inline]
+    pub fn completions(&mut self) -> u32 {
+        self.completion.cursor.available(self.completion.ring.producer())
+    }
+
     /// The address of a frame that the kernel has sent. Its frame and its ring entry are free again.
     #[inline]
     pub fn completion_pop(&mut self) -> Option<u64> {
@@ -227,6 +239,12 @@ impl<T: Plain> Producing<T> {
     #[inline]
     pub(super) fn flush(&mut self) {
         self.cursor.publish(self.ring.producer());
+    }
+
+    /// The same without the last `hidden` entries.
+    #[inline]
+    pub(super) fn flush_all_but(&mut self, hidden: u32) {
+        self.cursor.publish_all_but(self.ring.producer(), hidden);
     }
 }
 

@@ -38,6 +38,12 @@ impl ProducerCursor {
         Some(index)
     }
 
+    /// Could an entry be reserved, going by where the consumer was when last looked at?
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.next.wrapping_sub(self.consumed) < self.size
+    }
+
     /// Entries that could be reserved now.
     #[inline]
     pub fn room(&mut self, consumer: &AtomicU32) -> u32 {
@@ -55,6 +61,12 @@ impl ProducerCursor {
     #[inline]
     pub fn publish(&self, producer: &AtomicU32) {
         producer.store(self.next, Ordering::Release);
+    }
+
+    /// The same without the last `hidden`, which are no fewer than at the last time and what was reserved since.
+    #[inline]
+    pub fn publish_all_but(&self, producer: &AtomicU32, hidden: u32) {
+        producer.store(self.next.wrapping_sub(hidden), Ordering::Release);
     }
 }
 

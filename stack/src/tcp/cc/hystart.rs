@@ -72,12 +72,13 @@ fn ticks(now: Instant) -> u16 {
 impl HyStart {
     /// New data `[start, end)` goes out.
     pub fn on_sent(&mut self, now: Instant, start: SeqNr, end: SeqNr) {
-        let (first, len) = (self.first as usize % STAMPS, self.len as usize);
-        if self.rounds == 0 && len == 0 {
-            self.round_start = start;
-        }
+        let len = self.len as usize;
         if len >= STAMPS {
             return;
+        }
+        let first = self.first as usize % STAMPS;
+        if self.rounds == 0 && len == 0 {
+            self.round_start = start;
         }
         let noted = if len == 0 { self.round_start } else { self.ends[(first + len - 1) % STAMPS] };
         let before = noted.ahead_of(self.round_start);
