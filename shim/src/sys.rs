@@ -101,6 +101,13 @@ pub fn gettid() -> u32 {
     call!(libc::SYS_gettid).unwrap_or(0) as u32
 }
 
+/// exit_group(2).
+pub fn exit(status: c_int) -> ! {
+    loop {
+        let _ = call!(libc::SYS_exit_group, status);
+    }
+}
+
 /// close(2).
 pub fn close(fd: RawFd) {
     let _ = call!(libc::SYS_close, fd);
@@ -211,6 +218,22 @@ pub fn file_id(fd: RawFd) -> Result<(libc::mode_t, u64)> {
 /// recvfrom(2) without an address.
 pub fn recv(fd: RawFd, buf: &mut [u8], flags: c_int) -> Result<usize> {
     call!(libc::SYS_recvfrom, fd, buf.as_mut_ptr(), buf.len(), flags, 0usize, 0usize).map(|n| n as usize)
+}
+
+/// Throws bytes of a TCP socket's queue away, without waiting (MSG_TRUNC, tcp(7)).
+pub fn discard(fd: RawFd, count: usize) -> Result<usize> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    call!(libc::SYS_recvfrom, fd, 0usize, count, flags, 0usize, 0usize).map(|n| n as usize)
+}
+
+/// Bytes that the send buffer of a socket has room for, its bookkeeping included (SO_MEMINFO, socket(7)).
+pub fn send_room(fd: RawFd) -> usize {
+    /// <linux/sock_diag.h>.
+    const SNDBUF: usize = 3;
+    const WMEM_QUEUED: usize = 5;
+    const SO_MEMINFO: c_int = 55;
+    let info: [u32; 9] = sockopt_of(fd, libc::SOL_SOCKET, SO_MEMINFO).unwrap_or_default();
+    info[SNDBUF].saturating_sub(info[WMEM_QUEUED]) as usize
 }
 
 /// sendto(2) without an address.

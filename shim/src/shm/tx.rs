@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::*;
 
 use libc::c_int;
 use underpass_stack::lane::shm::layout::{flag, line, want};
-use underpass_stack::lane::shm::{Corrupt, Outbound, Sender, notice};
+use underpass_stack::lane::shm::{Corrupt, Outbound, Sender, copies, full_fence, notice};
 
 use super::history;
 use super::view::View;
@@ -24,7 +24,12 @@ pub struct Tx {
     flushed: usize,
     /// The bytes stay in the kernel.
     pinned: bool,
+    /// What was left in the ring is in the kernel, too.
+    copied: bool,
 }
+
+/// Bytes of one piece of copies: they lie on the stack, which may be a signal handler's.
+const PIECE: usize = 4096;
 
 /// Where bytes may go now.
 pub enum Way {
@@ -40,7 +45,8 @@ impl Tx {
     /// Nothing written yet.
     pub fn new(view: Arc<View>) -> Self {
         let sender = Sender::new(view.capacity());
-        Self { view, outbound: Outbound::default(), sender, backlog: Vec::new(), flushed: 0, pinned: false }
+        let (outbound, backlog) = (Outbound::default(), Vec::new());
+        Self { view, outbound, sender, backlog, flushed: 0, pinned: false, copied: false }
     }
 
     /// Do the bytes go to the ring?
@@ -131,13 +137,47 @@ impl Tx {
         notice::arm(&self.view.my_wants()[want::SPACE], place, super::places::GENERAL);
     }
 
-    /// Turns to the kernel after what has been written. Returns the inbox to tell.
-    pub fn leave(&mut self) -> Option<usize> {
+    /// Turns to the kernel for good, after what has been written; what has not been read goes there once more, if there is room for it, so
+    /// that the reader finds it in either. Returns the inbox to tell. Waits for nothing and allocates nothing.
+    pub fn leave(&mut self, fd: RawFd) -> Option<usize> {
+        self.pinned = true;
         if !self.is_in_ring() {
             return None;
         }
-        self.outbound.leave(self.view.mine(), self.sender.tail());
+        let tail = self.sender.tail();
+        let unread = self.sender.unread(self.view.theirs()).unwrap_or(0);
+        let wanted = unread > 0 && self.their_flags() & flag::ENDED == 0 && has_room(fd, unread);
+        let count = if wanted { unread as u64 } else { 0 };
+        copies::announce(self.view.my_copies(), count);
+        self.outbound.leave(self.view.mine(), tail);
+        if count > 0 {
+            full_fence();
+            // A reader that closes looks for copies after it has said so.
+            let sent =
+                if self.their_flags() & flag::ENDED == 0 { self.copy(fd, tail.wrapping_sub(count), count) } else { 0 };
+            copies::settle(self.view.my_copies(), count, sent);
+            self.copied = true;
+        }
         notice::claim(&self.view.their_wants()[want::DATA])
+    }
+
+    /// Gives the kernel what lies in the ring from stream position `from` on. Returns how much it has taken.
+    fn copy(&self, fd: RawFd, from: u64, count: u64) -> u64 {
+        // An error is the program's to be told, by its next call: sending would use it up.
+        if carry::kernel::ready(fd, libc::POLLOUT) & (libc::POLLERR | libc::POLLHUP) != 0 {
+            return 0;
+        }
+        let (mut piece, mut sent) = ([0; PIECE], 0);
+        while sent < count {
+            let most = (count - sent).min(PIECE as u64) as usize;
+            let n = self.sender.take_back(&self.view.my_ring(), from.wrapping_add(sent), &mut piece[..most]);
+            let more = if sent + (n as u64) < count { libc::MSG_MORE } else { 0 };
+            match sys::send(fd, &piece[..n], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more) {
+                Ok(taken @ 1..) => sent += taken as u64,
+                _ => break,
+            }
+        }
+        sent
     }
 
     /// Turns to the kernel with what the reader has not read: it reads no more. (It has said so, or it is dead.)
@@ -155,6 +195,7 @@ impl Tx {
         self.backlog = vec![0; if wanted { unread as usize } else { 0 }];
         self.flushed = 0;
         self.sender.take_back(&self.view.my_ring(), head, &mut self.backlog);
+        copies::announce(self.view.my_copies(), 0);
         self.outbound.leave(self.view.mine(), head);
         Ok(())
     }
@@ -194,7 +235,7 @@ impl Tx {
     /// has; the rest waits as in a send queue.
     pub fn queued(&self, kernel: c_int) -> usize {
         let unread = self.sender.unread(self.view.theirs()).unwrap_or(0);
-        let in_ring = self.is_in_ring() || !self.outbound.is_followed(self.view.theirs());
+        let in_ring = self.is_in_ring() || !self.copied && !self.outbound.is_followed(self.view.theirs());
         let waiting = if in_ring { unread.saturating_sub(self.capacity() / 2) } else { 0 };
         waiting + self.owed() + kernel.max(0) as usize
     }
@@ -203,4 +244,9 @@ impl Tx {
     pub fn is_heard(&self) -> bool {
         self.their_flags() & (flag::RECALL | flag::ENDED) == 0
     }
+}
+
+/// Does the kernel take so many bytes at once? Its bookkeeping needs some room, too.
+fn has_room(fd: RawFd, bytes: usize) -> bool {
+    sys::send_room(fd) > bytes + bytes / 8 + 16 * 1024
 }
