@@ -19,9 +19,11 @@ macro_rules! call {
     };
 }
 
+mod buffer;
 mod epoll;
 mod unix;
 
+pub use self::buffer::*;
 pub use self::epoll::*;
 pub use self::unix::*;
 
@@ -224,16 +226,6 @@ pub fn recv(fd: RawFd, buf: &mut [u8], flags: c_int) -> Result<usize> {
 pub fn discard(fd: RawFd, count: usize) -> Result<usize> {
     let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
     call!(libc::SYS_recvfrom, fd, 0usize, count, flags, 0usize, 0usize).map(|n| n as usize)
-}
-
-/// Bytes that the send buffer of a socket has room for, its bookkeeping included (SO_MEMINFO, socket(7)).
-pub fn send_room(fd: RawFd) -> usize {
-    /// <linux/sock_diag.h>.
-    const SNDBUF: usize = 3;
-    const WMEM_QUEUED: usize = 5;
-    const SO_MEMINFO: c_int = 55;
-    let info: [u32; 9] = sockopt_of(fd, libc::SOL_SOCKET, SO_MEMINFO).unwrap_or_default();
-    info[SNDBUF].saturating_sub(info[WMEM_QUEUED]) as usize
 }
 
 /// sendto(2) without an address.

@@ -146,8 +146,9 @@ impl Tx {
         }
         let tail = self.sender.tail();
         let unread = self.sender.unread(self.view.theirs()).unwrap_or(0);
-        let wanted = unread > 0 && self.their_flags() & flag::ENDED == 0 && has_room(fd, unread);
-        let count = if wanted { unread as u64 } else { 0 };
+        let wanted = unread > 0 && self.their_flags() & flag::ENDED == 0;
+        let room = if wanted { Room::make(fd, unread) } else { None };
+        let count = if room.is_some() { unread as u64 } else { 0 };
         copies::announce(self.view.my_copies(), count);
         self.outbound.leave(self.view.mine(), tail);
         if count > 0 {
@@ -246,7 +247,19 @@ impl Tx {
     }
 }
 
-/// Does the kernel take so many bytes at once? Its bookkeeping needs some room, too.
-fn has_room(fd: RawFd, bytes: usize) -> bool {
-    sys::send_room(fd) > bytes + bytes / 8 + 16 * 1024
+/// Room in the kernel's send buffer.
+struct Room {
+    _made: Option<sys::LargerSendBuffer>,
+}
+
+impl Room {
+    /// For so many bytes at once, and the bookkeeping. The buffer may be a small one that the program has chosen, in front of a large ring.
+    fn make(fd: RawFd, bytes: usize) -> Option<Self> {
+        let needed = bytes + bytes / 8 + 16 * 1024;
+        if sys::send_room(fd) >= needed {
+            return Some(Self { _made: None });
+        }
+        let made = sys::LargerSendBuffer::new(fd, needed).ok()?;
+        (sys::send_room(fd) >= needed).then_some(Self { _made: Some(made) })
+    }
 }

@@ -25,6 +25,16 @@ def shuts(s, lines):
     lines.step()
 
 
+def narrow(s, lines):
+    """As the others, the reader having a small buffer."""
+    shuts(s, lines)
+
+
+def tight(s, lines):
+    """As the others, the sender having a small buffer: on plain sockets it would not come so far."""
+    shuts(s, lines)
+
+
 def shuts_both(s, lines):
     s.shutdown(socket.SHUT_RDWR)
     lines.step()
@@ -123,6 +133,10 @@ def read(s):
 
 def leave(how, on):
     def scene(serves, s, lines):
+        if (how is narrow) == serves and how in (narrow, tight):
+            name = socket.SO_RCVBUF if serves else socket.SO_SNDBUF
+            s.setsockopt(socket.SOL_SOCKET, name, 4096)
+            say("buffer", s.getsockopt(socket.SOL_SOCKET, name))
         if serves:
             lines.step()
             say("had", outcome(exactly, s, HAD))
@@ -131,7 +145,7 @@ def leave(how, on):
             if how is stops:
                 pid = int(lines.hear())
                 until("the other to stop", lambda: state_of(pid) == "T")
-            elif how in (shuts, shuts_both, closes):
+            elif how in (shuts, shuts_both, closes, narrow, tight):
                 lines.step()
             else:
                 assert lines.file.readline() == ""
@@ -144,7 +158,9 @@ def leave(how, on):
         lines.step()
         lines.step()
         how(s, lines)
-        if how in (shuts, stops):
+        if how is tight:
+            say("buffer", s.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+        if how in (shuts, stops, narrow, tight):
             say("the end", drained(s))
 
     return scene
@@ -155,7 +171,7 @@ def state_of(pid):
         return stat.read().rpartition(")")[2].split()[0]
 
 
-for how in (shuts, shuts_both, closes, exits, finishes, becomes, killed, stops):
+for how in (shuts, narrow, tight, shuts_both, closes, exits, finishes, becomes, killed, stops):
     for on in (spawn, passed, execute, child, spliced, bound, read):
         globals()[f"left_{how.__name__}_{on.__name__}"] = leave(how, on)
 

@@ -198,9 +198,23 @@ fn other_processes_get_what_was_waiting() {
 fn what_an_ended_sender_has_left_can_be_handed_on() {
     let senders = ["shuts", "closes", "exits", "killed", "stops"];
     let scenes = senders.iter().flat_map(|how| ["spawn", "passed"].map(|on| format!("left_{how}_{on}")));
-    let others = ["left_shuts_child", "left_closes_execute", "left_finishes_passed", "left_becomes_passed"];
+    let others = [
+        "left_shuts_child",
+        "left_closes_execute",
+        "left_finishes_passed",
+        "left_becomes_passed",
+        "left_narrow_passed",
+    ];
     let scenes: Vec<String> = scenes.chain(others.map(str::to_owned)).collect();
     same(&scenes.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_small_send_buffer_is_made_larger_for_what_is_left() {
+    let text = play(&host(), "left_tight_passed", true, &[], LIMIT * 2);
+    assert!(text.contains("\npassed 70000 "), "{text}");
+    let sizes: Vec<&str> = text.lines().filter(|line| line.starts_with("buffer ")).collect();
+    assert!(sizes.len() == 2 && sizes[0] == sizes[1], "{text}");
 }
 
 #[test]
@@ -210,7 +224,7 @@ fn the_kernel_can_do_its_calls_with_what_an_ended_sender_has_left() {
 
 #[test]
 fn what_is_in_the_ring_and_in_the_kernel_is_read_once() {
-    let scenes = ["shuts", "shuts_both", "closes", "exits", "finishes", "becomes", "killed"];
+    let scenes = ["shuts", "shuts_both", "closes", "exits", "finishes", "becomes", "killed", "narrow"];
     same(&scenes.map(|how| format!("left_{how}_read")).iter().map(String::as_str).collect::<Vec<_>>());
     same(&["left_all_read", "left_all_read_at_exit", "left_for_one_side"]);
 }
