@@ -262,6 +262,16 @@ pub fn send_vectored(fd: RawFd, bufs: &[std::io::IoSlice<'_>], flags: c_int) -> 
     call!(libc::SYS_sendmsg, fd, &raw const message, flags).map(|n| n as usize)
 }
 
+/// sendmsg(2) from memory that other processes write, too, so that no slices of it may be made.
+pub fn send_spans(fd: RawFd, spans: &[libc::iovec], flags: c_int) -> Result<usize> {
+    // SAFETY: plain data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // The kernel only reads, and says so (EFAULT) where it cannot.
+    message.msg_iov = spans.as_ptr().cast_mut();
+    message.msg_iovlen = spans.len() as _;
+    call!(libc::SYS_sendmsg, fd, &raw const message, flags).map(|n| n as usize)
+}
+
 /// sendmsg(2) as given.
 ///
 /// # Safety

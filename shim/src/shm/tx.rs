@@ -28,9 +28,6 @@ pub struct Tx {
     copied: bool,
 }
 
-/// Bytes of one piece of copies: they lie on the stack, which may be a signal handler's.
-const PIECE: usize = 4096;
-
 /// Where bytes may go now.
 pub enum Way {
     /// Into the ring.
@@ -154,8 +151,7 @@ impl Tx {
         if count > 0 {
             full_fence();
             // A reader that closes looks for copies after it has said so.
-            let sent =
-                if self.their_flags() & flag::ENDED == 0 { self.copy(fd, tail.wrapping_sub(count), count) } else { 0 };
+            let sent = if self.their_flags() & flag::ENDED == 0 { self.copy(fd, tail.wrapping_sub(count)) } else { 0 };
             copies::settle(self.view.my_copies(), count, sent);
             self.copied = true;
         }
@@ -163,22 +159,14 @@ impl Tx {
     }
 
     /// Gives the kernel what lies in the ring from stream position `from` on. Returns how much it has taken.
-    fn copy(&self, fd: RawFd, from: u64, count: u64) -> u64 {
+    fn copy(&self, fd: RawFd, from: u64) -> u64 {
         // An error is the program's to be told, by its next call: sending would use it up.
         if carry::kernel::ready(fd, libc::POLLOUT) & (libc::POLLERR | libc::POLLHUP) != 0 {
             return 0;
         }
-        let (mut piece, mut sent) = ([0; PIECE], 0);
-        while sent < count {
-            let most = (count - sent).min(PIECE as u64) as usize;
-            let n = self.sender.take_back(&self.view.my_ring(), from.wrapping_add(sent), &mut piece[..most]);
-            let more = if sent + (n as u64) < count { libc::MSG_MORE } else { 0 };
-            match sys::send(fd, &piece[..n], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more) {
-                Ok(taken @ 1..) => sent += taken as u64,
-                _ => break,
-            }
-        }
-        sent
+        let (ring, (first, rest)) = (self.view.my_ring(), self.sender.places(from));
+        let spans = [ring.span(first), ring.span(rest)];
+        sys::send_spans(fd, &spans, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).map_or(0, |sent| sent as u64)
     }
 
     /// Turns to the kernel with what the reader has not read: it reads no more. (It has said so, or it is dead.)
