@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 from common import LIMIT, drained, exactly, outcome, pattern, say, until
 
@@ -230,16 +231,27 @@ def waiting(s):
     return count
 
 
-def left_by_the_dead(serves, s, lines):
+def by_the_dead(on):
     """Killed without having shut down: nobody can put its bytes into the kernel. They can be read."""
-    if serves:
+
+    def scene(serves, s, lines):
+        if serves:
+            lines.step()
+            exactly(s, HAD)
+            lines.step()
+            assert lines.file.readline() == ""
+            start = time.monotonic()
+            on(s)
+            say("in time", time.monotonic() - start < 4)
+            read(s)
+            return
+        s.sendall(pattern(1, SIZE))
         lines.step()
-        exactly(s, HAD)
         lines.step()
-        assert lines.file.readline() == ""
-        bound(s)
-        return
-    s.sendall(pattern(1, SIZE))
-    lines.step()
-    lines.step()
-    os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return scene
+
+
+left_killed_unshut_bound = by_the_dead(bound)
+left_killed_unshut_spawn = by_the_dead(spawn)
