@@ -35,12 +35,21 @@ extern "C" fn finish() {
     let _guard = Guard::enter();
     let _ = std::panic::catch_unwind(|| {
         shm::leave::before_exit();
+        shm::leave::at_exit();
         // The daemon, which hears of it by the hang-up of the session, gives every connection of its lane back to the kernel. Only
         // if there is no daemon now, another one is looked for.
         if engine::live() > 0 && !session::is_open() {
             tier::adopt();
         }
     });
+}
+
+/// The process ends now, _exit(2): perhaps in a signal handler, between any two instructions.
+pub fn finish_at_once() {
+    if shm::live() > 0 && !guard::inside() && sys::getpid() == pid() {
+        let _guard = Guard::enter();
+        let _ = std::panic::catch_unwind(shm::leave::at_exit);
+    }
 }
 
 #[used]

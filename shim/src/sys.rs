@@ -19,9 +19,11 @@ macro_rules! call {
     };
 }
 
+mod buffer;
 mod epoll;
 mod unix;
 
+pub use self::buffer::*;
 pub use self::epoll::*;
 pub use self::unix::*;
 
@@ -99,6 +101,13 @@ pub fn getpid() -> u32 {
 /// gettid(2).
 pub fn gettid() -> u32 {
     call!(libc::SYS_gettid).unwrap_or(0) as u32
+}
+
+/// exit_group(2).
+pub fn exit(status: c_int) -> ! {
+    loop {
+        let _ = call!(libc::SYS_exit_group, status);
+    }
 }
 
 /// close(2).
@@ -213,6 +222,12 @@ pub fn recv(fd: RawFd, buf: &mut [u8], flags: c_int) -> Result<usize> {
     call!(libc::SYS_recvfrom, fd, buf.as_mut_ptr(), buf.len(), flags, 0usize, 0usize).map(|n| n as usize)
 }
 
+/// Throws bytes of a TCP socket's queue away, without waiting (MSG_TRUNC, tcp(7)).
+pub fn discard(fd: RawFd, count: usize) -> Result<usize> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    call!(libc::SYS_recvfrom, fd, 0usize, count, flags, 0usize, 0usize).map(|n| n as usize)
+}
+
 /// sendto(2) without an address.
 pub fn send(fd: RawFd, buf: &[u8], flags: c_int) -> Result<usize> {
     call!(libc::SYS_sendto, fd, buf.as_ptr(), buf.len(), flags, 0usize, 0usize).map(|n| n as usize)
@@ -244,6 +259,16 @@ pub fn send_vectored(fd: RawFd, bufs: &[std::io::IoSlice<'_>], flags: c_int) -> 
     // IoSlice has the layout of iovec; the kernel only reads.
     message.msg_iov = bufs.as_ptr().cast_mut().cast();
     message.msg_iovlen = bufs.len() as _;
+    call!(libc::SYS_sendmsg, fd, &raw const message, flags).map(|n| n as usize)
+}
+
+/// sendmsg(2) from memory that other processes write, too, so that no slices of it may be made.
+pub fn send_spans(fd: RawFd, spans: &[libc::iovec], flags: c_int) -> Result<usize> {
+    // SAFETY: plain data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // The kernel only reads, and says so (EFAULT) where it cannot.
+    message.msg_iov = spans.as_ptr().cast_mut();
+    message.msg_iovlen = spans.len() as _;
     call!(libc::SYS_sendmsg, fd, &raw const message, flags).map(|n| n as usize)
 }
 

@@ -21,10 +21,6 @@ const LEFT_OUT: &[(&str, &str)] = &[(
 const LEFT_OUT_ON_SHM: &[(&str, &str)] = &[
     LEFT_OUT[0],
     (
-        "fds-spawns_a_reader",
-        "known difference: bytes that are in the ring when their sender shuts down cannot come to another process; the FIN is out",
-    ),
-    (
         "options-ip_level",
         "IP_MTU: after IP_TOS the kernel looks for a route when it next sends; the bytes of the case do not go through it",
     ),

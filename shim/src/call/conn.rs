@@ -327,6 +327,8 @@ pub fn before_exec() {
             let _ = tier::demote(&socket, Reason::Exec);
         }
     }
+    // The others are closed with nobody of us being asked.
+    shm::leave::before_exec();
     if engine::live() == 0 {
         return;
     }

@@ -196,15 +196,17 @@ impl<'a> Poll<'a> {
             return 0;
         }
         let mut ready = 0;
-        for (p, k) in self.fds.iter_mut().zip(&self.kernel) {
-            if k.revents != 0 {
-                ready += c_int::from(p.revents == 0);
-                p.revents |= k.revents;
-            }
-        }
-        for (w, _) in self.watched.iter().zip(&self.kernel).filter(|(_, k)| k.revents != 0) {
-            if let Watched::Socket(socket) = w {
+        for ((p, k), w) in self.fds.iter_mut().zip(&self.kernel).zip(&self.watched) {
+            let mut found = k.revents;
+            if let Watched::Socket(socket) = w
+                && found != 0
+            {
                 shm::leave::note_kernel_news(socket);
+                found &= told_of_channel(socket);
+            }
+            if found != 0 {
+                ready += c_int::from(p.revents == 0);
+                p.revents |= found;
             }
         }
         ready
@@ -213,6 +215,15 @@ impl<'a> Poll<'a> {
     fn clear(&mut self) -> c_int {
         self.fds.iter_mut().for_each(|p| p.revents = 0);
         0
+    }
+}
+
+/// Of what the kernel says about a socket, what is so: bytes in the kernel may be copies of what a ring has given.
+fn told_of_channel(socket: &Ref<Socket>) -> i16 {
+    const IN: i16 = libc::POLLIN | libc::POLLRDNORM;
+    match socket.lane() {
+        Some(Lane::Shm(channel)) => carry::shm::events(socket, channel, false, None) as i16 | !IN,
+        _ => !0,
     }
 }
 

@@ -1,4 +1,4 @@
-//! splice(2) from a connection on the shm lane into a pipe, by copying: bytes in the ring whose sender has left it cannot come to the
+//! splice(2) from a connection on the shm lane into a pipe, by copying: bytes in the ring whose sender was killed cannot come to the
 //! kernel any more, which would have to move them.
 
 use std::io::IoSliceMut;

@@ -97,6 +97,10 @@ fn receive_from(
         }
         let place = rx.take(into, available, flags & libc::MSG_TRUNC != 0);
         *told = told.or(place);
+        if rx.is_turning() && rx.follow()?.is_none() && !rx.is_in_ring() {
+            // The program may not come back for the end.
+            rx.drop_copies(fd);
+        }
         if into.done >= want {
             return Ok(Step::Over);
         }
@@ -118,6 +122,9 @@ fn receive_from_kernel(
     let Ask { flags, want, .. } = ask;
     if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_PEEK == 0 {
         return discard_from_kernel(rx, fd, into, ask, limit);
+    }
+    if !rx.drop_copies(fd) {
+        return Ok(Some(Step::Blocked));
     }
     rx.take_early(into, flags);
     if into.done >= want && into.len > 0 {

@@ -1,4 +1,4 @@
-//! exec, spawn and vfork. (fork(2) is followed by pthread_atfork(3) handlers, see `fork`; a process that ends is given back by the daemon.)
+//! exec, spawn, vfork and _exit. (fork(2) is followed by pthread_atfork(3) handlers, see `fork`; a process that ends is given back by the daemon.)
 
 use std::ffi::{c_char, c_int};
 
@@ -6,6 +6,7 @@ use libc::{pid_t, posix_spawn_file_actions_t as Actions, posix_spawnattr_t as At
 
 use super::after;
 use crate::call::conn;
+use crate::{init, sys};
 
 /// execve(2).
 #[unsafe(no_mangle)]
@@ -105,6 +106,20 @@ unsafe extern "C-unwind" fn posix_spawn_file_actions_adddup2(actions: *mut Actio
 unsafe extern "C-unwind" fn vfork() -> pid_t {
     // SAFETY: the program expects a child, and does in it what it may do after vfork(2).
     unsafe { libc::fork() }
+}
+
+/// _exit(2).
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn _exit(status: c_int) -> ! {
+    init::finish_at_once();
+    sys::exit(status)
+}
+
+/// _Exit(3), the same.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn _Exit(status: c_int) -> ! {
+    // SAFETY: the same call.
+    unsafe { _exit(status) }
 }
 
 unsafe extern "C" {

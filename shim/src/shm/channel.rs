@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use underpass_stack::arena::ChannelNote;
 use underpass_stack::mem::Shared;
 use underpass_stack::tcp::Instant;
@@ -60,9 +60,14 @@ pub fn channel(number: u32) -> Option<&'static Channel> {
     TABLE.get(number as usize / CHUNK)?.get()?.get(number as usize % CHUNK)
 }
 
+/// The numbers that channels have had.
+pub fn numbers() -> impl Iterator<Item = u32> {
+    0..LIMIT.load(Acquire)
+}
+
 /// Every channel in use.
 pub fn channels() -> Vec<&'static Channel> {
-    (0..LIMIT.load(Acquire)).filter_map(channel).filter(|channel| channel.end.lock().is_some()).collect()
+    numbers().filter_map(channel).filter(|channel| channel.end.lock().is_some()).collect()
 }
 
 impl Channel {
@@ -116,6 +121,11 @@ impl Channel {
         self.tx.lock()
     }
 
+    /// The same, unless somebody else is at it.
+    pub fn try_tx(&self) -> Option<MutexGuard<'_, Option<Tx>>> {
+        self.tx.try_lock()
+    }
+
     /// Is it `every` ns ago that the kernel was looked at? The caller does so now.
     pub fn is_kernel_due(&self, now: Instant, every: u64) -> bool {
         let due = now.nanos_since(Instant(self.looked.load(Relaxed))) >= every;
@@ -137,6 +147,11 @@ impl Channel {
     /// Whose it is.
     pub fn end(&self) -> Option<End> {
         self.end.lock().clone()
+    }
+
+    /// The same, without a reference of one's own, unless somebody else is at it.
+    pub fn try_end(&self) -> Option<MappedMutexGuard<'_, End>> {
+        MutexGuard::try_map(self.end.try_lock()?, Option::as_mut).ok()
     }
 
     /// Does something with whose it is, without a reference of one's own.

@@ -62,6 +62,11 @@ pub fn is_countable(fd: RawFd) -> bool {
     Info::of(fd).is_some_and(|info| info.byte(at::STATE) == ESTABLISHED && info.byte(at::OPTIONS) & SYN_DATA == 0)
 }
 
+/// Has the peer's stream come to its end, by its FIN or by a reset?
+pub fn is_ended(fd: RawFd) -> bool {
+    Info::of(fd).is_some_and(|info| !BEFORE_FIN.contains(&info.byte(at::STATE)))
+}
+
 /// Bytes that the program has written to the socket, ever. The caller keeps everybody from writing. `None`: the kernel's counts do
 /// not agree (now, or ever, after TCP_REPAIR).
 pub fn bytes_written(fd: RawFd) -> Option<u64> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::*};
 
 use underpass_stack::lane::Reason;
 
-use super::channels;
+use super::{channels, leave};
 use crate::fd::Ref;
 use crate::socket::{Lane, Socket};
 use crate::{holders, log, sys, tier};
@@ -79,11 +79,15 @@ pub fn answer_children() {
         .filter(|socket| holders::is_asked_back(socket))
         .collect();
     for socket in asked {
-        if let Some(Lane::Shm(_)) = socket.lane()
+        if let Some(Lane::Shm(number)) = socket.lane()
             && let Err(reason) = tier::demote(&socket, Reason::Shared)
         {
             log::warn(format_args!("a child's socket stays on the lane: {}", reason.text()));
-            continue;
+            // What a dead sender has left in the ring is ours alone to read: the child is not to wait for it.
+            let is_left = reason == Reason::PeerLeft && leave::send_through_kernel(&socket, number, 0).is_ok();
+            if !is_left {
+                continue;
+            }
         }
         holders::given_back(&socket);
     }

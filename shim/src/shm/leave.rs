@@ -6,9 +6,12 @@ use std::sync::atomic::Ordering::*;
 use parking_lot::Mutex;
 use underpass_stack::lane::Reason;
 use underpass_stack::lane::shm::Corrupt;
+use underpass_stack::lane::shm::full_fence;
 use underpass_stack::lane::shm::layout::flag;
+use underpass_stack::tcp::Instant;
 
-use super::channel::{Channel, channel, channels};
+use super::channel::{Channel, channel, channels, numbers};
+use super::rx::Home;
 use super::{Tx, meet, places};
 use crate::errno::Errno;
 use crate::fd::Ref;
@@ -19,6 +22,8 @@ use crate::{carry, helper, holders, log, policy, sys, tier};
 const PATIENCE: u64 = 1_000_000_000;
 /// Time that a process which exits takes for all of its connections, ns.
 const LAST_PATIENCE: u64 = 5_000_000_000;
+/// Time that a closing socket waits for copies of bytes which it has read, ns.
+const COPIES_PATIENCE: u64 = 10_000_000;
 /// Longest pause between looks whether it has, ns.
 const LOOK: i64 = 50_000;
 
@@ -72,7 +77,7 @@ pub fn peer_gone(number: u32) {
 }
 
 /// Nothing is left for the channel to do.
-fn is_over(channel: &Channel) -> bool {
+fn is_over(channel: &Channel, fd: RawFd) -> bool {
     let gone = channel.peer_gone.load(Acquire);
     let rx_over = {
         let mut rx = channel.rx();
@@ -82,6 +87,7 @@ fn is_over(channel: &Channel) -> bool {
             && rx.follow().is_ok_and(|limit| limit.is_none())
             && (!rx.is_in_ring() || dry(rx))
             && !rx.has_early()
+            && rx.drop_copies(fd)
     };
     rx_over && channel.tx().as_ref().is_some_and(|tx| !tx.is_in_ring() && tx.is_flushed())
 }
@@ -91,7 +97,7 @@ pub fn finish(number: u32) {
     let Some(channel) = channel(number) else { return };
     let Some(whose) = channel.end() else { return };
     let socket = &whose.socket;
-    if !is_over(channel) {
+    if !is_over(channel, socket.fd.load(Relaxed)) {
         return;
     }
     if let Some(_change) = socket.change.try_lock() {
@@ -119,8 +125,8 @@ pub fn give_back(socket: &Ref<Socket>, number: u32) -> Result<(), Reason> {
     if unread {
         await_arrival(fd, deadline);
     }
-    // What is in our ring stays there for the reader, what follows goes through the kernel.
-    let told = channel.tx().as_mut().and_then(|tx| tx.leave());
+    // What is in our ring stays there for the reader (and is in the kernel, too), what follows goes through the kernel.
+    let told = channel.tx().as_mut().and_then(|tx| tx.leave(fd));
     channel.notify(told);
     flush(channel, fd, deadline.0)?;
     end(channel);
@@ -128,26 +134,26 @@ pub fn give_back(socket: &Ref<Socket>, number: u32) -> Result<(), Reason> {
 }
 
 /// Has the sender take back what we have not read.
-fn recall(channel: &Channel, fd: RawFd, deadline: underpass_stack::tcp::Instant) -> Result<(), Reason> {
-    if let Some(rx) = channel.rx().as_mut() {
+fn recall(channel: &Channel, fd: RawFd, deadline: Instant) -> Result<(), Reason> {
+    if !channel.peer_gone.load(Acquire)
+        && let Some(rx) = channel.rx().as_mut()
+    {
         rx.recall();
     }
     channel.notify_general();
     loop {
-        let home = match channel.rx().as_mut() {
-            None => return Ok(()),
-            Some(rx) if channel.peer_gone.load(Acquire) && rx.available().is_ok_and(|n| n == 0) => Ok(true),
-            Some(rx) if rx.is_left_behind() => return Err(Reason::PeerLeft),
-            Some(rx) => rx.is_home(),
-        };
+        // In this order: what a dead process had to say has been said.
+        let gone = channel.peer_gone.load(Acquire);
+        let home = channel.rx().as_mut().map_or(Ok(Home::There), |rx| rx.go_home(fd, gone));
         match home {
-            Ok(true) => return Ok(()),
+            Ok(Home::There) => return Ok(()),
+            Ok(Home::Never) => return Err(Reason::PeerLeft),
+            Ok(Home::NotYet) if sys::now() >= deadline => return Err(Reason::PeerSilent),
+            Ok(Home::NotYet) => {}
             Err(Corrupt) => {
                 let _ = sys::disconnect(fd);
                 return Ok(());
             }
-            Ok(false) if sys::now() >= deadline => return Err(Reason::PeerSilent),
-            Ok(false) => {}
         }
         // The other side may be doing the same; and it may be ours too, and we the helper.
         if let Some(tx) = channel.tx().as_mut().filter(|tx| !tx.is_heard()) {
@@ -155,12 +161,16 @@ fn recall(channel: &Channel, fd: RawFd, deadline: underpass_stack::tcp::Instant)
             let _ = tx.flush(fd);
         }
         places::collect(places::GENERAL);
-        let _ = sys::ppoll(&mut [], Some(libc::timespec { tv_sec: 0, tv_nsec: LOOK }), None);
+        pause();
     }
 }
 
+fn pause() {
+    let _ = sys::ppoll(&mut [], Some(libc::timespec { tv_sec: 0, tv_nsec: LOOK }), None);
+}
+
 /// The sender is about to put into the kernel what it has taken back: a call that does not wait is to find it there.
-fn await_arrival(fd: RawFd, deadline: underpass_stack::tcp::Instant) {
+fn await_arrival(fd: RawFd, deadline: Instant) {
     let mut bytes = [libc::pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 }];
     let left = deadline.nanos_since(sys::now()) as i64;
     let _ = sys::ppoll(
@@ -243,31 +253,86 @@ pub fn close(socket: &Ref<Socket>, number: u32) {
         let _ = rx.follow();
         rx.has_early() || rx.is_in_ring() && rx.available().is_ok_and(|n| n > 0)
     });
-    let told = channel.tx().as_mut().and_then(|tx| tx.leave());
+    let told = channel.tx().as_mut().and_then(|tx| tx.leave(fd));
     channel.notify(told);
+    let flags = if unread { flag::ENDED | flag::DISCARDED } else { flag::ENDED };
+    if !unread {
+        await_copies(channel, fd, flags);
+    }
     // What cannot be delivered any more is not to look as if it had been: the connection then ends with a reset.
     let lost = flush(channel, fd, sys::now().0 + PATIENCE).is_err();
     if unread || lost {
         let _ = sys::set_linger(fd, true, 0);
     }
-    end_saying(channel, if unread { flag::ENDED | flag::DISCARDED } else { flag::ENDED });
+    end_saying(channel, flags);
+}
+
+/// Copies of bytes that were read from the ring would look unread to the kernel. Those that the other side sends at this moment are waited
+/// for; once it has seen that we end, it sends none.
+fn await_copies(channel: &Channel, fd: RawFd, flags: u64) {
+    let expects = || channel.rx().as_mut().is_some_and(|rx| rx.expects_copies(fd));
+    if let Some(rx) = channel.rx().as_ref() {
+        rx.set_flags(flags);
+    }
+    full_fence();
+    if !expects() {
+        return;
+    }
+    let deadline = sys::now().after(COPIES_PATIENCE);
+    while expects() && sys::now() < deadline && !channel.peer_gone.load(Acquire) {
+        pause();
+    }
+}
+
+/// The process ends without closing its sockets. What is in the rings is left for the readers, and in the kernel, too. Nothing is waited
+/// for, no lock either, and nothing allocated: a signal handler may call _exit(2).
+pub fn at_exit() {
+    for channel in numbers().filter_map(channel) {
+        let Some(whose) = channel.try_end() else { continue };
+        if whose.socket.lane() != Some(Lane::Shm(channel.number())) {
+            continue;
+        }
+        let fd = whose.socket.fd.load(Relaxed);
+        if let Some(mut tx) = channel.try_tx()
+            && let Some(tx) = tx.as_mut()
+        {
+            tx.leave(fd);
+        }
+        if let Some(mut rx) = channel.try_rx()
+            && let Some(rx) = rx.as_mut()
+        {
+            rx.expects_copies(fd);
+        }
+    }
+}
+
+/// The same in front of an exec(3), which may fail, for sockets that do not outlive it.
+pub fn before_exec() {
+    for channel in channels() {
+        let Some(end) = channel.end() else { continue };
+        let _ = send_through_kernel(&end.socket, channel.number(), 0);
+        if let Some(rx) = channel.rx().as_mut() {
+            rx.expects_copies(end.socket.fd.load(Relaxed));
+        }
+    }
 }
 
 /// Bytes go through the kernel from now on, so that a call of the kernel's own can follow them. An error: the kernel has no room
 /// until `deadline`.
 pub fn send_through_kernel(socket: &Ref<Socket>, number: u32, deadline: u64) -> Result<(), Errno> {
     let Some(channel) = channel(number) else { return Ok(()) };
+    let fd = socket.fd.load(Relaxed);
     let mut is_new = false;
     let told = channel.tx().as_mut().and_then(|tx| {
         is_new = tx.pin();
-        tx.leave()
+        tx.leave(fd)
     });
     channel.notify(told);
     if is_new {
         // The kernel's room is what counts from now on.
         tier::renew_entries(socket);
     }
-    flush(channel, socket.fd.load(Relaxed), deadline).map_err(|_| Errno(libc::EAGAIN))
+    flush(channel, fd, deadline).map_err(|_| Errno(libc::EAGAIN))
 }
 
 /// The same in front of a call that sends, and waits for room as long as the kernel's own would.

@@ -1,5 +1,7 @@
 //! A channel's incoming direction: from the kernel, then from the ring, as the sender has stated.
 
+mod home;
+
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -7,8 +9,9 @@ use std::sync::Arc;
 use libc::c_int;
 use std::sync::atomic::Ordering::*;
 use underpass_stack::lane::shm::layout::{flag, line, want};
-use underpass_stack::lane::shm::{Corrupt, Inbound, Receiver, Turn, notice};
+use underpass_stack::lane::shm::{Copies, Corrupt, Inbound, Receiver, Turn, notice};
 
+pub use self::home::Home;
 use super::history;
 use super::view::View;
 use crate::buffers::Scatter;
@@ -24,6 +27,8 @@ pub struct Rx {
     read: u64,
     /// Bytes that the kernel gave before their turn: the ring's come first.
     early: VecDeque<u8>,
+    /// Bytes that were read from the ring, and come through the kernel once more.
+    copies: Copies,
     /// The sender was asked to take back what is in the ring.
     recalled: bool,
     /// Bytes read when the sender's want of room was last looked after.
@@ -47,6 +52,7 @@ impl Rx {
             receiver,
             read: 0,
             early: VecDeque::new(),
+            copies: Copies::default(),
             recalled: false,
             looked_after: 0,
             empty: 0,
@@ -100,6 +106,7 @@ impl Rx {
                     let left = at.wrapping_sub(self.receiver.head());
                     if left == 0 {
                         self.inbound.follow(self.view.mine());
+                        self.meet_copies()?;
                     } else if left > self.receiver.available(self.view.theirs())? as u64 {
                         return Err(Corrupt);
                     } else {
@@ -236,28 +243,6 @@ impl Rx {
         self.view.mine()[line::FLAGS].store(flags, Release);
     }
 
-    /// What has become of the recall ([`flag::RECALL`]): has the sender turned to the kernel, all its bytes having been read or taken
-    /// back? Follows it then.
-    pub fn is_home(&mut self) -> Result<bool, Corrupt> {
-        while let Turn::ToRing(_) | Turn::ToKernel(_) = self.inbound.next(self.view.theirs())? {
-            let turn = self.view.theirs()[line::TURN].load(Acquire);
-            let leave_at = self.view.theirs()[line::LEAVE_AT].load(Acquire);
-            // In the kernel, and nothing of its time in the ring is left.
-            if turn % 2 != 0 || leave_at != self.receiver.head() {
-                return Ok(false);
-            }
-            self.inbound.follow(self.view.mine());
-        }
-        Ok(!self.inbound.is_in_ring() && self.early.is_empty())
-    }
-
-    /// Has the sender gone to the kernel and left bytes in the ring, which only a reader can get from there?
-    pub fn is_left_behind(&self) -> bool {
-        let theirs = self.view.theirs();
-        let turn = theirs[line::TURN].load(Acquire);
-        self.is_turning() && turn % 2 == 0 && theirs[line::LEAVE_AT].load(Acquire) != self.receiver.head()
-    }
-
     /// Has the other side ended the channel?
     pub fn is_ended(&self) -> bool {
         self.view.theirs()[line::FLAGS].load(Acquire) & flag::ENDED != 0
@@ -266,7 +251,7 @@ impl Rx {
     /// SIOCINQ: bytes that a read would find, kernel's and ring's.
     pub fn queued(&self, kernel: c_int) -> usize {
         let ring = if self.is_in_ring() || self.is_turning() { self.available().unwrap_or(0) } else { 0 };
-        ring + self.early.len() + kernel.max(0) as usize
+        ring + self.early.len() + self.without_copies(kernel.max(0) as u64) as usize
     }
 
     /// The view, for people.

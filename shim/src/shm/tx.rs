@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::*;
 
 use libc::c_int;
 use underpass_stack::lane::shm::layout::{flag, line, want};
-use underpass_stack::lane::shm::{Corrupt, Outbound, Sender, notice};
+use underpass_stack::lane::shm::{Corrupt, Outbound, Sender, copies, full_fence, notice};
 
 use super::history;
 use super::view::View;
@@ -24,6 +24,8 @@ pub struct Tx {
     flushed: usize,
     /// The bytes stay in the kernel.
     pinned: bool,
+    /// What was left in the ring is in the kernel, too.
+    copied: bool,
 }
 
 /// Where bytes may go now.
@@ -40,7 +42,8 @@ impl Tx {
     /// Nothing written yet.
     pub fn new(view: Arc<View>) -> Self {
         let sender = Sender::new(view.capacity());
-        Self { view, outbound: Outbound::default(), sender, backlog: Vec::new(), flushed: 0, pinned: false }
+        let (outbound, backlog) = (Outbound::default(), Vec::new());
+        Self { view, outbound, sender, backlog, flushed: 0, pinned: false, copied: false }
     }
 
     /// Do the bytes go to the ring?
@@ -131,13 +134,39 @@ impl Tx {
         notice::arm(&self.view.my_wants()[want::SPACE], place, super::places::GENERAL);
     }
 
-    /// Turns to the kernel after what has been written. Returns the inbox to tell.
-    pub fn leave(&mut self) -> Option<usize> {
+    /// Turns to the kernel for good, after what has been written; what has not been read goes there once more, if there is room for it, so
+    /// that the reader finds it in either. Returns the inbox to tell. Waits for nothing and allocates nothing.
+    pub fn leave(&mut self, fd: RawFd) -> Option<usize> {
+        self.pinned = true;
         if !self.is_in_ring() {
             return None;
         }
-        self.outbound.leave(self.view.mine(), self.sender.tail());
+        let tail = self.sender.tail();
+        let unread = self.sender.unread(self.view.theirs()).unwrap_or(0);
+        let wanted = unread > 0 && self.their_flags() & flag::ENDED == 0;
+        let room = if wanted { Room::make(fd, unread) } else { None };
+        let count = if room.is_some() { unread as u64 } else { 0 };
+        copies::announce(self.view.my_copies(), count);
+        self.outbound.leave(self.view.mine(), tail);
+        if count > 0 {
+            full_fence();
+            // A reader that closes looks for copies after it has said so.
+            let sent = if self.their_flags() & flag::ENDED == 0 { self.copy(fd, tail.wrapping_sub(count)) } else { 0 };
+            copies::settle(self.view.my_copies(), count, sent);
+            self.copied = true;
+        }
         notice::claim(&self.view.their_wants()[want::DATA])
+    }
+
+    /// Gives the kernel what lies in the ring from stream position `from` on. Returns how much it has taken.
+    fn copy(&self, fd: RawFd, from: u64) -> u64 {
+        // An error is the program's to be told, by its next call: sending would use it up.
+        if carry::kernel::ready(fd, libc::POLLOUT) & (libc::POLLERR | libc::POLLHUP) != 0 {
+            return 0;
+        }
+        let (ring, (first, rest)) = (self.view.my_ring(), self.sender.places(from));
+        let spans = [ring.span(first), ring.span(rest)];
+        sys::send_spans(fd, &spans, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).map_or(0, |sent| sent as u64)
     }
 
     /// Turns to the kernel with what the reader has not read: it reads no more. (It has said so, or it is dead.)
@@ -155,6 +184,7 @@ impl Tx {
         self.backlog = vec![0; if wanted { unread as usize } else { 0 }];
         self.flushed = 0;
         self.sender.take_back(&self.view.my_ring(), head, &mut self.backlog);
+        copies::announce(self.view.my_copies(), 0);
         self.outbound.leave(self.view.mine(), head);
         Ok(())
     }
@@ -194,7 +224,7 @@ impl Tx {
     /// has; the rest waits as in a send queue.
     pub fn queued(&self, kernel: c_int) -> usize {
         let unread = self.sender.unread(self.view.theirs()).unwrap_or(0);
-        let in_ring = self.is_in_ring() || !self.outbound.is_followed(self.view.theirs());
+        let in_ring = self.is_in_ring() || !self.copied && !self.outbound.is_followed(self.view.theirs());
         let waiting = if in_ring { unread.saturating_sub(self.capacity() / 2) } else { 0 };
         waiting + self.owed() + kernel.max(0) as usize
     }
@@ -202,5 +232,22 @@ impl Tx {
     /// Does the peer still look at the ring?
     pub fn is_heard(&self) -> bool {
         self.their_flags() & (flag::RECALL | flag::ENDED) == 0
+    }
+}
+
+/// Room in the kernel's send buffer.
+struct Room {
+    _made: Option<sys::LargerSendBuffer>,
+}
+
+impl Room {
+    /// For so many bytes at once, and the bookkeeping. The buffer may be a small one that the program has chosen, in front of a large ring.
+    fn make(fd: RawFd, bytes: usize) -> Option<Self> {
+        let needed = bytes + bytes / 8 + 16 * 1024;
+        if sys::send_room(fd) >= needed {
+            return Some(Self { _made: None });
+        }
+        let made = sys::LargerSendBuffer::new(fd, needed).ok()?;
+        (sys::send_room(fd) >= needed).then_some(Self { _made: Some(made) })
     }
 }

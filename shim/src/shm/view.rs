@@ -1,7 +1,7 @@
 //! One side's view of a channel's shared pages.
 
 use underpass_stack::lane::shm::Word;
-use underpass_stack::lane::shm::layout::{LINE_WORDS, line_at, ring_at, wants_at};
+use underpass_stack::lane::shm::layout::{LINE_WORDS, copies_at, line_at, ring_at, wants_at};
 use underpass_stack::mem::Shared;
 use underpass_stack::mem::shared::SharedBytes;
 
@@ -47,6 +47,16 @@ impl View {
     #[inline]
     pub fn theirs(&self) -> &[Word] {
         self.line(1 - self.side)
+    }
+
+    /// What we say of copies.
+    pub fn my_copies(&self) -> &[Word] {
+        self.shared.words(copies_at(self.side, self.capacity), LINE_WORDS)
+    }
+
+    /// What the other side says of copies.
+    pub fn their_copies(&self) -> &[Word] {
+        self.shared.words(copies_at(1 - self.side, self.capacity), LINE_WORDS)
     }
 
     /// What we want to be told.

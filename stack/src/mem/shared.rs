@@ -5,6 +5,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
@@ -77,6 +78,14 @@ pub trait Bytes {
 }
 
 impl SharedBytes<'_> {
+    /// Where `range` lies, for the kernel to read from.
+    ///
+    /// # Panics
+    /// If it is not inside.
+    pub fn span(&self, range: Range<usize>) -> libc::iovec {
+        libc::iovec { iov_base: self.place(range.start, range.len()).cast(), iov_len: range.len() }
+    }
+
     fn place(&self, at: usize, len: usize) -> *mut u8 {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.len), "copy inside the ring");
         self.shared.0.base().wrapping_add(self.offset + at)

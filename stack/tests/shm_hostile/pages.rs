@@ -1,7 +1,9 @@
 //! A channel and an inbox of each side in one memfd, with pages around them that nobody may touch.
 
 use underpass_stack::lane::shm::Word;
-use underpass_stack::lane::shm::layout::{INBOX_WORDS, LINE_WORDS, MIN_RING, channel_len, line_at, ring_at, wants_at};
+use underpass_stack::lane::shm::layout::{
+    INBOX_WORDS, LINE_WORDS, MIN_RING, channel_len, copies_at, line_at, ring_at, wants_at,
+};
 use underpass_stack::mem::shared::SharedBytes;
 use underpass_stack::mem::{Bytes, Shared};
 
@@ -46,6 +48,10 @@ impl Pages {
 
     pub fn line(&self, side: usize) -> &[Word] {
         self.0.words(CHANNEL_AT + line_at(side, RING), LINE_WORDS)
+    }
+
+    pub fn copies(&self, side: usize) -> &[Word] {
+        self.0.words(CHANNEL_AT + copies_at(side, RING), LINE_WORDS)
     }
 
     pub fn wants(&self, side: usize) -> &[Word] {

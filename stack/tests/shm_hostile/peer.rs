@@ -20,6 +20,7 @@ pub fn store(pages: &Pages, input: &mut Input<'_>) {
         2 => store_word(pages.wants(input.byte() as usize % 2), input),
         // Mostly its own line, which we look at.
         3 => store_word(pages.line(OURS), input),
+        4 => store_word(pages.copies(THEIRS), input),
         _ => store_word(pages.line(THEIRS), input),
     }
 }

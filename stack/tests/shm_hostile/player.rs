@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
+use underpass_stack::lane::shm::copies::overtake;
 use underpass_stack::lane::shm::layout::line::{BASE, ENTER_AT, HEAD, LEAVE_AT, SEEN, TAIL, TURN};
 use underpass_stack::lane::shm::layout::{CHANNELS, INBOX_WORDS, PLACES, line_at, wants_at};
-use underpass_stack::lane::shm::{Inbound, Outbound, Receiver, Sender, Turn, notice};
+use underpass_stack::lane::shm::{Copies, Inbound, Outbound, Overtake, Receiver, Sender, Turn, notice};
 
 use super::buffer::Buffer;
 use super::input::Input;
@@ -74,6 +75,7 @@ impl<'a> Player<'a> {
             9 => self.post(input),
             10 => self.take(),
             11 => self.doze(),
+            12 => self.meet_copies(input),
             _ if self.watch.is_some() => self.peer_stores(input),
             _ => Vec::new(),
         }
@@ -129,6 +131,22 @@ impl<'a> Player<'a> {
         }
         assert_eq!(self.outbound.is_in_ring(), !was_in_ring);
         vec![our_word(ENTER_AT), our_word(LEAVE_AT), our_word(TURN)]
+    }
+
+    /// The reader's rules about copies: never more than a ring holds.
+    fn meet_copies(&mut self, input: &mut Input<'_>) -> Changed {
+        let (theirs, head) = (self.pages.copies(THEIRS), self.receiver.head());
+        let copies = match overtake(self.pages.line(THEIRS), theirs, head, RING) {
+            Ok(Overtake::Now(copies)) => Some(copies),
+            _ => Copies::all(theirs, RING).ok(),
+        };
+        if let Some(mut copies) = copies {
+            let left = copies.left(theirs, RING);
+            assert!(left <= RING as u64);
+            copies.throw_away(input.word());
+            assert!(copies.left(theirs, RING) <= RING as u64);
+        }
+        Vec::new()
     }
 
     fn turn_in(&mut self, input: &mut Input<'_>) -> Changed {

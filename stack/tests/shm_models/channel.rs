@@ -33,13 +33,15 @@ impl Bytes for Area {
 pub struct Channel {
     pub sender: Vec<Word>,
     pub receiver: Vec<Word>,
+    /// What the sending side says of copies.
+    pub copies: Vec<Word>,
     pub ring: Area,
 }
 
 impl Channel {
     pub fn new(capacity: usize) -> Self {
         let ring = Area((0..capacity).map(|_| UnsafeCell::new(0)).collect());
-        Self { sender: words(LINE_WORDS), receiver: words(LINE_WORDS), ring }
+        Self { sender: words(LINE_WORDS), receiver: words(LINE_WORDS), copies: words(2), ring }
     }
 
     pub fn capacity(&self) -> usize {

@@ -8,7 +8,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 use underpass_stack::lane::shm::layout::flag;
 use underpass_stack::lane::shm::layout::line::FLAGS;
-use underpass_stack::lane::shm::{Outbound, Sender};
+use underpass_stack::lane::shm::{Outbound, Sender, copies};
 
 use super::channel::Channel;
 use super::check;
@@ -35,6 +35,8 @@ enum Step {
     AwaitEnter,
     /// Turns to the kernel, if it is in the ring.
     Leave,
+    /// The same, and gives the kernel copies of what is unread, of which it takes so many at most.
+    LeaveCopying(u8),
 }
 use Step::*;
 
@@ -66,7 +68,8 @@ impl<'a> Writer<'a> {
                 self.enter();
             }
             Leave if self.outbound.is_in_ring() => self.outbound.leave(&self.to.channel.sender, self.ring.tail()),
-            Leave => {}
+            LeaveCopying(most) if self.outbound.is_in_ring() => self.leave_copying(most.into()),
+            Leave | LeaveCopying(_) => {}
         }
     }
 
@@ -83,6 +86,19 @@ impl<'a> Writer<'a> {
             self.to.kernel.lock().unwrap().extend(bytes);
             self.kernel_bytes += bytes.len() as u64;
         }
+    }
+
+    fn leave_copying(&mut self, most: usize) {
+        let channel = &self.to.channel;
+        let unread = self.ring.unread(&channel.receiver).unwrap();
+        copies::announce(&channel.copies, unread as u64);
+        self.outbound.leave(&channel.sender, self.ring.tail());
+        let mut bytes = vec![0; unread.min(most)];
+        let sent = self.ring.take_back(&channel.ring, self.ring.tail() - unread as u64, &mut bytes);
+        for piece in bytes.chunks(1) {
+            self.send(piece);
+        }
+        copies::settle(&channel.copies, unread as u64, sent as u64);
     }
 
     /// Gives back through the kernel what the reader does not want from the ring.
@@ -153,4 +169,30 @@ fn a_recall_gives_the_unread_bytes_to_the_kernel() {
 #[test]
 fn a_recall_meets_a_sender_that_turns() {
     arrives_in_order(&[Send(1), Enter, Send(2), Leave, Send(1), Enter, Send(1)], Some(1), 4);
+}
+
+/// The reader has read some, all or nothing of what comes again.
+#[test]
+fn copies_are_read_once() {
+    arrives_in_order(&[AwaitEnter, Send(2), LeaveCopying(9), Send(1)], None, 3);
+}
+
+#[test]
+fn copies_of_a_ring_that_the_reader_finds_left() {
+    arrives_in_order(&[Send(1), Enter, Send(2), LeaveCopying(9), Send(1)], None, 3);
+}
+
+/// What follows is not taken for the copies that the kernel had no room for.
+#[test]
+fn too_few_copies_cost_nothing() {
+    arrives_in_order(&[AwaitEnter, Send(3), LeaveCopying(1), Send(2)], None, 3);
+    arrives_in_order(&[AwaitEnter, Send(2), LeaveCopying(0), Send(2)], None, 3);
+}
+
+/// The reader wants no more from the ring than it has had, and finds the rest in the kernel.
+#[test]
+fn a_reader_overtakes_in_the_kernel() {
+    arrives_in_order(&[AwaitEnter, Send(3), LeaveCopying(9), Send(1)], Some(1), 3);
+    arrives_in_order(&[AwaitEnter, Send(2), LeaveCopying(1), Send(1)], Some(1), 3);
+    arrives_in_order(&[Send(1), Enter, Send(2), LeaveCopying(9), Send(1)], Some(0), 3);
 }

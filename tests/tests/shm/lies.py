@@ -146,7 +146,7 @@ def hostile(serves, s, lines):
 def place(s):
     """The name of the meeting place: both addresses, the lower one first."""
     low, high = sorted([s.getsockname(), s.getpeername()])
-    return f"\0underpass/1/{low[0]}:{low[1]}/{high[0]}:{high[1]}"
+    return f"\0underpass/2/{low[0]}:{low[1]}/{high[0]}:{high[1]}"
 
 
 def stranger(mode, name):
@@ -157,8 +157,8 @@ def stranger(mode, name):
         os.setgid(65534)
         os.setuid(65534)
     s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    offer = struct.pack("=IHHQQQQQII", MAGIC, 1, 2, 4096, 1, 2, 3, 4, 1, 0)
-    call = struct.pack("=IHHQQQ", MAGIC, 1, 1, 5, 6, 4096)
+    offer = struct.pack("=IHHQQQQQII", MAGIC, 2, 2, 4096, 1, 2, 3, 4, 1, 0)
+    call = struct.pack("=IHHQQQ", MAGIC, 2, 1, 5, 6, 4096)
     null = [os.open("/dev/null", os.O_RDWR)]
     tcp = [socket.socket().detach()]
     if mode.startswith("calls"):

@@ -3,8 +3,9 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use underpass_lab::{Neighbourhood, Process, Profile, wait_for};
@@ -12,6 +13,7 @@ use underpass_stack::lane::Reason;
 
 const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
 const SCENES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shm/scenes.py");
+const SIGKILL: i32 = 9;
 const LIMIT: Duration = Duration::from_secs(20);
 /// For scenes that move much.
 const LONG: Duration = Duration::from_secs(150);
@@ -42,9 +44,9 @@ fn play(host: &Neighbourhood, scene: &str, preloaded: bool, env: &[(&str, &str)]
     let (mut serve, mut ask) = (start("serve"), start("ask"));
     let ended = ask.wait(limit).and_then(|_| serve.wait(limit));
     let text = format!("serve:\n{}ask:\n{}", serve.stdout(), ask.stdout());
-    let status = ended
-        .as_ref()
-        .is_ok_and(|_| [&mut ask, &mut serve].into_iter().all(|one| one.exited().is_some_and(|s| s.success())));
+    let status = ended.as_ref().is_ok_and(|_| {
+        [&mut ask, &mut serve].into_iter().all(|one| one.exited().is_some_and(|s| ended_well(scene, s)))
+    });
     assert!(
         status,
         "{scene}, preloaded: {preloaded}: {ended:?}\n{text}serve: {}\nask: {}",
@@ -52,6 +54,11 @@ fn play(host: &Neighbourhood, scene: &str, preloaded: bool, env: &[(&str, &str)]
         tail(&ask.stderr())
     );
     text
+}
+
+/// Some scenes have a program kill itself.
+fn ended_well(scene: &str, status: ExitStatus) -> bool {
+    status.success() || scene.starts_with("left_killed") && status.signal() == Some(SIGKILL)
 }
 
 fn tail(text: &str) -> String {
@@ -183,6 +190,53 @@ fn calls_that_force_a_connection_off_the_lane_cost_no_byte() {
 #[test]
 fn other_processes_get_what_was_waiting() {
     same(&["exec_waiting", "pass_waiting", "lent", "duplicates"]);
+}
+
+/// What is read, by whom, and what the sender hears of it.
+#[test]
+fn what_an_ended_sender_has_left_can_be_handed_on() {
+    let senders = ["shuts", "closes", "exits", "killed", "stops"];
+    let scenes = senders.iter().flat_map(|how| ["spawn", "passed"].map(|on| format!("left_{how}_{on}")));
+    let others = [
+        "left_shuts_child",
+        "left_closes_execute",
+        "left_finishes_passed",
+        "left_becomes_passed",
+        "left_narrow_passed",
+    ];
+    let scenes: Vec<String> = scenes.chain(others.map(str::to_owned)).collect();
+    same(&scenes.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_small_send_buffer_is_made_larger_for_what_is_left() {
+    let text = play(&host(), "left_tight_passed", true, &[], LIMIT * 2);
+    assert!(text.contains("\npassed 70000 "), "{text}");
+    let sizes: Vec<&str> = text.lines().filter(|line| line.starts_with("buffer ")).collect();
+    assert!(sizes.len() == 2 && sizes[0] == sizes[1], "{text}");
+}
+
+#[test]
+fn the_kernel_can_do_its_calls_with_what_an_ended_sender_has_left() {
+    same(&["left_shuts_bound", "left_shuts_both_bound", "left_exits_bound", "left_closes_spliced"]);
+}
+
+#[test]
+fn what_is_in_the_ring_and_in_the_kernel_is_read_once() {
+    let scenes = ["shuts", "shuts_both", "closes", "exits", "finishes", "becomes", "killed", "narrow"];
+    same(&scenes.map(|how| format!("left_{how}_read")).iter().map(String::as_str).collect::<Vec<_>>());
+    same(&["left_all_read", "left_all_read_at_exit", "left_for_one_side"]);
+}
+
+#[test]
+fn what_a_killed_sender_has_left_can_be_read() {
+    let host = host();
+    let text = play(&host, "left_killed_unshut_bound", true, &[], LIMIT * 2);
+    assert!(text.contains("bind EAGAIN\nread 70000 "), "{text}");
+    // Another process finds the end, and does not wait for more.
+    let text = play(&host, "left_killed_unshut_spawn", true, &[], LIMIT * 2);
+    let nothing = "spawned 0 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  -\n";
+    assert!(text.contains(nothing) && text.contains("in time True\nread 70000 "), "{text}");
 }
 
 #[test]

@@ -8,13 +8,14 @@ The two find each other through files of DIRECTORY. `both` in place of a role: o
 import signal
 import sys
 
+import left
 import lies
 import many
 import others
 import traffic
 from common import Lines, meet, say
 
-SCENES = {name: scene for module in (traffic, others, lies, many) for name, scene in vars(module).items()}
+SCENES = {name: scene for module in (traffic, others, left, lies, many) for name, scene in vars(module).items()}
 
 # Scenes that see to it themselves that the connection comes to the lane, or does not.
 COLD = ("strangers", "urgent_unread", "lent")

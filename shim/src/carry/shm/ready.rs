@@ -49,6 +49,7 @@ pub fn has_bytes(socket: &Socket, fd: RawFd, number: u32, missing: usize, look: 
         if rx.is_turning() && rx.follow().is_ok_and(|limit| limit.is_none()) {
             return Some(());
         }
+        rx.drop_copies(fd);
     }
     leave::look_at_kernel(socket, fd, libc::POLLIN | libc::POLLRDHUP).then_some(())
 }
@@ -124,7 +125,7 @@ fn incoming(
             events |= IN;
         }
         let ask = !rx.is_in_ring() || rx.is_turning() || channel.news.load(Acquire);
-        let kernel = if ask { c_int::from(kernel::ready(fd, ALL)) } else { 0 };
+        let kernel = if ask { kernel_events(rx, fd) } else { 0 };
         if !rx.is_in_ring() || rx.available()? == 0 {
             events |= kernel & IN;
         }
@@ -141,6 +142,15 @@ fn incoming(
         (Ok((events, _)), Some(_)) if events & IN == 0 => Some(look(true)),
         (first, _) => Some(first),
     }
+}
+
+/// What the kernel has to say. Copies of what the ring has given are nothing to read.
+fn kernel_events(rx: &mut Rx, fd: RawFd) -> c_int {
+    if rx.is_in_ring() || rx.drop_copies(fd) {
+        return c_int::from(kernel::ready(fd, ALL));
+    }
+    // As they come they are told of, and looked at again.
+    c_int::from(kernel::ready(fd, ALL)) & !IN
 }
 
 const ALL: i16 = libc::POLLIN | libc::POLLRDNORM | libc::POLLOUT | libc::POLLWRNORM | libc::POLLRDHUP | libc::POLLPRI;

@@ -1,7 +1,7 @@
 //! Where things lie in the shared pages.
 //!
 //! ```text
-//! channel:  wants of side 0 | line of side 0 | ring 0→1 | … | wants of side 1 | line of side 1 | ring 1→0
+//! channel:  wants of side 0 | copies of side 0 | line of side 0 | ring 0→1 | … | wants of side 1 | copies of side 1 | line of side 1 | ring 1→0
 //! trunk:    marks of side 0 | marks of side 1 | inboxes of side 0 | inboxes of side 1
 //! ```
 //!
@@ -10,7 +10,7 @@
 //! connection has touched is one page a side.
 
 /// Raised whenever this layout or a message of the meeting changes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Name of a channel's memfd.
 pub const CHANNEL_NAME: &std::ffi::CStr = c"underpass-channel";
 /// Name of a trunk's memfd.
@@ -50,7 +50,7 @@ pub mod flag {
     pub const READY: u64 = 1;
     /// The side reads no more from the ring: the other is to take back what lies there and send it through the kernel. For good,
     /// since what was taken back stays between `HEAD` and `TAIL`. A sender that has left before it saw this does not take back:
-    /// then the side still reads up to its `LEAVE_AT`.
+    /// then the side still reads up to its `LEAVE_AT`, or the copies ([`super::copies`]).
     pub const RECALL: u64 = 2;
     /// The side is done with the channel.
     pub const ENDED: u64 = 4;
@@ -66,9 +66,26 @@ pub mod want {
     pub const SPACE: usize = 1;
 }
 
+/// Places in a side's line of copies ([`super::copies`]), in words.
+pub mod copies {
+    /// Bytes before `LEAVE_AT` that come through the kernel, too, before all others.
+    pub const COUNT: usize = 0;
+    /// Has the kernel taken them? 0: it is not known yet.
+    pub const STATE: usize = 1;
+    /// A state: all that were announced.
+    pub const WHOLE: u64 = 1;
+    /// A state: only some, or none.
+    pub const SHORT: u64 = 2;
+}
+
 /// Offset of a side's wants in a channel.
 pub const fn wants_at(side: usize, capacity: usize) -> usize {
     side * (PAGE + capacity)
+}
+
+/// Offset of a side's line of copies in a channel.
+pub const fn copies_at(side: usize, capacity: usize) -> usize {
+    wants_at(side, capacity) + LINE
 }
 
 /// Offset of a side's line in a channel.

@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(name(a, a), None);
         assert_eq!(name(a, mapped), None);
         let (a, b): (SocketAddr, SocketAddr) = ("[::1]:80".parse().unwrap(), "[::1]:4000".parse().unwrap());
-        assert_eq!(name(a, b).unwrap(), "underpass/1/[::1]:80/[::1]:4000");
+        assert_eq!(name(a, b).unwrap(), "underpass/2/[::1]:80/[::1]:4000");
         // The longest name fits sun_path.
         let long: SocketAddr = "[1111:2222:3333:4444:5555:6666:7777:8888]:65535".parse().unwrap();
         let other: SocketAddr = "[1111:2222:3333:4444:5555:6666:7777:8889]:65535".parse().unwrap();

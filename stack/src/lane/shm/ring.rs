@@ -3,6 +3,8 @@
 //! Positions count bytes since the beginning and never go back. Whenever the sender finds the ring empty it begins again at
 //! its start (`BASE`), so that a conversation of small messages stays in the same few cache lines, and an idle connection in a page.
 
+use std::ops::Range;
+
 use super::Corrupt;
 use super::layout::line::{BASE, HEAD, TAIL};
 use super::word::{Ordering::*, Word};
@@ -73,13 +75,20 @@ impl Sender {
 
     /// Copies what the other side has not taken, from stream position `from` on, back into `out`; returns how much.
     pub fn take_back(&self, ring: &impl Bytes, from: u64, out: &mut [u8]) -> usize {
-        let left = self.tail.wrapping_sub(from).min(self.capacity) as usize;
-        let n = left.min(out.len());
-        let at = self.place(from);
-        let first = n.min(self.capacity() - at);
-        ring.read(at, &mut out[..first]);
-        ring.read(0, &mut out[first..n]);
+        let (first, rest) = self.places(from);
+        let n = (first.len() + rest.len()).min(out.len());
+        let before = first.len().min(n);
+        ring.read(first.start, &mut out[..before]);
+        ring.read(rest.start, &mut out[before..n]);
         n
+    }
+
+    /// Where in the ring lies what was sent from stream position `from` on: up to its end, and on from its start.
+    pub fn places(&self, from: u64) -> (Range<usize>, Range<usize>) {
+        let left = self.tail.wrapping_sub(from).min(self.capacity) as usize;
+        let at = self.place(from);
+        let first = left.min(self.capacity() - at);
+        (at..at + first, 0..left - first)
     }
 
     fn place(&self, position: u64) -> usize {
