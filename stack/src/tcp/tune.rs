@@ -4,6 +4,7 @@
 //! The engine only decides; its owner gives it larger rings when the limits have outgrown them ([`Tcb::wanted_rings`]).
 
 use super::connection::Connection;
+use super::recovery::Recovery;
 use super::segment::Timestamps;
 use super::seq::SeqNr;
 use super::tcb::Tcb;
@@ -55,8 +56,8 @@ impl Tcb {
     }
 
     /// The place in the receive ring where its bytes begin, and how far they reach, those out of order included.
-    pub(crate) fn received_extent(&self) -> (u32, u32) {
-        let end = self.ooo.highest().unwrap_or(self.rcv_nxt).later(self.rcv_nxt);
+    pub(crate) fn received_extent(&self, recovery: &Recovery) -> (u32, u32) {
+        let end = recovery.highest_of(&self.ooo).unwrap_or(self.rcv_nxt).later(self.rcv_nxt);
         (self.rcv_place(self.rcv_read.0), end.ahead_of(self.rcv_read))
     }
 
