@@ -172,11 +172,14 @@ impl Connection<'_> {
     /// The send queue holds what is in flight, and as much again to follow it.
     fn tune_queue(&mut self) {
         let (_, queued) = self.tcb.queued_extent();
-        let useful = self.tcb.cc.cwnd().min(self.tcb.snd_wnd).min(LIMIT_MAX / 2);
-        if queued < self.tcb.snd_limit / 2 || 2 * useful <= self.tcb.snd_limit {
+        let useful = self.tcb.cc.cwnd().min(self.tcb.snd_wnd).min(LIMIT_MAX / 3);
+        // BBR goes on sending at its rate while what is lost holds up the rest (Linux: bbr_sndbuf_expand).
+        let factor = if self.tcb.cc.goes_by_rate() { 3 } else { 2 };
+        let useful = (useful * factor).min(LIMIT_MAX);
+        if queued < self.tcb.snd_limit / 2 || useful <= self.tcb.snd_limit {
             return;
         }
-        let wanted = (2 * useful).next_power_of_two().min(self.recovery.tuning.snd_max);
+        let wanted = useful.next_power_of_two().min(self.recovery.tuning.snd_max);
         self.tcb.snd_limit = self.tcb.snd_limit.max(wanted);
     }
 }
