@@ -136,7 +136,7 @@ impl Engine {
         if !self.stack.has_news(now) {
             return 0;
         }
-        let frames = self.stack.pass(now);
+        let frames = self.stack.pass_by(now, sys::now);
         self.tell();
         frames
     }

@@ -13,12 +13,13 @@ use crate::ip::flow::FlowKey;
 use crate::ip::path::Path;
 use crate::lane::shm::layout::is_ring_size;
 use crate::mem::Apart;
+use crate::tcp::ahead::MAX_PIECES;
 use crate::tcp::tcb::Tcb;
 
 /// First word of an arena: "UPAR".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAR");
 /// Layout version.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 /// Name of the memfd; `/proc/PID/fd/N` shows `/memfd:underpass-arena (deleted)`.
 pub const MEMFD_NAME: &std::ffi::CStr = c"underpass-arena";
 /// Interface attachments of one stack at most.
@@ -202,6 +203,29 @@ impl RingRef {
 /// The receive and the send ring of a connection, as its owner keeps them.
 pub type Rings = Apart<RINGS_AT, ARENA_LEN>;
 
+/// Where those pieces of out-of-order data are listed that a frozen connection's record has no room for: pairs of sequence numbers in
+/// the ring space ([`crate::tcp::Recovery::beyond`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct PiecesRef {
+    /// Offset in the arena.
+    pub offset: u64,
+    /// How many.
+    pub count: u32,
+    /// Always zero.
+    pub pad: u32,
+}
+
+impl PiecesRef {
+    /// As a range of the arena, if the claim is a possible one.
+    pub fn range(&self) -> Option<(usize, usize)> {
+        let offset = usize::try_from(self.offset).ok()?;
+        let len = (self.count as usize).checked_mul(8)?;
+        let inside = offset >= RINGS_AT && offset.checked_add(len)? <= ARENA_LEN;
+        (self.count as usize <= MAX_PIECES && inside).then_some((offset, len))
+    }
+}
+
 /// One promoted connection.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -224,6 +248,8 @@ pub struct ConnRecord {
     pub rcv_ring: RingRef,
     /// Bytes not yet acknowledged by the peer.
     pub snd_ring: RingRef,
+    /// What goes along with a frozen connection beside the record.
+    pub beyond: PiecesRef,
     /// The engine's state.
     pub tcb: Tcb,
     /// Bytes that the program took on the lane since the promotion; for people.

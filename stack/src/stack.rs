@@ -5,6 +5,7 @@
 //! to the kernel in [`Stack::take_leftovers`].
 
 mod demux;
+mod frozen;
 mod grow;
 mod pass;
 mod paths;
@@ -28,7 +29,8 @@ use self::demux::Demux;
 use self::wheel::Wheel;
 
 use crate::arena::{
-    self, ARENA_LEN, ArenaHeader, ConnRecord, MAX_PORTS, MEMFD_NAME, Phase, RINGS_AT, Rings, STATS_AT, SocketEntry,
+    self, ARENA_LEN, ArenaHeader, ConnRecord, MAX_PORTS, MEMFD_NAME, Phase, RINGS_AT, RingRef, Rings, STATS_AT,
+    SocketEntry,
 };
 use crate::control::FrameRef;
 use crate::mem::Region;
@@ -120,6 +122,8 @@ pub struct Stack {
     slots: Vec<SlotState>,
     /// Frames that arrived for frozen connections, by slot.
     held: HashMap<u32, Vec<Leftover>>,
+    /// What lies beside the records of frozen connections, by slot.
+    beside: HashMap<u32, RingRef>,
     free: VecDeque<u32>,
     wheel: Wheel,
     touched: Vec<u32>,
@@ -154,6 +158,7 @@ impl Stack {
             demux: Demux::new(),
             slots: Vec::new(),
             held: HashMap::new(),
+            beside: HashMap::new(),
             free: VecDeque::new(),
             wheel: Wheel::new(),
             touched: Vec::new(),

@@ -1,6 +1,7 @@
 //! Segments that no honest peer sends, or that come from the past.
 
 use underpass_stack::stats::Counter;
+use underpass_stack::tcp::ahead::MAX_PIECES;
 use underpass_stack::tcp::segment::Timestamps;
 use underpass_stack::tcp::{Codepoint, Flags, Outcome, Segment, SeqNr, State};
 use underpass_stack::testkit::traffic::Traffic;
@@ -183,15 +184,16 @@ fn without_sack_every_gap_is_reported_by_itself() {
 fn more_gaps_than_can_be_kept_cost_only_a_retransmission() {
     let mut pair = used_pair();
     let start = next(&pair, b"").seq;
-    for n in 0..100 {
+    for n in 0..2 * MAX_PIECES as u32 {
         let mut piece = next(&pair, b"piece");
         piece.seq = start.plus(10 + 10 * n);
         give(&mut pair, &piece);
     }
-    let data = [9; 1100];
+    assert_eq!(pair.hosts[A].ahead().len(), MAX_PIECES);
+    let data = [9; 25 * MAX_PIECES];
     let all = next(&pair, &data);
     give(&mut pair, &all);
-    assert_eq!(pair.hosts[A].tcb.readable(), 1100);
+    assert_eq!(pair.hosts[A].tcb.readable(), data.len());
 }
 
 /// What a peer acknowledges that has not received it counts as received; more than was sent never does, and the window grows by no
@@ -278,6 +280,7 @@ fn a_flood_of_pieces_out_of_order_takes_no_memory_and_ends_well() {
         piece.seq = piece.seq.plus(1 + n.wrapping_mul(7919) % window);
         give(&mut pair, &piece);
     }
+    assert!(pair.hosts[A].ahead().len() <= MAX_PIECES);
     // One acknowledgement tells of a few blocks only, however many pieces came.
     let now = pair.now;
     let (segment, _) = pair.hosts[A].frame_out(now).expect("an acknowledgement");

@@ -121,7 +121,8 @@ pub fn read_record(session: &Session, conn: &Conn, record: &ConnRecord) -> Optio
     let fin_acked = u32::from(image.flags & flag::FIN_ACKED != 0);
     let received = |seq: u32, len: u32| copy(arena, rcv, record.tcb.rcv_place(seq), len);
     let piece = |(start, end): (u32, u32)| Some((start, received(start, end.wrapping_sub(start))?));
-    let ahead = || record.tcb.ahead(record.rcv_ring.len).into_iter().filter_map(piece).collect();
+    let beyond = record.beyond.range().and_then(|(offset, len)| arena.bytes(offset, len)).unwrap_or_default();
+    let ahead = || record.tcb.ahead(record.rcv_ring.len, beyond).into_iter().filter_map(piece).collect();
     Some(Dump {
         // A process that died may have been about to write the bytes of the newest piece.
         ahead: if Phase::from_raw(record.phase) == Phase::Frozen { ahead() } else { Vec::new() },

@@ -96,9 +96,10 @@ impl Stack {
 
     fn move_ring(&mut self, slot: u32, which: Which, old: RingRef, new: RingRef) -> Option<()> {
         let offset = arena::conn_offset(slot)?;
+        let recovery = &self.slots.get(slot as usize)?.recovery;
         let (record, from, to) = self.arena.parts_mut::<ConnRecord>(offset, old.range()?, new.range()?)?;
         let (start, held) = match which {
-            Which::Receive => record.tcb.received_extent(),
+            Which::Receive => record.tcb.received_extent(recovery),
             Which::Send => record.tcb.queued_extent(),
         };
         let held = (held as usize).min(from.len());

@@ -9,6 +9,7 @@ use crate::stats::Counter;
 use crate::tcp::input::Taken;
 use crate::tcp::{Connection, Instant};
 use crate::xsk::Desc;
+use crate::xsk::queue::Queue;
 
 /// Frames taken from one queue in one pass at most.
 const RX_BATCH: usize = 256;
@@ -42,8 +43,7 @@ impl Stack {
 
     fn receive_queue(&mut self, port: &mut Port, number: usize, queue: usize, now: Instant) -> usize {
         let max_frame = port.max_frame();
-        let Some(q) = port.queues.get_mut(queue) else { return 0 };
-        let frames = (q.rx_available() as usize).min(RX_BATCH);
+        let frames = port.queues.get(queue).map_or(0, Queue::rx_seen).min(RX_BATCH);
         if frames == 0 {
             return 0;
         }

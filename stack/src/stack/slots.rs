@@ -3,7 +3,7 @@
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 use super::{Leftover, SlotState, Stack, conn_parts};
-use crate::arena::{ConnRecord, MAX_CONNS, MAX_RING, MIN_RING, Phase, RingRef, Rings};
+use crate::arena::{ConnRecord, MAX_CONNS, MAX_RING, MIN_RING, Phase, PiecesRef, RingRef, Rings};
 use crate::ip::path::Path;
 use crate::lane::Reason;
 use crate::stats::Counter;
@@ -141,6 +141,7 @@ impl Stack {
         record.path = request.path;
         record.rcv_ring = rcv_ring;
         record.snd_ring = snd_ring;
+        record.beyond = PiecesRef::default();
         (record.bytes_in, record.bytes_out) = (0, 0);
         let state = self.slots.get_mut(slot as usize).ok_or(Reason::BadImage)?;
         state.rings = rings_of(rcv_ring, snd_ring).ok_or(Reason::BadImage)?;
@@ -164,10 +165,11 @@ impl Stack {
 
     /// Stops a connection for demotion: from here on its record does not change and its frames are held.
     pub fn freeze(&mut self, slot: u32) -> Option<ConnRecord> {
-        let record = self.record_mut(slot)?;
-        if Phase::from_raw(record.phase) != Phase::Live {
+        if Phase::from_raw(self.record(slot)?.phase) != Phase::Live {
             return None;
         }
+        self.lay_beside(slot);
+        let record = self.record_mut(slot)?;
         compiler_fence(SeqCst);
         record.phase = Phase::Frozen as u32;
         Some(*record)
@@ -181,6 +183,7 @@ impl Stack {
             return;
         }
         record.phase = Phase::Live as u32;
+        self.clear_beside(slot);
         self.touch(slot);
         let held = self.take_held(slot);
         self.sort_again(held, now);
@@ -211,6 +214,7 @@ impl Stack {
     fn retire(&mut self, slot: u32, record: &ConnRecord) {
         let held = self.take_held(slot);
         self.leftovers.extend(held);
+        self.clear_beside(slot);
         self.demux.remove(&record.flow, slot);
         self.forget(slot);
         if let Some(state) = self.slots.get_mut(slot as usize) {

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub(crate) mod ack;
+pub mod ahead;
 pub(crate) mod cc;
 pub(crate) mod close;
 pub mod connection;

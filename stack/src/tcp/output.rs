@@ -90,8 +90,12 @@ impl Connection<'_> {
         let len = unsent.min(full).min(window);
         if window == 0 || !tcb.is_worth_sending(now, len, unsent, full) {
             tcb.wait_for_window(now, window, unsent);
-            if unsent < full && in_flight < tcb.cc.cwnd() {
-                self.recovery.rate.on_nothing_to_send(in_flight);
+            if in_flight < tcb.cc.cwnd() {
+                if unsent < full {
+                    self.on_nothing_to_send(in_flight);
+                } else {
+                    self.recovery.rate.on_full_window(in_flight);
+                }
             }
             return None;
         }
@@ -185,8 +189,19 @@ impl Connection<'_> {
         }
         let in_flight = self.recovery.sent.in_flight();
         if in_flight < tcb.cc.cwnd() {
+            self.on_nothing_to_send(in_flight);
+        }
+        let tcb = &*self.tcb;
+        tcb.has(DUE) || tcb.dup_acks_due > 0 || self.recovery.sent.lost() > 0
+    }
+
+    /// There is room in the congestion window and no new data: is that the program's doing? Not if something waits to be sent again
+    /// (Linux: tcp_rate_check_app_limited), nor if the queue is so full that the program waits for room.
+    #[inline]
+    fn on_nothing_to_send(&mut self, in_flight: u32) {
+        let queued = self.tcb.snd_end.ahead_of(self.tcb.snd_una) as usize;
+        if self.recovery.sent.lost() == 0 && queued <= self.send_limit() / 3 * 2 {
             self.recovery.rate.on_nothing_to_send(in_flight);
         }
-        tcb.has(DUE) || tcb.dup_acks_due > 0 || self.recovery.sent.lost() > 0
     }
 }

@@ -1,4 +1,4 @@
-//! A small set of sequence ranges in fixed memory: data that arrived out of order.
+//! A small set of sequence ranges in fixed memory: data that arrived out of order, the lowest pieces of it (the others: [`super::ahead`]).
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -13,7 +13,7 @@ pub(crate) struct Range {
 }
 
 /// Ranges kept at most.
-pub(crate) const MAX_RANGES: usize = 22;
+pub(crate) const MAX_RANGES: usize = 18;
 
 /// Disjoint ranges in ascending order that do not touch each other.
 #[repr(C)]
@@ -33,6 +33,25 @@ impl Ranges {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.len as usize >= MAX_RANGES
+    }
+
+    /// Takes the highest range out.
+    pub fn pop(&mut self) -> Option<Range> {
+        let last = self.as_slice().last().copied()?;
+        self.len = self.as_slice().len() as u32 - 1;
+        Some(last)
+    }
+
+    /// The highest range reaches to `end` now, if it did not reach further.
+    pub fn extend_last(&mut self, end: SeqNr) {
+        let len = self.as_slice().len();
+        if let Some(last) = self.list[..len].last_mut() {
+            last.end = last.end.later(end);
+        }
     }
 
     /// One past the highest byte.
@@ -69,7 +88,7 @@ impl Ranges {
         }
         let list = self.as_slice();
         let first = list.iter().position(|range| range.end.ge(start)).unwrap_or(list.len());
-        let past = list.iter().position(|range| range.start.gt(end)).unwrap_or(list.len());
+        let past = list.iter().position(|range| range.start.gt(end)).unwrap_or(list.len()).max(first);
         let len = list.len();
         if first == past {
             if len == MAX_RANGES {

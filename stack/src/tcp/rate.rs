@@ -15,6 +15,8 @@ pub(crate) struct RateSample {
     pub interval: u64,
     /// That segment left while the program had too little to say to fill the path.
     pub is_app_limited: bool,
+    /// That segment left while the peer's window was too small to fill the path.
+    pub is_window_limited: bool,
     /// All bytes delivered when that segment left (`RS.prior_delivered`).
     pub prior_delivered: u64,
     /// All bytes delivered by now (`C.delivered`).
@@ -54,6 +56,8 @@ pub(crate) struct Rate {
     first_sent_at: Instant,
     /// Until so much is delivered, what is measured is the program's rate; 0: not so.
     app_limited: u64,
+    /// The same of the peer's window.
+    window_limited: u64,
     lost: u32,
 }
 
@@ -115,12 +119,18 @@ impl Rate {
             lost: self.lost,
             in_flight: in_flight.saturating_add(len),
             app_limited: self.app_limited != 0,
+            window_limited: self.window_limited != 0,
         }
     }
 
     /// There is room in the congestion window and nothing to send.
     pub fn on_nothing_to_send(&mut self, in_flight: u32) {
         self.app_limited = self.delivered.saturating_add(u64::from(in_flight)).max(1);
+    }
+
+    /// There is room in the congestion window, and none in the peer's.
+    pub fn on_full_window(&mut self, in_flight: u32) {
+        self.window_limited = self.delivered.saturating_add(u64::from(in_flight)).max(1);
     }
 
     /// Is what is measured now the program's rate?
@@ -146,8 +156,9 @@ impl Rate {
         }
         self.delivered = self.delivered.saturating_add(u64::from(delivery.bytes));
         self.delivered_at = now;
-        if self.app_limited != 0 && self.delivered > self.app_limited {
-            self.app_limited = 0;
+        if self.app_limited | self.window_limited != 0 {
+            let over = |until: u64| if self.delivered > until { 0 } else { until };
+            (self.app_limited, self.window_limited) = (over(self.app_limited), over(self.window_limited));
         }
         if let Some((stamp, _)) = &delivery.newest {
             self.first_sent_at = stamp.sent_at;
@@ -196,6 +207,7 @@ impl Rate {
             delivered,
             interval,
             is_app_limited,
+            is_window_limited: stamp.window_limited,
             prior_delivered: stamp.delivered,
             tx_in_flight: stamp.in_flight,
             lost: self.lost.wrapping_sub(stamp.lost),

@@ -112,13 +112,14 @@ impl Connection<'_> {
     /// What was set aside may continue the stream now.
     fn join_up(&mut self) {
         let nxt = self.tcb.rcv_nxt;
-        let reached = self.tcb.ooo.as_slice().iter().take_while(|range| range.start.le(nxt)).last();
-        if let Some(range) = reached.copied() {
-            // The ranges do not touch each other, so at most one contains `nxt`.
+        // The pieces do not touch each other, so at most one contains `nxt`.
+        if let Some(piece) = self.ahead().holding(nxt) {
             compiler_fence(Ordering::Release);
-            self.tcb.rcv_nxt = nxt.later(range.end);
+            self.tcb.rcv_nxt = nxt.later(piece.end);
         }
-        self.tcb.ooo.trim(self.tcb.rcv_nxt);
+        let nxt = self.tcb.rcv_nxt;
+        self.ahead().trim(nxt);
+        self.tcb.forget_recent();
     }
 
     /// Out of order: kept at its place in the ring, unless there are too many pieces.
@@ -126,20 +127,20 @@ impl Connection<'_> {
         out.count(Counter::RxOutOfOrder);
         self.tcb.ack_gap();
         let end = start.plus(data.len() as u32);
-        if self.tcb.ooo.holding(start).is_some_and(|held| end.le(held.end)) {
-            self.tcb.note_recent(start);
+        if let Some(held) = self.ahead().holding(start).filter(|held| end.le(held.end)) {
+            self.tcb.note_recent(held);
             return self.tcb.note_duplicate(start, end);
         }
         self.write_missing(start, end, data);
-        if self.tcb.ooo.insert(start, end) {
-            self.tcb.note_recent(start);
+        if let Some(piece) = self.ahead().insert(start, end) {
+            self.tcb.note_recent(piece);
         }
     }
 
     /// Of what overlaps, the bytes that came first stay, as in Linux.
     fn write_missing(&mut self, start: SeqNr, end: SeqNr, data: &[u8]) {
         let mut at = start;
-        while let Some(gap) = self.tcb.ooo.gap(at, end) {
+        while let Some(gap) = self.ahead().gap(at, end) {
             let (from, to) = (gap.start.since(start) as usize, gap.end.since(start) as usize);
             let Some(bytes) = data.get(from..to) else { return };
             ring::write(self.rcv, self.tcb.rcv_place(gap.start.0), bytes);
@@ -166,6 +167,7 @@ impl Connection<'_> {
     /// Remembers where the peer's data ends. A FIN beyond the window, before data that we hold, or at another place than
     /// the first one is not believed.
     fn note_fin(&mut self, now: Instant, segment: &Segment<'_>) {
+        let top = self.ahead().highest();
         let tcb = &mut *self.tcb;
         let at = segment.seq.plus(segment.payload.len() as u32);
         if tcb.has(bit::FIN_SEEN) {
@@ -173,7 +175,7 @@ impl Connection<'_> {
             tcb.set(bit::ACK_NOW);
             return self.linger(now);
         }
-        let holds_more = tcb.ooo.highest().is_some_and(|top| top.gt(at));
+        let holds_more = top.is_some_and(|top| top.gt(at));
         if at.lt(tcb.rcv_nxt) || at.gt(tcb.rcv_adv) || holds_more {
             return;
         }

@@ -3,6 +3,7 @@
 //! It lies in the owner's memory beside the slot, not in the arena: the kernel could not be told of it. After an import it is begun
 //! anew from the numbers.
 
+use super::ahead::Beyond;
 use super::loss::{Loss, Phase};
 use super::prr::Prr;
 use super::rack::Rack;
@@ -29,6 +30,8 @@ pub struct Recovery {
     pub(crate) frto: Frto,
     /// The newest tail loss probe, as long as its answer can say something.
     pub(crate) tail: Option<Tail>,
+    /// Out-of-order data that the record has no room for.
+    pub(crate) beyond: Option<Box<Beyond>>,
 }
 
 /// Memory for records, lent to connections while they have something in flight: those that are idle need none, and those that are

@@ -1,21 +1,27 @@
 //! What does the peer hear of data that arrived out of order, or twice? (RFC 2018, section 4; RFC 2883)
 
 use super::image::flag;
+use super::ranges::Range;
 use super::segment::SackBlocks;
-use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 
 impl Tcb {
-    /// A segment that begins at `start` arrived beyond a gap: the block that holds it comes first from now on.
-    pub(crate) fn note_recent(&mut self, start: SeqNr) {
-        let mut next = start;
-        for place in 0..self.ooo_recent.len() {
-            let here = std::mem::replace(&mut self.ooo_recent[place], next);
-            // One that lies in the same block now leaves its place to those behind it.
-            if self.ooo.holding(start).is_some_and(|block| block.start.le(here) && here.lt(block.end)) {
-                return;
-            }
-            next = here;
+    /// A segment arrived beyond a gap, in or next to this block: it comes first from now on.
+    pub(crate) fn note_recent(&mut self, block: Range) {
+        let mut recent = [Range::default(); SackBlocks::MAX];
+        // Those that have become part of the block leave their places to those behind them.
+        let others = self.ooo_recent.iter().filter(|other| !(block.start.le(other.start) && other.end.le(block.end)));
+        for (place, block) in recent.iter_mut().zip(std::iter::once(&block).chain(others)) {
+            *place = *block;
+        }
+        self.ooo_recent = recent;
+    }
+
+    /// The blocks before `rcv_nxt` are none any more.
+    pub(crate) fn forget_recent(&mut self) {
+        let nxt = self.rcv_nxt;
+        for block in self.ooo_recent.iter_mut().filter(|block| block.start.le(nxt)) {
+            *block = Range::default();
         }
     }
 
@@ -35,8 +41,8 @@ impl Tcb {
             blocks.push(self.duplicate.start, self.duplicate.end);
         }
         let reported = blocks.as_slice().len();
-        let recent = self.ooo_recent.iter().filter_map(|&start| self.ooo.holding(start));
-        for block in recent.chain(self.ooo.as_slice().iter().copied()) {
+        let recent = self.ooo_recent.iter().filter(|block| block.start.lt(block.end) && block.start.gt(self.rcv_nxt));
+        for block in recent.chain(self.ooo.as_slice()) {
             if blocks.as_slice().len() == max {
                 break;
             }

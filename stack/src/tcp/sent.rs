@@ -11,8 +11,11 @@ use std::collections::VecDeque;
 pub(crate) use self::record::{Record, Stamp};
 use super::seq::SeqNr;
 
-/// Records of one connection at most; beyond, neighbours are merged.
+/// Records of one connection at most, and ...
 const MAX_RECORDS: usize = 1024;
+/// ... one for each so many bytes in flight, if that is more: of segments that are lost by turns each needs its own. Beyond, neighbours
+/// are merged.
+const BYTES_A_RECORD: u32 = 512;
 /// Records that fit before a connection's list has to grow.
 const FIRST_ROOM: usize = 16;
 
@@ -322,9 +325,10 @@ impl Sent {
 
     #[cold]
     fn make_room(&mut self) {
-        if self.records.len() + 3 > MAX_RECORDS {
+        let most = MAX_RECORDS.max((self.span / BYTES_A_RECORD) as usize);
+        if self.records.len() + 3 > most {
             self.merge(Record::fared_like);
-            if self.records.len() > MAX_RECORDS / 4 * 3 {
+            if self.records.len() > most / 4 * 3 {
                 // Only a peer that is after it gets here. What it said it had counts as missing again.
                 self.merge(|_, _| true);
             }
@@ -392,7 +396,7 @@ impl Sent {
             return false;
         }
         let hint_holds = self.records.iter().find(|record| record.lost).is_none_or(|r| r.end.gt(self.lost_from));
-        at == nxt && (sacked, lost) == (self.sacked, self.lost) && hint_holds && self.records.len() <= MAX_RECORDS
+        at == nxt && (sacked, lost) == (self.sacked, self.lost) && hint_holds
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Tcb {
     pub(crate) ecn: Ecn,
     pub(crate) pacing: Pacing,
     pub(crate) pmtu: PathMtu,
-    /// Out-of-order data in the receive ring.
+    /// Out-of-order data in the receive ring, the lowest pieces.
     pub(crate) ooo: Ranges,
 
     /// Last acceptable segment from the peer.
@@ -102,8 +102,8 @@ pub struct Tcb {
     pub(crate) rcv_adv: SeqNr,
     /// Sequence number of the peer's FIN, with [`bit::FIN_SEEN`].
     pub(crate) rcv_fin: SeqNr,
-    /// Where those blocks of out-of-order data lie that grew last, the newest first: so the SACK option lists them.
-    pub(crate) ooo_recent: [SeqNr; SackBlocks::MAX],
+    /// Those blocks of out-of-order data that grew last, the newest first: so the SACK option lists them. Empty ones are none.
+    pub(crate) ooo_recent: [Range; SackBlocks::MAX],
     /// The newest duplicate, with [`bit::DUPLICATE`].
     pub(crate) duplicate: Range,
     /// Duplicate acknowledgements still to be sent, when they are all that the peer goes by.

@@ -8,6 +8,7 @@ use super::cc::Congestion;
 use super::connection::Connection;
 use super::image::{Image, WINDOW_MAX, flag};
 use super::mtu::PathMtu;
+use super::ranges::Range;
 use super::recovery::Recovery;
 use super::rtt::Rtt;
 use super::seq::SeqNr;
@@ -218,13 +219,16 @@ impl Tcb {
     }
 
     /// Where, in a receive ring of `ring` bytes, data lies that arrived out of order: `[start, end)` of the sequence space, ascending.
-    /// Like [`Tcb::image`], takes any record; what contradicts the numbers is left out.
-    pub fn ahead(&self, ring: u32) -> Vec<(u32, u32)> {
+    /// `beyond` are the pieces that the record has no room for ([`Recovery::beyond`]), as words in memory. Like [`Tcb::image`], takes any
+    /// record; what contradicts the numbers is left out.
+    pub fn ahead(&self, ring: u32, beyond: &[u8]) -> Vec<(u32, u32)> {
         // Distances from the first unread byte: sequence numbers themselves have no order.
         let distance = |seq: SeqNr| seq.0.wrapping_sub(self.rcv_read.0);
         let mut last = distance(self.rcv_nxt);
         let mut found = Vec::new();
-        for range in self.ooo.as_slice() {
+        let word = |bytes: &[u8]| bytes.try_into().map(|bytes| SeqNr(u32::from_ne_bytes(bytes))).unwrap_or_default();
+        let beyond = beyond.chunks_exact(8).map(|pair| Range { start: word(&pair[..4]), end: word(&pair[4..]) });
+        for range in self.ooo.as_slice().iter().copied().chain(beyond) {
             let (start, end) = (distance(range.start), distance(range.end));
             if last < start && start < end && end <= ring {
                 found.push((range.start.0, range.end.0));
@@ -262,6 +266,7 @@ mod tests {
         #[test]
         fn what_lies_ahead_lies_in_the_ring(
             read in number(), next in 0u32..2000, at in proptest::collection::vec((number(), number()), 0..16),
+            beyond in proptest::collection::vec((number(), number()), 0..16),
         ) {
             const RING: u32 = 1 << 17;
             let mut tcb = Tcb::new_zeroed();
@@ -276,7 +281,8 @@ mod tests {
             bytes[len_at..len_at + 4].copy_from_slice(&(at.len() as u32).to_ne_bytes());
             tcb.ooo = Ranges::read_from_bytes(&bytes).unwrap();
             let mut last = next;
-            for (start, end) in tcb.ahead(RING) {
+            let beyond: Vec<u8> = beyond.iter().flat_map(|(start, end)| [*start, *end]).flat_map(u32::to_ne_bytes).collect();
+            for (start, end) in tcb.ahead(RING, &beyond) {
                 let (start, end) = (start.wrapping_sub(read), end.wrapping_sub(read));
                 prop_assert!(last < start && start < end && end <= RING, "{last}, {start}..{end}");
                 last = end;
@@ -289,7 +295,7 @@ mod tests {
             (tcb.rcv_read, tcb.rcv_nxt) = (SeqNr(read), SeqNr(read));
             let start = SeqNr(read).plus(gap);
             tcb.ooo.insert(start, start.plus(len));
-            prop_assert_eq!(tcb.ahead(1 << 16), vec![(start.0, start.plus(len).0)]);
+            prop_assert_eq!(tcb.ahead(1 << 16, &[]), vec![(start.0, start.plus(len).0)]);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! The engine only decides; its owner gives it larger rings when the limits have outgrown them ([`Tcb::wanted_rings`]).
 
 use super::connection::Connection;
+use super::recovery::Recovery;
 use super::segment::Timestamps;
 use super::seq::SeqNr;
 use super::tcb::Tcb;
@@ -55,8 +56,8 @@ impl Tcb {
     }
 
     /// The place in the receive ring where its bytes begin, and how far they reach, those out of order included.
-    pub(crate) fn received_extent(&self) -> (u32, u32) {
-        let end = self.ooo.highest().unwrap_or(self.rcv_nxt).later(self.rcv_nxt);
+    pub(crate) fn received_extent(&self, recovery: &Recovery) -> (u32, u32) {
+        let end = recovery.highest_of(&self.ooo).unwrap_or(self.rcv_nxt).later(self.rcv_nxt);
         (self.rcv_place(self.rcv_read.0), end.ahead_of(self.rcv_read))
     }
 
@@ -171,11 +172,14 @@ impl Connection<'_> {
     /// The send queue holds what is in flight, and as much again to follow it.
     fn tune_queue(&mut self) {
         let (_, queued) = self.tcb.queued_extent();
-        let useful = self.tcb.cc.cwnd().min(self.tcb.snd_wnd).min(LIMIT_MAX / 2);
-        if queued < self.tcb.snd_limit / 2 || 2 * useful <= self.tcb.snd_limit {
+        let useful = self.tcb.cc.cwnd().min(self.tcb.snd_wnd).min(LIMIT_MAX / 3);
+        // BBR goes on sending at its rate while what is lost holds up the rest (Linux: bbr_sndbuf_expand).
+        let factor = if self.tcb.cc.goes_by_rate() { 3 } else { 2 };
+        let useful = (useful * factor).min(LIMIT_MAX);
+        if queued < self.tcb.snd_limit / 2 || useful <= self.tcb.snd_limit {
             return;
         }
-        let wanted = (2 * useful).next_power_of_two().min(self.recovery.tuning.snd_max);
+        let wanted = useful.next_power_of_two().min(self.recovery.tuning.snd_max);
         self.tcb.snd_limit = self.tcb.snd_limit.max(wanted);
     }
 }

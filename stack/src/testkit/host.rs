@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::ip::flow::FlowKey;
 use crate::ip::path::Path;
@@ -149,6 +149,12 @@ impl Host {
         (image, unread, unacked)
     }
 
+    /// Where data lies that arrived out of order, `[start, end)` of the sequence space, as the daemon would find it.
+    pub fn ahead(&self) -> Vec<(u32, u32)> {
+        let beyond: Vec<[u32; 2]> = self.recovery.beyond().collect();
+        self.tcb.ahead(self.rcv.len() as u32, beyond.as_bytes())
+    }
+
     /// Takes an image over into fresh rings.
     pub fn import(&mut self, image: &Image, unread: &[u8], unacked: &[u8], now: Instant) {
         self.try_import(image, unread, unacked, now).expect("a sound image");
@@ -187,7 +193,7 @@ impl Host {
             return;
         }
         let (rcv, snd) = self.tcb.wanted_rings();
-        let extents = [self.tcb.received_extent(), self.tcb.queued_extent()];
+        let extents = [self.tcb.received_extent(&self.recovery), self.tcb.queued_extent()];
         for ((ring, wanted), (place, held)) in [(&mut self.rcv, rcv), (&mut self.snd, snd)].into_iter().zip(extents) {
             let wanted = (wanted as usize).next_power_of_two();
             if wanted > ring.len() {

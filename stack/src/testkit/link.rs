@@ -93,6 +93,7 @@ pub struct Link {
     /// When the last frame that was taken has left the queue, ns.
     free_at: u64,
     overflowed: u64,
+    lost: u64,
     /// When the last frame was lost, if the last frame was.
     lost_at: Option<Instant>,
     marked: u64,
@@ -110,6 +111,7 @@ impl Link {
             count: 0,
             free_at: 0,
             overflowed: 0,
+            lost: 0,
             lost_at: None,
             marked: 0,
             waited: (0, 0),
@@ -124,6 +126,11 @@ impl Link {
     /// Frames lost because the queue was full.
     pub fn overflowed(&self) -> u64 {
         self.overflowed
+    }
+
+    /// Frames lost by chance that were more than a bare acknowledgement.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Frames marked for congestion.
@@ -146,6 +153,7 @@ impl Link {
             || (self.spec.rare_loss != 0 && self.random.below(1_000_000) < self.spec.rare_loss);
         self.lost_at = is_lost.then_some(now);
         if is_lost {
+            self.lost += u64::from(frame.len() > BARE_MAX);
             return;
         }
         if self.is_filtered(frame.len()) {

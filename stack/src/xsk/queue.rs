@@ -20,6 +20,8 @@ pub struct Queue {
     tx: Producing<Desc>,
     rx: Consuming<Desc>,
     completion: Consuming<u64>,
+    /// Packets that waited at the last [`Self::rx_look`].
+    seen: u32,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,7 @@ impl Queue {
             tx: Producing::new(tx),
             rx: Consuming::new(rx),
             completion: Consuming::new(completion),
+            seen: 0,
         }
     }
 
@@ -75,6 +78,18 @@ impl Queue {
     #[inline]
     pub fn rx_pop(&mut self) -> Option<Desc> {
         self.rx.pop()
+    }
+
+    /// Remembers how many received packets wait now.
+    #[inline]
+    pub fn rx_look(&mut self) {
+        self.seen = self.rx_available();
+    }
+
+    /// Received packets that waited at the last [`Self::rx_look`].
+    #[inline]
+    pub fn rx_seen(&self) -> usize {
+        self.seen as usize
     }
 
     /// Received packets that wait.

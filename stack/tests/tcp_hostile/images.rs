@@ -94,7 +94,7 @@ fn scribble(host: &mut Host, input: &mut Input<'_>, image: &Image, now: Instant)
         assert!(told == read && told.is_sound(RING, RING));
     }
     let mut last = 0;
-    for (start, end) in host.tcb.ahead(RING) {
+    for (start, end) in host.ahead() {
         let (start, end) = (start.wrapping_sub(read.rcv_read), end.wrapping_sub(read.rcv_read));
         assert!(last <= start && start < end && end <= RING, "{start} {end}");
         last = end;

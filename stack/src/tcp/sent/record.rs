@@ -20,6 +20,8 @@ pub(crate) struct Stamp {
     pub in_flight: u32,
     /// The program had too little to say to fill the path.
     pub app_limited: bool,
+    /// The peer's window left no room to fill the path.
+    pub window_limited: bool,
 }
 
 /// A range `[start, end)` in flight.

@@ -137,6 +137,23 @@ proptest! {
         }
     }
 
+    /// A queue that overflows drops by turns: what the peer said it has must not be forgotten over that.
+    #[test]
+    fn full_segments_lost_by_turns_are_all_remembered(base: u32) {
+        const SEGMENTS: u32 = 5 * MAX_RECORDS as u32;
+        const LEN: u32 = 1448;
+        let (base, mut sent) = (SeqNr(base), Sent::default());
+        for n in 0..SEGMENTS {
+            sent.push(base.plus(n * LEN), base.plus((n + 1) * LEN), stamp(u64::from(n / 8)));
+        }
+        for n in (1..SEGMENTS).step_by(2) {
+            sent.take_sacked(base.plus(n * LEN), base.plus((n + 1) * LEN), |_| ());
+        }
+        prop_assert_eq!(sent.sacked(), SEGMENTS / 2 * LEN);
+        prop_assert_eq!(sent.lose(|_| Some(true)), SEGMENTS / 2 * LEN);
+        prop_assert!(sent.is_sound(base, base.plus(SEGMENTS * LEN)));
+    }
+
     /// However the peer chops it up, the list stays small and sound, and what was lost is sent again.
     #[test]
     fn never_grows_beyond_its_bounds(seed: u64, base: u32) {
@@ -154,7 +171,7 @@ proptest! {
                 _ => sent.take_sacked(at, end, |_| ()),
             }
         }
-        prop_assert!(sent.is_sound(base, base.plus(SPAN)));
+        prop_assert!(sent.is_sound(base, base.plus(SPAN)) && sent.records().len() <= MAX_RECORDS);
         sent.forget_sacked();
         sent.lose_range(base, base.plus(SPAN));
         let mut rounds = 0;

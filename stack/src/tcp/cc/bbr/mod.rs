@@ -3,7 +3,8 @@
 //! and the shortest round trip of late; the sender paces at the one and keeps their product in flight, twice it at most.
 //!
 //! Rates are bytes a second and windows bytes where Linux counts packets. Pacing holds segments back before they are sent, so nothing has
-//! to be taken off for what is only planned. Loss changes the model only where it looks like a policer's.
+//! to be taken off for what is only planned. Loss changes the model only where it looks like a policer's. Beyond Linux, a round of startup that the
+//! peer's window kept from filling the path does not count as one without more bandwidth.
 
 mod aggregation;
 mod filter;

@@ -43,7 +43,8 @@ impl Bbr {
             self.bw.add(self.rounds, bw, BW_ROUNDS);
         }
         if !rate.is_app_limited {
-            self.look_whether_full();
+            let unfilled = u64::from(rate.tx_in_flight) <= self.bdp(self.bw.max(), GAIN_ONE * 5 / 4, ack.mss);
+            self.look_whether_full(rate.is_window_limited && unfilled);
         }
     }
 
@@ -61,15 +62,17 @@ impl Bbr {
         }
     }
 
-    /// Once a round of startup: was there more bandwidth?
-    fn look_whether_full(&mut self) {
+    /// Once a round of startup: was there more bandwidth? If not, that says nothing of the path where the peer's window kept it from being
+    /// filled, `unfilled`. (For Linux it does: where losses hold up a window that has still to grow, startup is over with a part of the
+    /// path's rate.)
+    fn look_whether_full(&mut self, unfilled: bool) {
         if self.has(bits::FULL) || !self.has(bits::ROUND_START) {
             return;
         }
         let bw = self.bw.max().min(BW_MAX);
         if bw >= self.full_bw.min(BW_MAX) / 4 * 5 {
             (self.full_bw, self.full_rounds) = (bw, 0);
-        } else {
+        } else if !unfilled {
             self.full_rounds = self.full_rounds.saturating_add(1);
         }
     }

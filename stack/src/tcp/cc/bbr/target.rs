@@ -66,7 +66,7 @@ impl Bbr {
     }
 
     /// The bandwidth-delay product times `gain`; the initial window while no round trip is known.
-    fn bdp(&self, bw: u64, gain: u64, mss: u32) -> u64 {
+    pub(super) fn bdp(&self, bw: u64, gain: u64, mss: u32) -> u64 {
         if self.min_rtt == 0 {
             return u64::from(INITIAL_SEGMENTS * mss);
         }
