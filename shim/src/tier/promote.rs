@@ -9,7 +9,7 @@ use underpass_stack::control::{Demote, Done, NeedPort, Promote, Promoted};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
 use underpass_stack::stack::ImportRequest;
-use underpass_stack::tcp::Algorithm;
+use underpass_stack::tcp::{Algorithm, Instant};
 
 use super::attach::attach;
 use super::congestion::{algorithm_for, pacing_limit_of};
@@ -147,13 +147,15 @@ fn ask_and_import(
     generation: u32,
     algorithm: Algorithm,
 ) -> Result<(), Reason> {
+    let mut asked = sys::now();
     let mut answer = ask_to_promote(fd, slot, generation)?;
     if answer.is::<NeedPort>() {
         attach(&answer.expect::<NeedPort>()?, fd)?;
+        asked = sys::now();
         answer = ask_to_promote(fd, slot, generation)?;
     }
     let promoted = answer.expect::<Promoted>()?;
-    let imported = import(socket, fd, slot, algorithm, &promoted, answer.fds);
+    let imported = import(socket, fd, slot, algorithm, &promoted, answer.fds, asked);
     if imported.is_err() {
         // The daemon still has the image: it gives the socket back as it was.
         session::ask(&Demote { slot, generation }, &[])?.expect::<Done>()?;
@@ -180,6 +182,7 @@ fn import(
     algorithm: Algorithm,
     promoted: &Promoted,
     mut fds: Vec<OwnedFd>,
+    asked: Instant,
 ) -> Result<(), Reason> {
     let (recv_len, send_len) = (promoted.recv_len as usize, promoted.send_len as usize);
     let queues = match fds.pop() {
@@ -194,8 +197,11 @@ fn import(
     *socket.restore.lock() = promoted.restore;
     socket.port.store(promoted.port, Relaxed);
     let (rings, largest) = buffers(options::get(), promoted);
+    let now = sys::now();
+    // The kernel's socket may still have sent an acknowledgement, after which the peer would take older timestamps for old segments'.
+    let image = promoted.image.after(now.nanos_since(asked));
     let request = ImportRequest {
-        image: &promoted.image,
+        image: &image,
         recv: bytes(0, recv_len)?,
         send: bytes(recv_len, send_len)?,
         port: promoted.port,
@@ -207,10 +213,9 @@ fn import(
         congestion: algorithm,
         pacing_limit: pacing_limit_of(fd),
     };
-    let now = sys::now();
     let mut engine = engine::get().ok_or(Reason::Failed)?;
     if let Err(reason) = engine.stack.import(slot, &request, now) {
-        log::warn(format_args!("fd {fd}: the stack does not take {:?}", promoted.image));
+        log::warn(format_args!("fd {fd}: the stack does not take {image:?}"));
         return Err(reason);
     }
     // The kernel's socket keeps the value all the time.

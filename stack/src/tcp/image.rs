@@ -113,6 +113,12 @@ impl Image {
         self.snd_end.wrapping_sub(self.snd_una.wrapping_sub(fin))
     }
 
+    /// The image of a connection whose timestamp clock (RFC 7323) has gone on for so many nanoseconds, and a little.
+    pub fn after(self, nanos: u64) -> Self {
+        let millis = (nanos / 1_000_000) as u32 + 1;
+        Self { ts_val: self.ts_val.wrapping_add(millis), ..self }
+    }
+
     /// Is the image consistent with itself and with rings of these sizes? Everything read from an arena passes here first.
     pub fn is_sound(&self, rcv_ring: u32, snd_ring: u32) -> bool {
         let fin = u32::from(self.flags & (flag::FIN_SENT | flag::FIN_ACKED) != 0);
