@@ -34,8 +34,8 @@ extern "C" fn finish() {
     }
     let _guard = Guard::enter();
     let _ = std::panic::catch_unwind(|| {
-        shm::leave::before_exit();
-        shm::leave::at_exit();
+        shm::exit::before_exit();
+        shm::exit::at_exit();
         // The daemon, which hears of it by the hang-up of the session, gives every connection of its lane back to the kernel. Only
         // if there is no daemon now, another one is looked for.
         if engine::live() > 0 && !session::is_open() {
@@ -48,7 +48,7 @@ extern "C" fn finish() {
 pub fn finish_at_once() {
     if shm::live() > 0 && !guard::inside() && sys::getpid() == pid() {
         let _guard = Guard::enter();
-        let _ = std::panic::catch_unwind(shm::leave::at_exit);
+        let _ = std::panic::catch_unwind(shm::exit::at_exit);
     }
 }
 

@@ -21,10 +21,12 @@ macro_rules! call {
 
 mod buffer;
 mod epoll;
+mod transfer;
 mod unix;
 
 pub use self::buffer::*;
 pub use self::epoll::*;
+pub use self::transfer::*;
 pub use self::unix::*;
 
 /// poll(2) without libc.
@@ -217,22 +219,6 @@ pub fn file_id(fd: RawFd) -> Result<(libc::mode_t, u64)> {
     Ok((stat.st_mode & libc::S_IFMT, stat.st_ino))
 }
 
-/// recvfrom(2) without an address.
-pub fn recv(fd: RawFd, buf: &mut [u8], flags: c_int) -> Result<usize> {
-    call!(libc::SYS_recvfrom, fd, buf.as_mut_ptr(), buf.len(), flags, 0usize, 0usize).map(|n| n as usize)
-}
-
-/// Throws bytes of a TCP socket's queue away, without waiting (MSG_TRUNC, tcp(7)).
-pub fn discard(fd: RawFd, count: usize) -> Result<usize> {
-    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
-    call!(libc::SYS_recvfrom, fd, 0usize, count, flags, 0usize, 0usize).map(|n| n as usize)
-}
-
-/// sendto(2) without an address.
-pub fn send(fd: RawFd, buf: &[u8], flags: c_int) -> Result<usize> {
-    call!(libc::SYS_sendto, fd, buf.as_ptr(), buf.len(), flags, 0usize, 0usize).map(|n| n as usize)
-}
-
 /// Is it a pipe?
 pub fn is_pipe(fd: RawFd) -> bool {
     file_id(fd).is_ok_and(|(kind, _)| kind & libc::S_IFMT == libc::S_IFIFO)
@@ -250,42 +236,6 @@ pub fn write_what_fits(fd: RawFd, bytes: &[u8], whole: usize) -> Result<usize> {
         }
         written => written.map(|n| n as usize),
     }
-}
-
-/// sendmsg(2) from several places.
-pub fn send_vectored(fd: RawFd, bufs: &[std::io::IoSlice<'_>], flags: c_int) -> Result<usize> {
-    // SAFETY: plain data.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    // IoSlice has the layout of iovec; the kernel only reads.
-    message.msg_iov = bufs.as_ptr().cast_mut().cast();
-    message.msg_iovlen = bufs.len() as _;
-    call!(libc::SYS_sendmsg, fd, &raw const message, flags).map(|n| n as usize)
-}
-
-/// sendmsg(2) from memory that other processes write, too, so that no slices of it may be made.
-pub fn send_spans(fd: RawFd, spans: &[libc::iovec], flags: c_int) -> Result<usize> {
-    // SAFETY: plain data.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    // The kernel only reads, and says so (EFAULT) where it cannot.
-    message.msg_iov = spans.as_ptr().cast_mut();
-    message.msg_iovlen = spans.len() as _;
-    call!(libc::SYS_sendmsg, fd, &raw const message, flags).map(|n| n as usize)
-}
-
-/// sendmsg(2) as given.
-///
-/// # Safety
-/// `message` is a valid message header.
-pub unsafe fn sendmsg(fd: RawFd, message: *const libc::msghdr, flags: c_int) -> Result<usize> {
-    call!(libc::SYS_sendmsg, fd, message, flags).map(|n| n as usize)
-}
-
-/// recvmsg(2) as given.
-///
-/// # Safety
-/// `message` is a valid message header.
-pub unsafe fn recvmsg(fd: RawFd, message: *mut libc::msghdr, flags: c_int) -> Result<usize> {
-    call!(libc::SYS_recvmsg, fd, message, flags).map(|n| n as usize)
 }
 
 /// The disposition of a signal: its handler address and flags.

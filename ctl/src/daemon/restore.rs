@@ -283,8 +283,6 @@ struct Buffers {
     chosen: u32,
     /// The receive buffer that holds what the peer may still send into the window that it was promised.
     promised: i32,
-    /// That window, and the bytes that are unread.
-    window: i32,
     /// The send buffer that holds what lies in it: the kernel refuses to cut segments to be sent again from a queue far beyond it.
     queued: i32,
 }
@@ -299,8 +297,7 @@ impl Buffers {
         force(fd, libc::SO_RCVBUFFORCE, rcvbuf.max(2 * (recv + BUFFER_SLACK) as i32))?;
         force(fd, libc::SO_SNDBUFFORCE, sndbuf.max(2 * (to_send + BUFFER_SLACK) as i32))?;
         let queued = sndbuf.max(2 * to_send.min(largest_buffer() / 2) as i32);
-        let promised = rcvbuf.max((SEGMENT_COST * window) as i32);
-        Ok(Self { sndbuf, rcvbuf, chosen, promised, window: window as i32, queued })
+        Ok(Self { sndbuf, rcvbuf, chosen, promised: rcvbuf.max((SEGMENT_COST * window) as i32), queued })
     }
 
     /// Sizes that the program chose come back exactly; those that the kernel tunes fit what is there and what was promised.
@@ -308,11 +305,6 @@ impl Buffers {
         let locks = (saved.buf_lock | self.chosen) & (SNDBUF_LOCK | RCVBUF_LOCK);
         let is_chosen = |lock: u32| locks & lock != 0;
         force(fd, libc::SO_RCVBUFFORCE, if is_chosen(RCVBUF_LOCK) { self.rcvbuf } else { self.promised })?;
-        if !is_chosen(RCVBUF_LOCK) && self.promised > self.rcvbuf {
-            // Else the kernel, which takes segments to be cheaper, would promise more, and drop what then comes. Growing the buffer it moves
-            // the clamp itself.
-            set_int(fd, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, self.window.max(self.rcvbuf / 2))?;
-        }
         force(fd, libc::SO_SNDBUFFORCE, if is_chosen(SNDBUF_LOCK) { self.sndbuf } else { self.queued })?;
         match set_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK, locks as i32) {
             // Before Linux 5.14: the kernel then does not tune these buffers any more, nothing worse.

@@ -328,7 +328,7 @@ pub fn before_exec() {
         }
     }
     // The others are closed with nobody of us being asked.
-    shm::leave::before_exec();
+    shm::exit::before_exec();
     if engine::live() == 0 {
         return;
     }

@@ -10,18 +10,16 @@ use underpass_stack::lane::shm::full_fence;
 use underpass_stack::lane::shm::layout::flag;
 use underpass_stack::tcp::Instant;
 
-use super::channel::{Channel, channel, channels, numbers};
+use super::channel::{Channel, channel};
 use super::rx::Home;
-use super::{Tx, meet, places};
+use super::{meet, places};
 use crate::errno::Errno;
 use crate::fd::Ref;
 use crate::socket::{Lane, Socket};
 use crate::{carry, helper, holders, log, policy, sys, tier};
 
 /// Time that the other side may take to give the ring's bytes back, ns.
-const PATIENCE: u64 = 1_000_000_000;
-/// Time that a process which exits takes for all of its connections, ns.
-const LAST_PATIENCE: u64 = 5_000_000_000;
+pub(super) const PATIENCE: u64 = 1_000_000_000;
 /// Time that a closing socket waits for copies of bytes which it has read, ns.
 const COPIES_PATIENCE: u64 = 10_000_000;
 /// Longest pause between looks whether it has, ns.
@@ -181,7 +179,7 @@ fn await_arrival(fd: RawFd, deadline: Instant) {
 }
 
 /// Gives the kernel what was taken back from the ring.
-fn flush(channel: &Channel, fd: RawFd, deadline: u64) -> Result<(), Reason> {
+pub(super) fn flush(channel: &Channel, fd: RawFd, deadline: u64) -> Result<(), Reason> {
     loop {
         let done = channel.tx().as_mut().is_none_or(|tx| tx.flush(fd).unwrap_or(true));
         if done {
@@ -192,25 +190,6 @@ fn flush(channel: &Channel, fd: RawFd, deadline: u64) -> Result<(), Reason> {
         }
         let mut room = [libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }];
         let _ = sys::ppoll(&mut room, Some(libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 }), None);
-    }
-}
-
-/// The process ends in an orderly way: what was taken back from rings is given to the kernel while that takes any of it. What cannot be
-/// delivered is not to look as if it had been: the connection then ends with a reset.
-pub fn before_exit() {
-    let last = sys::now().0 + LAST_PATIENCE;
-    for channel in channels() {
-        let Some(end) = channel.end() else { continue };
-        let fd = end.socket.fd.load(Relaxed);
-        let owed = || channel.tx().as_ref().map_or(0, Tx::owed);
-        let mut before = usize::MAX;
-        while (1..before).contains(&owed()) && sys::now().0 < last {
-            before = owed();
-            let _ = flush(channel, fd, last.min(sys::now().0 + PATIENCE));
-        }
-        if owed() > 0 {
-            let _ = sys::set_linger(fd, true, 0);
-        }
     }
 }
 
@@ -281,39 +260,6 @@ fn await_copies(channel: &Channel, fd: RawFd, flags: u64) {
     let deadline = sys::now().after(COPIES_PATIENCE);
     while expects() && sys::now() < deadline && !channel.peer_gone.load(Acquire) {
         pause();
-    }
-}
-
-/// The process ends without closing its sockets. What is in the rings is left for the readers, and in the kernel, too. Nothing is waited
-/// for, no lock either, and nothing allocated: a signal handler may call _exit(2).
-pub fn at_exit() {
-    for channel in numbers().filter_map(channel) {
-        let Some(whose) = channel.try_end() else { continue };
-        if whose.socket.lane() != Some(Lane::Shm(channel.number())) {
-            continue;
-        }
-        let fd = whose.socket.fd.load(Relaxed);
-        if let Some(mut tx) = channel.try_tx()
-            && let Some(tx) = tx.as_mut()
-        {
-            tx.leave(fd);
-        }
-        if let Some(mut rx) = channel.try_rx()
-            && let Some(rx) = rx.as_mut()
-        {
-            rx.expects_copies(fd);
-        }
-    }
-}
-
-/// The same in front of an exec(3), which may fail, for sockets that do not outlive it.
-pub fn before_exec() {
-    for channel in channels() {
-        let Some(end) = channel.end() else { continue };
-        let _ = send_through_kernel(&end.socket, channel.number(), 0);
-        if let Some(rx) = channel.rx().as_mut() {
-            rx.expects_copies(end.socket.fd.load(Relaxed));
-        }
     }
 }
 

@@ -7,6 +7,7 @@ mod address;
 mod bells;
 mod channel;
 mod diag;
+pub mod exit;
 mod history;
 pub mod inherited;
 pub mod leave;
