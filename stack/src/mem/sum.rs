@@ -22,16 +22,39 @@ pub fn words(bytes: &[u8]) -> u64 {
 ///
 /// # Panics
 /// If the place has another length.
-#[inline]
+#[inline(always)]
 pub fn copy(to: &mut [u8], from: &[u8]) -> u64 {
+    assert_eq!(to.len(), from.len(), "a copy has the length of the original");
     #[cfg(target_arch = "x86_64")]
     if from.len() >= WIDE && std::arch::is_x86_feature_detected!("avx2") {
-        assert_eq!(to.len(), from.len(), "a copy has the length of the original");
         // SAFETY: the processor has AVX2, and the place is as long as what comes there.
         return unsafe { avx2::copy(to, from) };
     }
+    narrow_copy(to, from)
+}
+
+/// As [`copy`], in 64-bit steps.
+#[inline(never)]
+fn narrow_copy(to: &mut [u8], from: &[u8]) -> u64 {
+    let (mut steps, mut places) = (from.chunks_exact(32), to.chunks_exact_mut(32));
+    let mut sum = 0;
+    for (step, place) in (&mut steps).zip(&mut places) {
+        for (word, place) in step.chunks_exact(8).zip(place.chunks_exact_mut(8)) {
+            place.copy_from_slice(word);
+        }
+        for word in step.chunks_exact(8) {
+            sum = add(sum, u64::from_ne_bytes(word.try_into().unwrap_or_default()));
+        }
+    }
+    let (last, place) = (steps.remainder(), places.into_remainder());
+    if last.is_empty() { sum } else { copy_last(place, last, sum) }
+}
+
+/// The same for what is left, added to `sum`.
+#[inline(never)]
+fn copy_last(to: &mut [u8], from: &[u8], sum: u64) -> u64 {
     to.copy_from_slice(from);
-    narrow(from)
+    add(sum, narrow(from))
 }
 
 /// The sum modulo 2^64 - 1: what runs over is one. Zero only if both are.
@@ -174,7 +197,7 @@ mod avx2 {
         let four = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
         let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
         let sum = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)));
-        (i64::from(sum) + ((count as i64) << 19)) as u64 + rest
+        super::add((i64::from(sum) + ((count as i64) << 19)) as u64, rest)
     }
 
     /// The same for fewer bytes than a register has.
@@ -212,6 +235,36 @@ mod tests {
             let mut place = vec![0xa5; bytes.len()];
             prop_assert_eq!(copy(&mut place, &bytes) % 0xffff, reference(&bytes) % 0xffff);
             prop_assert_eq!(place, bytes);
+        }
+    }
+
+    /// Runs of the bytes that bring sums to their limits, which bytes at random hardly ever do.
+    fn runs() -> impl Strategy<Value = Vec<u8>> {
+        let run = (proptest::sample::select(&[0, 0xff, 0xfe, 0x80, 0x7f][..]), 1..60usize);
+        let runs = proptest::collection::vec(run, 0..20);
+        runs.prop_map(|runs| runs.into_iter().flat_map(|(byte, len)| vec![byte; len]).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+        #[test]
+        fn agrees_with_the_reference_at_the_limits(bytes in runs()) {
+            let wanted = reference(&bytes) % 0xffff;
+            let mut place = vec![0xa5; bytes.len()];
+            prop_assert_eq!(words(&bytes) % 0xffff, wanted);
+            prop_assert_eq!(copy(&mut place, &bytes) % 0xffff, wanted);
+            prop_assert_eq!(place, bytes);
+        }
+    }
+
+    /// The last bytes alone come close to 2^64: what the registers have summed must not push them over it unnoticed.
+    #[test]
+    fn a_tail_that_is_nearly_all_ones_keeps_its_carry() {
+        for tail in (9..32).step_by(2) {
+            let mut bytes = vec![1; 128 + tail];
+            bytes[128..].fill(0);
+            bytes[128..136].fill(0xff);
+            assert_eq!(words(&bytes) % 0xffff, reference(&bytes) % 0xffff, "{tail}");
         }
     }
 
