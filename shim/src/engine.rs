@@ -12,6 +12,7 @@ use underpass_stack::tcp::Instant;
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Ref};
 use crate::socket::{Lane, Socket};
+use crate::unusual::{self, Unusual};
 use crate::{log, options, shm, sys, tier};
 
 /// The stack and the sockets of its slots.
@@ -27,8 +28,6 @@ pub struct Engine {
 static ENGINE: Mutex<Option<Engine>> = parking_lot::const_mutex(None);
 /// Passes made by application threads; the helper watches it.
 static PASSES: AtomicU64 = AtomicU64::new(0);
-/// Something waits to be done without the lock: demotions, leftovers.
-static WORK: AtomicBool = AtomicBool::new(false);
 /// The arena could not be made: not tried again.
 static IMPOSSIBLE: AtomicBool = AtomicBool::new(false);
 /// The earliest timer (ns), 0 for none: read without the lock.
@@ -73,7 +72,7 @@ pub fn leave_to_parent() {
     LIVE.store(0, Relaxed);
     PREPARED.store(false, Relaxed);
     DEADLINE.store(0, Relaxed);
-    WORK.store(false, Relaxed);
+    unusual::lower(Unusual::Work);
 }
 
 /// The stack, if there is one.
@@ -126,7 +125,7 @@ pub fn deadline() -> Option<Instant> {
 
 /// Does something wait for [`settle`]?
 pub fn has_work() -> bool {
-    WORK.load(Relaxed)
+    unusual::has(Unusual::Work)
 }
 
 impl Engine {
@@ -147,7 +146,7 @@ impl Engine {
             self.tell_events();
         }
         if self.stack.has_leftovers() {
-            WORK.store(true, Relaxed);
+            unusual::raise(Unusual::Work);
         }
         DEADLINE.store(self.stack.next_deadline().map_or(0, |at| at.0), Relaxed);
     }
@@ -163,7 +162,7 @@ impl Engine {
             socket.waiters.ring();
             if event.bits & event::DEMOTE != 0 {
                 self.demotions.push((socket.clone(), demotion_reason(event.bits)));
-                WORK.store(true, Relaxed);
+                unusual::raise(Unusual::Work);
             }
         }
         self.events = events;
@@ -289,7 +288,7 @@ fn demotion_reason(bits: u8) -> Reason {
 
 /// Does what a pass left to be done without the lock: demotions that the engine asked for, leftovers.
 pub fn settle() {
-    if !WORK.swap(false, Relaxed) {
+    if !unusual::lower(Unusual::Work) {
         return;
     }
     let (demotions, leftovers) = match get() {
@@ -306,9 +305,15 @@ pub fn settle() {
 
 /// Makes the arena, once, so that commands find the process.
 pub fn prepare() {
-    if !PREPARED.swap(true, Relaxed) {
+    if !is_prepared() && !PREPARED.swap(true, Relaxed) {
         drop(ensure());
     }
+}
+
+/// Was [`prepare`] called?
+#[inline(always)]
+pub fn is_prepared() -> bool {
+    PREPARED.load(Relaxed)
 }
 
 /// Shows a socket on the board, under `fd` and every duplicate of it.

@@ -23,7 +23,14 @@ const TAG: usize = 3;
 
 type Chunk = [AtomicUsize; CHUNK];
 
-static TABLE: [AtomicPtr<Chunk>; CHUNKS] = [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
+/// The descriptors of nearly every program, without a look into the table of chunks.
+static FIRST: Chunk = [const { AtomicUsize::new(UNKNOWN) }; CHUNK];
+
+static TABLE: [AtomicPtr<Chunk>; CHUNKS] = {
+    let mut table = [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
+    table[0] = AtomicPtr::new((&raw const FIRST).cast_mut());
+    table
+};
 
 /// What a descriptor is.
 pub enum Entry {
@@ -99,9 +106,13 @@ impl<T: Record> Deref for Ref<T> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn cell(fd: RawFd) -> Option<&'static AtomicUsize> {
-    let fd = usize::try_from(fd).ok()?;
+    // A negative number becomes one beyond the table.
+    let fd = fd as u32 as usize;
+    if let Some(cell) = FIRST.get(fd) {
+        return Some(cell);
+    }
     let chunk = TABLE.get(fd / CHUNK)?.load(Acquire);
     // SAFETY: a chunk is never freed once it is in the table.
     let chunk = unsafe { chunk.as_ref() }?;
@@ -137,21 +148,51 @@ pub struct Glimpse {
 
 impl Glimpse {
     /// Does it still say so?
-    #[inline]
+    #[inline(always)]
     pub fn holds(self) -> bool {
         self.cell.load(Acquire) == self.raw
+    }
+
+    /// Forgets the descriptor, if it still says so: the caller has the entry's reference and count from now on.
+    pub fn take(self) -> bool {
+        self.cell.compare_exchange(self.raw, UNKNOWN, AcqRel, Relaxed).is_ok()
+    }
+}
+
+/// What [`glance`] found.
+#[derive(Clone, Copy)]
+pub enum Glance {
+    /// Nothing of ours.
+    Plain,
+    /// The record of a TCP socket, as [`glimpse`] gives it.
+    Socket(&'static Socket, Glimpse),
+    /// It takes [`lookup`].
+    Other,
+}
+
+/// What the descriptor seems to be, without a reference.
+#[inline(always)]
+pub fn glance(fd: RawFd) -> Glance {
+    let Some(cell) = cell(fd) else { return Glance::Other };
+    let raw = cell.load(Acquire);
+    if raw == PLAIN {
+        Glance::Plain
+    } else if raw != UNKNOWN && raw & TAG == Socket::TAG {
+        // SAFETY: as in `reference`.
+        Glance::Socket(unsafe { &*(raw as *const Socket) }, Glimpse { cell, raw })
+    } else {
+        Glance::Other
     }
 }
 
 /// The record of the TCP socket behind a descriptor, without a reference. It may become another socket's at any moment: what is then
 /// done to it must do no harm there, and [`Glimpse::holds`] tells afterwards.
-#[inline]
+#[inline(always)]
 pub fn glimpse(fd: RawFd) -> Option<(&'static Socket, Glimpse)> {
-    let cell = cell(fd)?;
-    let raw = cell.load(Acquire);
-    let is_socket = raw > PLAIN && raw & TAG == Socket::TAG;
-    // SAFETY: as in `reference`.
-    is_socket.then(|| (unsafe { &*(raw as *const Socket) }, Glimpse { cell, raw }))
+    match glance(fd) {
+        Glance::Socket(socket, glimpse) => Some((socket, glimpse)),
+        Glance::Plain | Glance::Other => None,
+    }
 }
 
 /// What the descriptor is, holding a reference.
@@ -216,6 +257,19 @@ pub fn set<T: Record>(fd: RawFd, record: &Ref<T>) {
     swap(fd, raw_of(record.record()));
 }
 
+/// Is there a place in the table for the descriptor, and nothing of ours in it?
+#[inline(always)]
+pub fn is_vacant(fd: RawFd) -> bool {
+    cell(fd).is_some_and(|cell| matches!(cell.load(Relaxed), UNKNOWN | PLAIN))
+}
+
+/// As [`set`], with a record that nobody else has: its first reference becomes the entry's.
+pub fn set_first<T: Record>(fd: RawFd, record: &'static T) {
+    record.fds().store(1, Relaxed);
+    record.refs().store(1, Relaxed);
+    swap(fd, raw_of(record));
+}
+
 /// Marks a descriptor as nothing of ours.
 pub fn set_plain(fd: RawFd) {
     swap(fd, PLAIN);
@@ -274,18 +328,36 @@ pub fn for_each(mut f: impl FnMut(RawFd, Entry)) {
 
 /// Records of one kind that are used again and never freed.
 pub struct Pool<T: 'static> {
+    /// The one used last, without the lock: null or a record that nobody has.
+    spare: AtomicPtr<T>,
     free: parking_lot::Mutex<Vec<&'static T>>,
 }
 
 impl<T: Record> Pool<T> {
     /// An empty pool.
     pub const fn new() -> Self {
-        Self { free: parking_lot::const_mutex(Vec::new()) }
+        Self { spare: AtomicPtr::new(std::ptr::null_mut()), free: parking_lot::const_mutex(Vec::new()) }
+    }
+
+    /// The record used last, if it is there; no lock is taken, nothing allocated.
+    pub fn take_spare(&self) -> Option<&'static T> {
+        if self.spare.load(Relaxed).is_null() {
+            return None;
+        }
+        let record = self.spare.swap(std::ptr::null_mut(), Acquire);
+        // SAFETY: only `&'static T` are ever put there, and whoever swaps one out is alone with it.
+        unsafe { record.as_ref() }
+    }
+
+    /// Puts back a record whose references are all gone, without a lock. False: there is no room for it.
+    pub fn put_spare(&self, record: &'static T) -> bool {
+        let record = std::ptr::from_ref(record).cast_mut();
+        self.spare.compare_exchange(std::ptr::null_mut(), record, Release, Relaxed).is_ok()
     }
 
     /// A record with one reference: a used one, or a new one.
     pub fn take(&self, make: impl FnOnce() -> T) -> Ref<T> {
-        let used = self.free.lock().pop();
+        let used = self.take_spare().or_else(|| self.free.lock().pop());
         let record = used.unwrap_or_else(|| Box::leak(Box::new(make())));
         record.refs().store(1, Release);
         Ref::adopt(record)
@@ -293,7 +365,9 @@ impl<T: Record> Pool<T> {
 
     /// Puts a record back whose references are all gone.
     pub fn put(&self, record: &'static T) {
-        self.free.lock().push(record);
+        if !self.put_spare(record) {
+            self.free.lock().push(record);
+        }
     }
 
     /// The mutex, for the handlers of fork(2).

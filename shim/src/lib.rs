@@ -31,4 +31,5 @@ mod socket;
 mod sys;
 mod tcp_info;
 mod tier;
+mod unusual;
 mod wait;

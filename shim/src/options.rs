@@ -4,6 +4,8 @@ use std::sync::OnceLock;
 
 use underpass_stack::config::{Config, Promote};
 
+use crate::unusual::{self, Unusual};
+
 static CONFIG: OnceLock<Config> = OnceLock::new();
 
 /// Reads the environment. What is wrong with it is said on stderr, and the defaults are used.
@@ -12,7 +14,11 @@ pub fn read() {
     for problem in &problems {
         crate::log::complain(format_args!("underpass: {problem}"));
     }
+    let usual = config.enabled && config.promote == Promote::Auto;
     let _ = CONFIG.set(config);
+    if usual {
+        unusual::lower(Unusual::Options);
+    }
 }
 
 /// The options; before the constructor has run, the defaults.

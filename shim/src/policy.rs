@@ -9,7 +9,7 @@ use underpass_stack::lane::Reason;
 use crate::fd::Ref;
 use crate::shm::Locality;
 use crate::socket::{Lane, Socket, Where};
-use crate::{engine, options, shm, sys, tier};
+use crate::{engine, options, shm, sys, tier, unusual};
 
 /// What `auto` waits for: so many small receives, as a conversation makes them.
 const PROVEN: u32 = 4;
@@ -78,25 +78,33 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) {
     }
 }
 
-/// Will `auto` not promote this connection for another few data calls?
-#[inline]
+/// Is there nothing for the next data call on this connection to do but the kernel's part? `auto` will not promote it for another few
+/// calls, or waits for the process at the other end.
+#[inline(always)]
 pub fn is_young(socket: &Socket) -> bool {
-    options::get().promote == Promote::Auto
-        && socket.score.load(Relaxed) < PROVEN * SENDS
-        && socket.foreign.load(Relaxed) == 0
-        && !socket.seeking.load(Relaxed)
+    if unusual::any() || socket.foreign.load(Relaxed) != 0 {
+        return false;
+    }
+    if socket.seeking.load(Relaxed) {
+        return socket.arrived.load(Relaxed) == 0;
+    }
+    socket.score.load(Relaxed) < PROVEN * SENDS
 }
 
-/// Takes note of a data call on a young connection. False: it takes [`observe`]. The record may have become another socket's; that one
-/// then seems a call or two older.
+/// Takes note of a data call on a connection that was young when it began. False: it takes [`observe`]. The record may have become another
+/// socket's; that one then seems a call or two older.
+#[inline(always)]
 pub fn note_young(socket: &Socket, seen: Seen) -> bool {
+    if socket.seeking.load(Relaxed) {
+        return socket.arrived.load(Relaxed) == 0;
+    }
     let weight = match seen {
         Seen::Received(n) if n < MESSAGE => SENDS,
         Seen::Sent(n) if n < MESSAGE => 1,
         _ => return false,
     };
     let score = socket.score.load(Relaxed) + weight;
-    let stays_young = is_young(socket) && score < PROVEN * SENDS;
+    let stays_young = score < PROVEN * SENDS;
     if stays_young {
         // Two calls at once may count as one.
         socket.score.store(score, Relaxed);

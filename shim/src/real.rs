@@ -29,6 +29,7 @@ macro_rules! ours {
 
 macro_rules! real_functions {
     ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $fallback:expr;)*) => {
+        #[repr(C, align(64))]
         struct Table { $($name: AtomicPtr<c_void>,)* }
 
         static TABLE: Table = Table { $($name: AtomicPtr::new(std::ptr::null_mut()),)* };
@@ -75,24 +76,26 @@ fn unavailable<T: From<i8>>() -> T {
 }
 
 real_functions! {
+    // Short connections need these: a cache line of the table.
     socket(domain: c_int, kind: c_int, proto: c_int) -> c_int = raw!(libc::SYS_socket, domain, kind, proto);
+    accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int = raw!(libc::SYS_accept4, fd, addr, len, flags);
+    connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int = raw!(libc::SYS_connect, fd, addr, len);
+    close(fd: c_int) -> c_int = raw!(libc::SYS_close, fd);
+    read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t = raw!(libc::SYS_read, fd, buf, len);
+    write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t = raw!(libc::SYS_write, fd, buf, len);
+    recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t = raw!(libc::SYS_recvfrom, fd, buf, len, flags, 0usize, 0usize);
+    send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t = raw!(libc::SYS_sendto, fd, buf, len, flags, 0usize, 0usize);
+
     bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int = raw!(libc::SYS_bind, fd, addr, len);
     listen(fd: c_int, backlog: c_int) -> c_int = raw!(libc::SYS_listen, fd, backlog);
     accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int = raw!(libc::SYS_accept4, fd, addr, len, 0);
-    accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int = raw!(libc::SYS_accept4, fd, addr, len, flags);
-    connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int = raw!(libc::SYS_connect, fd, addr, len);
     shutdown(fd: c_int, how: c_int) -> c_int = raw!(libc::SYS_shutdown, fd, how);
-    close(fd: c_int) -> c_int = raw!(libc::SYS_close, fd);
     close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int = raw!(libc::SYS_close_range, first, last, flags);
-    read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t = raw!(libc::SYS_read, fd, buf, len);
     readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t = raw!(libc::SYS_readv, fd, iov, count);
-    recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t = raw!(libc::SYS_recvfrom, fd, buf, len, flags, 0usize, 0usize);
     recvfrom(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int, addr: *mut sockaddr, alen: *mut socklen_t) -> ssize_t = raw!(libc::SYS_recvfrom, fd, buf, len, flags, addr, alen);
     recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t = raw!(libc::SYS_recvmsg, fd, msg, flags);
     recvmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int = raw!(libc::SYS_recvmmsg, fd, msgs, count, flags, timeout);
-    write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t = raw!(libc::SYS_write, fd, buf, len);
     writev(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t = raw!(libc::SYS_writev, fd, iov, count);
-    send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t = raw!(libc::SYS_sendto, fd, buf, len, flags, 0usize, 0usize);
     sendto(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, addr: *const sockaddr, alen: socklen_t) -> ssize_t = raw!(libc::SYS_sendto, fd, buf, len, flags, addr, alen);
     sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t = raw!(libc::SYS_sendmsg, fd, msg, flags);
     sendmmsg(fd: c_int, msgs: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int = raw!(libc::SYS_sendmmsg, fd, msgs, count, flags);

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::*};
 
 use crate::sys;
+use crate::unusual::{self, Unusual};
 
 /// Signals are numbered from 1.
 const SIGNALS: usize = 65;
@@ -111,6 +112,7 @@ pub fn note_handler(abrupt: bool) {
 /// A thread of the process is being cancelled.
 pub fn note_cancel() {
     CANCELS.fetch_add(1, SeqCst);
+    unusual::raise(Unusual::Cancelled);
 }
 
 /// Was a thread of this process ever cancelled?

@@ -1,6 +1,7 @@
 //! A TCP socket of the program: one record per open file, shared by its duplicates.
 
 mod asleep;
+mod life;
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*};
@@ -55,42 +56,25 @@ const TIER: u64 = 0xff;
 const INSIDE_ONE: u64 = 1 << 8;
 const INSIDE: u64 = 0x00ff_ff00;
 
-/// One open TCP socket.
+/// One open TCP socket. What short connections need comes first, in one cache line.
+#[repr(C, align(64))]
 pub struct Socket {
     refs: AtomicU32,
     fds: AtomicU32,
     /// Tier, calls inside the kernel, slot: see [`Where`].
     word: AtomicU64,
-    /// Held by whoever changes the tier.
-    pub change: Mutex<()>,
-    /// Those who sleep until something happens on this socket.
-    pub waiters: Waiters,
-    /// The epoll sets that watch it, with the descriptor it was entered under.
-    pub sets: Mutex<Vec<(Ref<EpollSet>, RawFd)>>,
-    /// O_NONBLOCK.
-    pub nonblocking: AtomicBool,
-    /// SO_RCVTIMEO in nanoseconds, 0 for none.
-    pub recv_timeout: AtomicU64,
-    /// SO_SNDTIMEO in nanoseconds, 0 for none.
-    pub send_timeout: AtomicU64,
-    /// SO_RCVLOWAT.
-    pub recv_low: AtomicU32,
-    /// Inode; 0 until it is asked for.
-    inode: AtomicU64,
-    /// It is on the board.
-    pub shown: AtomicBool,
-    /// The first descriptor.
-    pub fd: AtomicI32,
-    /// Why it is where it is.
-    pub reason: AtomicU16,
+    /// Threads that sleep in real calls on it, and how often the record was used anew: see [`Asleep`].
+    asleep: AtomicU64,
     /// Receives and sends that speak for promotion.
     pub score: AtomicU32,
-    /// Bulk calls on the lane, less small ones.
-    pub bulk: AtomicU32,
-    /// No promotion before this time (CLOCK_MONOTONIC, ns); `u64::MAX` for never.
-    pub retry_at: AtomicU64,
-    /// How often promotion was refused in a row.
-    pub refusals: AtomicU32,
+    /// The first descriptor.
+    pub fd: AtomicI32,
+    /// Its place in the page of holders, plus one; 0 while no other process has it.
+    pub holder: AtomicU32,
+    /// SO_RCVLOWAT.
+    pub recv_low: AtomicU32,
+    /// Why it is where it is.
+    pub reason: AtomicU16,
     /// Inherited from a process that carries it on a lane of its own: none, or a [`Foreign`].
     pub foreign: AtomicU8,
     /// Where the other end is: a [`Locality`].
@@ -99,20 +83,40 @@ pub struct Socket {
     pub seeking: AtomicBool,
     /// Its last descriptor is being closed: it changes its tier no more.
     pub closing: AtomicBool,
-    /// The channel that waits for the socket to come over, plus one; 0 for none.
-    pub arrived: AtomicU32,
-    /// Threads that sleep in real calls on it, and how often the record was used anew: see [`Asleep`].
-    asleep: AtomicU64,
-    /// Its place in the page of holders, plus one; 0 while no other process has it.
-    pub holder: AtomicU32,
-    /// Times promoted and demoted.
-    pub moves: [AtomicU32; 2],
-    /// SO_REUSEADDR, SO_KEEPALIVE, SO_BUF_LOCK of the program, while promoted.
-    pub restore: Mutex<underpass_stack::control::Restore>,
+    /// It is on the board.
+    pub shown: AtomicBool,
+    /// It is or was in an epoll set.
+    pub watched: AtomicBool,
+    /// O_NONBLOCK.
+    pub nonblocking: AtomicBool,
     /// IPV6_V6ONLY was off before the first promotion. The kernel switches it on when it binds an address anew.
     pub dual: AtomicBool,
+    /// Held by whoever changes the tier.
+    pub change: Mutex<()>,
+    /// Bulk calls on the lane, less small ones.
+    pub bulk: AtomicU32,
+    /// How often promotion was refused in a row.
+    pub refusals: AtomicU32,
+    /// SO_RCVTIMEO in nanoseconds, 0 for none.
+    pub recv_timeout: AtomicU64,
+    /// SO_SNDTIMEO in nanoseconds, 0 for none.
+    pub send_timeout: AtomicU64,
+    /// Inode; 0 until it is asked for.
+    inode: AtomicU64,
+    /// No promotion before this time (CLOCK_MONOTONIC, ns); `u64::MAX` for never.
+    pub retry_at: AtomicU64,
+    /// The channel that waits for the socket to come over, plus one; 0 for none.
+    pub arrived: AtomicU32,
+    /// Times promoted and demoted.
+    pub moves: [AtomicU32; 2],
     /// Attachment while promoted.
     pub port: AtomicU32,
+    /// Those who sleep until something happens on this socket.
+    pub waiters: Waiters,
+    /// The epoll sets that watch it, with the descriptor it was entered under.
+    pub sets: Mutex<Vec<(Ref<EpollSet>, RawFd)>>,
+    /// SO_REUSEADDR, SO_KEEPALIVE, SO_BUF_LOCK of the program, while promoted.
+    pub restore: Mutex<underpass_stack::control::Restore>,
 }
 
 static POOL: Pool<Socket> = Pool::new();
@@ -203,6 +207,7 @@ impl Socket {
             recv_low: AtomicU32::new(1),
             inode: AtomicU64::new(0),
             shown: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             fd: AtomicI32::new(-1),
             reason: AtomicU16::new(Reason::NotConnected as u16),
             score: AtomicU32::new(0),
@@ -237,32 +242,6 @@ impl Socket {
         let found = sys::file_id(fd).map_or(0, |(_, inode)| inode);
         self.inode.store(found, Relaxed);
         found
-    }
-
-    /// A record for the socket behind `fd`, in the kernel tier; its inode, or 0 if that is not known yet.
-    pub fn open(fd: RawFd, inode: u64, blocking: Blocking) -> Ref<Self> {
-        let socket = POOL.take(Self::blank);
-        socket.word.store(KERNEL, Release);
-        socket.fds.store(0, Release);
-        socket.inode.store(inode, Relaxed);
-        socket.shown.store(false, Relaxed);
-        socket.dual.store(false, Relaxed);
-        socket.fd.store(fd, Relaxed);
-        socket.reason.store(Reason::NotConnected as u16, Relaxed);
-        for counter in
-            [&socket.score, &socket.bulk, &socket.refusals, &socket.holder, &socket.moves[0], &socket.moves[1]]
-        {
-            counter.store(0, Relaxed);
-        }
-        socket.retry_at.store(0, Relaxed);
-        socket.foreign.store(0, Relaxed);
-        socket.locality.store(Locality::Unknown as u8, Relaxed);
-        socket.seeking.store(false, Relaxed);
-        socket.closing.store(false, Relaxed);
-        socket.arrived.store(0, Relaxed);
-        let _ = socket.asleep.fetch_update(AcqRel, Acquire, |word| Some((word | ASLEEP).wrapping_add(1)));
-        socket.set_blocking(blocking);
-        socket
     }
 
     /// Takes note of how calls block.

@@ -7,6 +7,7 @@
 mod demux;
 mod frozen;
 mod grow;
+mod kick;
 mod pass;
 mod paths;
 mod port;
@@ -33,8 +34,8 @@ use crate::arena::{
     SocketEntry,
 };
 use crate::control::FrameRef;
-use crate::mem::Region;
 use crate::mem::buddy::Buddy;
+use crate::mem::{Owned, Region};
 use crate::stats::{self, Stats};
 use crate::tcp::recovery::Pool;
 use crate::tcp::{Connection, Instant, Recovery};
@@ -108,9 +109,12 @@ struct SlotState {
     recovery: Recovery,
 }
 
+/// The arena, as its owner has it.
+type Arena = Owned<ARENA_LEN>;
+
 /// A process's stack.
 pub struct Stack {
-    arena: Region,
+    arena: Arena,
     rings: Buddy,
     /// Boxed: a pass takes a port out and puts it back.
     ports: Vec<Option<Box<Port>>>,
@@ -139,7 +143,7 @@ pub struct Stack {
     /// The latest time that anybody brought along.
     latest: Instant,
     /// Where frames lie in TX rings.
-    unkicked: transmit::Unkicked,
+    unkicked: kick::Unkicked,
     kinds: transmit::Kinds,
     live: usize,
 }
@@ -148,7 +152,7 @@ impl Stack {
     /// A stack over a new arena. `name` shows in `underpass ps`; `started` is CLOCK_REALTIME in seconds; `renumber` may move the
     /// arena's descriptor out of the program's way.
     pub fn new(name: &str, pid: u32, started: u64, renumber: impl FnOnce(OwnedFd) -> OwnedFd) -> io::Result<Self> {
-        let arena = new_arena(name, pid, started)?.renumber(renumber);
+        let arena = Arena::new(new_arena(name, pid, started)?.renumber(renumber)).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
             arena,
             rings: Buddy::default(),
@@ -169,7 +173,7 @@ impl Stack {
             path_mtus: paths::PathMtus::default(),
             reserved: 0,
             latest: Instant::NEVER,
-            unkicked: transmit::Unkicked::Nowhere,
+            unkicked: kick::Unkicked::Nowhere,
             kinds: Default::default(),
             live: 0,
         })
@@ -195,8 +199,9 @@ impl Stack {
     }
 
     /// The counters.
+    #[inline]
     pub fn stats(&self) -> Stats<'_> {
-        Stats(self.arena.counters(STATS_AT, stats::WORDS).unwrap_or(&[]))
+        Stats(self.arena.counters::<STATS_AT, { stats::WORDS }>())
     }
 
     /// Connections in the engine.
@@ -284,11 +289,11 @@ impl SlotState {
 /// A connection's record and its rings (receive, send).
 #[inline(always)]
 fn conn_parts<'a>(
-    arena: &'a mut Region,
+    arena: &'a mut Arena,
     slot: u32,
     state: &SlotState,
 ) -> Option<(&'a mut ConnRecord, &'a mut [u8], &'a mut [u8])> {
-    arena.record_and::<ConnRecord, RINGS_AT, ARENA_LEN>(arena::conn_offset(slot)?, &state.rings)
+    arena.record_and::<ConnRecord, RINGS_AT>(arena::conn_offset(slot)?, &state.rings)
 }
 
 fn new_arena(name: &str, pid: u32, started: u64) -> io::Result<Region> {

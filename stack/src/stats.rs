@@ -95,6 +95,7 @@ pub struct Stats<'a>(pub &'a [AtomicU64]);
 
 impl Stats<'_> {
     /// Adds to a counter. The owner counts under the stack's lock, so that a load and a store do; others only read.
+    #[inline]
     pub fn add(&self, counter: Counter, n: u64) {
         if let Some(cell) = self.0.get(counter as usize) {
             cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);

@@ -16,8 +16,7 @@ use crate::{engine, holders, log, options, shm, sys, tier};
 
 /// socket(2) gave a new descriptor: a TCP socket is entered, anything else marked as plain.
 pub fn made(fd: RawFd, domain: c_int, kind: c_int, proto: c_int) {
-    let blocking = makes_tcp(domain, kind, proto).then(|| Blocking::fresh(kind & libc::SOCK_NONBLOCK != 0));
-    note_new(fd, blocking, Reason::NotConnected);
+    note_new(fd, blocking_of(domain, kind, proto), Reason::NotConnected);
 }
 
 /// accept4(2) gave a new descriptor.
@@ -42,10 +41,13 @@ fn note_new(fd: RawFd, blocking: Option<Blocking>, reason: Reason) {
     enter(fd, &socket);
 }
 
-/// Is this what socket(2) makes TCP sockets from?
-fn makes_tcp(domain: c_int, kind: c_int, proto: c_int) -> bool {
+/// How calls block on what socket(2) makes of this, if it is a TCP socket.
+#[inline]
+pub(super) fn blocking_of(domain: c_int, kind: c_int, proto: c_int) -> Option<Blocking> {
     let stream = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) == libc::SOCK_STREAM;
-    (domain == libc::AF_INET || domain == libc::AF_INET6) && stream && (proto == 0 || proto == libc::IPPROTO_TCP)
+    let internet = domain == libc::AF_INET || domain == libc::AF_INET6;
+    let is_tcp = internet && stream && (proto == 0 || proto == libc::IPPROTO_TCP);
+    is_tcp.then(|| Blocking::fresh(kind & libc::SOCK_NONBLOCK != 0))
 }
 
 /// A new epoll set.
@@ -96,6 +98,12 @@ fn forget_entry(fd: RawFd, entry: Entry) {
         Entry::Unknown | Entry::Plain | Entry::Own => {}
     }
     fd::clear(fd);
+}
+
+/// The same of a socket whose entry the caller has taken away, with the entry's reference.
+pub(super) fn forget_taken(fd: RawFd, socket: Ref<Socket>) {
+    forget_socket(fd, &socket);
+    fd::Record::fds(&*socket).fetch_sub(1, AcqRel);
 }
 
 fn forget_socket(fd: RawFd, socket: &Ref<Socket>) {

@@ -115,6 +115,7 @@ fn note(set: &Ref<EpollSet>, socket: &Ref<Socket>, op: c_int, fd: RawFd, event: 
         (_, Some(event)) => {
             if members.get_mut(fd).is_none() {
                 sets.push((set.clone(), fd));
+                socket.watched.store(true, Relaxed);
             }
             members.set(fd, socket, event.events, event.u64);
             if let Some(member) = members.get_mut(fd) {

@@ -7,6 +7,7 @@ pub mod opt;
 pub mod poll;
 pub mod recv;
 pub mod send;
+pub mod short;
 pub mod splice;
 pub mod young;
 

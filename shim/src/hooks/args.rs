@@ -69,6 +69,12 @@ pub unsafe fn places<'a>(iov: *const iovec, count: usize) -> Option<Vec<IoSlice<
     all.iter().map(|v| unsafe { buffer(v.iov_base, v.iov_len) }.map(IoSlice::new)).collect()
 }
 
+/// The places of a message, if it is one.
+pub fn message_places(msg: *const msghdr) -> Option<(*const iovec, usize)> {
+    // SAFETY: null or valid by the program's promise to recvmsg(2) and sendmsg(2).
+    unsafe { msg.as_ref() }.map(|msg| (msg.msg_iov.cast_const(), msg.msg_iovlen))
+}
+
 /// The descriptors that a message carries to another process (SCM_RIGHTS, unix(7)).
 ///
 /// # Safety

@@ -5,12 +5,18 @@ use std::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 use underpass_stack::lane::Reason;
 
 use super::{after, run};
+use crate::call::short::{self, Closing};
 use crate::call::{Act, conn, ioctl, opt};
 use crate::{errno, fd as table, guard, sys};
 
 /// close(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
+    match short::close(fd) {
+        Closing::Done => return pass!(close(fd)),
+        Closing::Rest(rest) => after(|| rest.finish()),
+        Closing::Other => {}
+    }
     run(|| conn::close(fd)).unwrap_or_else(|| pass!(close(fd)))
 }
 

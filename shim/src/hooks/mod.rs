@@ -25,13 +25,17 @@ macro_rules! sleep {
     }};
 }
 
-/// Makes the real call and returns, if the connection is a young one.
+/// Makes the real call and returns, if the descriptor is nothing of ours or the connection a young one.
 macro_rules! young {
     ($flow:ident $name:ident($fd:expr $(, $arg:expr)*)) => {
-        if let Some(young) = crate::call::young::Young::begin($fd, crate::call::Flow::$flow) {
-            let result = pass!($name($fd $(, $arg)*));
-            crate::hooks::aged(young, $fd, result);
-            return result;
+        match crate::call::young::Young::begin($fd, crate::call::Flow::$flow) {
+            crate::call::young::First::Young(young) => {
+                let result = pass!($name($fd $(, $arg)*));
+                crate::hooks::aged(young, $fd, result);
+                return result;
+            }
+            crate::call::young::First::Plain => return pass!($name($fd $(, $arg)*)),
+            crate::call::young::First::Other => {}
         }
     };
 }
@@ -39,10 +43,11 @@ macro_rules! young {
 mod args;
 mod epoll;
 mod fds;
-mod io;
 mod poll;
 mod process;
 mod query;
+mod recv;
+mod send;
 mod signal;
 mod socket;
 
@@ -50,14 +55,16 @@ use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use libc::ssize_t;
 use underpass_stack::stats::Counter;
 
 use crate::call::young::Young;
 use crate::call::{Act, Flow, slept};
 use crate::errno::{self, Errno};
 use crate::guard::{self, Guard};
+use crate::policy::{self, Seen};
 use crate::socket::Sleepers;
-use crate::{engine, log, options, policy, signals};
+use crate::{engine, log, options, signals};
 
 unsafe extern "C-unwind" {
     /// pthread_testcancel(3).
@@ -79,7 +86,7 @@ fn woken(sleepers: Sleepers, call: Option<(RawFd, Flow)>, result: isize) {
     sleepers.wake();
     if let (Some((fd, flow)), Ok(moved @ 1..)) = (call, usize::try_from(result)) {
         let seen = flow.seen(moved);
-        if !sleepers.only().is_some_and(|socket| policy::note_young(socket, seen)) {
+        if !sleepers.only().is_some_and(|socket| policy::is_young(socket) && policy::note_young(socket, seen)) {
             after(|| slept(fd, seen));
         }
     }
@@ -100,11 +107,17 @@ impl Returned for isize {
 }
 
 /// The real call on a young connection is over.
-#[inline]
+#[inline(always)]
 fn aged(young: Young, fd: RawFd, result: isize) {
     if let Some(seen) = young.end(result) {
-        after(|| slept(fd, seen));
+        grown(fd, seen);
     }
+}
+
+/// It is young no more, or the call was a large one.
+#[cold]
+fn grown(fd: RawFd, seen: Seen) {
+    after(|| slept(fd, seen));
 }
 
 /// Runs a hook's own part. `None`: the real call is to be made.
@@ -163,6 +176,16 @@ fn run<T: Returned>(mut body: impl FnMut() -> Act<T>) -> Option<T> {
                 return None;
             }
         }
+    }
+}
+
+/// What a data call returns.
+fn count(act: Act<usize>) -> Act<ssize_t> {
+    match act {
+        Act::Done(result) => Act::Done(result.map(|n| n as ssize_t)),
+        Act::Real => Act::Real,
+        Act::Sleep(sleepers, flow) => Act::Sleep(sleepers, flow),
+        Act::Again => Act::Again,
     }
 }
 

@@ -6,7 +6,7 @@ use libc::{sockaddr, socklen_t};
 use underpass_stack::lane::Reason;
 
 use super::{after, run};
-use crate::call::{Act, conn, opt, socket_of, steady};
+use crate::call::{Act, conn, opt, short, socket_of, steady};
 use crate::errno::check;
 use crate::fd as table;
 
@@ -14,7 +14,9 @@ use crate::fd as table;
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn socket(domain: c_int, kind: c_int, proto: c_int) -> c_int {
     let fd = pass!(socket(domain, kind, proto));
-    after(|| conn::made(fd, domain, kind, proto));
+    if fd >= 0 && !short::made(fd, domain, kind, proto) {
+        after(|| conn::made(fd, domain, kind, proto));
+    }
     fd
 }
 
@@ -42,7 +44,9 @@ fn kernel_only(fd: c_int) -> Option<c_int> {
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
     let made = pass!(accept(fd, addr, len));
-    after(|| conn::accepted(fd, made, 0));
+    if made >= 0 && !short::accepted(fd, made, 0) {
+        after(|| conn::accepted(fd, made, 0));
+    }
     made
 }
 
@@ -50,14 +54,16 @@ unsafe extern "C-unwind" fn accept(fd: c_int, addr: *mut sockaddr, len: *mut soc
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
     let made = pass!(accept4(fd, addr, len, flags));
-    after(|| conn::accepted(fd, made, flags));
+    if made >= 0 && !short::accepted(fd, made, flags) {
+        after(|| conn::accepted(fd, made, flags));
+    }
     made
 }
 
 /// connect(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
-    let own = if table::is_plain(fd) { None } else { run(|| conn::connect(fd)) };
+    let own = if short::connects(fd) { None } else { run(|| conn::connect(fd)) };
     own.unwrap_or_else(|| pass!(connect(fd, addr, len)))
 }
 

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering::*;
 
 use super::{KERNEL, Socket, TIER};
 
-/// Count of sleeping threads in a socket's word about them; the rest is its age.
-pub(super) const ASLEEP: u64 = 0xffff;
+/// Count of sleeping threads in a socket's word about them, more than a host has; the rest is its age.
+pub(super) const ASLEEP: u64 = 0xff_ffff;
 
 /// A thread sleeps in a real call. No destructor ends that: the call may be left by the forced unwinding of pthread_cancel(3), and then
 /// the socket stays in the kernel for good.
@@ -22,6 +22,7 @@ impl Asleep {
     }
 
     /// The call is over.
+    #[inline(always)]
     pub fn wake(self) {
         // Unless the socket was closed meanwhile and its record is another's.
         let leave = |word: u64| (word & !ASLEEP == self.age && word & ASLEEP > 0).then(|| word - 1);
@@ -32,9 +33,9 @@ impl Asleep {
 impl Socket {
     /// The calling thread is about to make a real call that may sleep: the socket stays in the kernel tier meanwhile. `None`: it is not
     /// there now.
+    #[inline(always)]
     pub fn fall_asleep(&'static self) -> Option<Asleep> {
-        let enter = |word: u64| (word & ASLEEP != ASLEEP).then(|| word + 1);
-        let before = self.asleep.fetch_update(SeqCst, Acquire, enter).ok()?;
+        let before = self.asleep.fetch_add(1, SeqCst);
         let asleep = Asleep { socket: self, age: before & !ASLEEP };
         if self.word.load(SeqCst) & TIER == KERNEL {
             return Some(asleep);

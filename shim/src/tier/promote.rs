@@ -9,10 +9,10 @@ use underpass_stack::control::{Demote, Done, NeedPort, Promote, Promoted};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
 use underpass_stack::stack::ImportRequest;
-use underpass_stack::tcp::{Algorithm, Instant};
+use underpass_stack::tcp::Instant;
 
 use super::attach::attach;
-use super::congestion::{algorithm_for, pacing_limit_of};
+use super::congestion::{Control, pacing_limit_of};
 use super::inject::collect_stragglers;
 use super::{Change, close_gates, follow};
 use crate::epoll_set::EpollSet;
@@ -73,7 +73,7 @@ fn enter_lane(socket: &Ref<Socket>, fd: RawFd, mut change: Change<'_>) -> Result
 
 fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
     session::ensure()?;
-    let algorithm = algorithm_for(fd).ok_or(Reason::SocketOption)?;
+    let control = Control::of(fd).ok_or(Reason::SocketOption)?;
     if holders::is_shared(socket) {
         return Err(Reason::Shared);
     }
@@ -88,7 +88,7 @@ fn carry_over(socket: &Ref<Socket>, fd: RawFd) -> Result<u32, Reason> {
     }
     let (slot, generation) = engine::get().and_then(|mut e| e.stack.reserve()).ok_or(Reason::StackFull)?;
     let _reserved = Reserved { slot };
-    ask_and_import(socket, fd, slot, generation, algorithm)?;
+    ask_and_import(socket, fd, slot, generation, control)?;
     Ok(slot)
 }
 
@@ -140,13 +140,7 @@ pub(super) fn let_sleep(socket: &Socket) {
     }
 }
 
-fn ask_and_import(
-    socket: &Ref<Socket>,
-    fd: RawFd,
-    slot: u32,
-    generation: u32,
-    algorithm: Algorithm,
-) -> Result<(), Reason> {
+fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32, control: Control) -> Result<(), Reason> {
     let mut asked = sys::now();
     let mut answer = ask_to_promote(fd, slot, generation)?;
     if answer.is::<NeedPort>() {
@@ -155,7 +149,7 @@ fn ask_and_import(
         answer = ask_to_promote(fd, slot, generation)?;
     }
     let promoted = answer.expect::<Promoted>()?;
-    let imported = import(socket, fd, slot, algorithm, &promoted, answer.fds, asked);
+    let imported = import(socket, fd, slot, control, &promoted, answer.fds, asked);
     if imported.is_err() {
         // The daemon still has the image: it gives the socket back as it was.
         session::ask(&Demote { slot, generation }, &[])?.expect::<Done>()?;
@@ -179,7 +173,7 @@ fn import(
     socket: &Ref<Socket>,
     fd: RawFd,
     slot: u32,
-    algorithm: Algorithm,
+    control: Control,
     promoted: &Promoted,
     mut fds: Vec<OwnedFd>,
     asked: Instant,
@@ -210,7 +204,8 @@ fn import(
         inode: socket.inode(fd),
         rings,
         largest,
-        congestion: algorithm,
+        congestion: control.algorithm,
+        learnt: control.learnt,
         pacing_limit: pacing_limit_of(fd),
     };
     let mut engine = engine::get().ok_or(Reason::Failed)?;

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::wire::checksum::Sum;
+
 /// An IP address in 16 bytes, network order; IPv4 is v4-mapped (RFC 4291, section 2.5.5.2).
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -100,6 +102,12 @@ impl FlowKey {
         is_v4.then(|| (number(&self.local.0, 12).to_ne_bytes(), number(&self.remote.0, 12).to_ne_bytes()))
     }
 
+    /// Both ports as a packet to the peer has them.
+    #[inline(always)]
+    pub(crate) fn ports(&self) -> [u8; 4] {
+        zerocopy::transmute!([self.local_port, self.remote_port])
+    }
+
     /// All of it in five words, for hashing and comparing.
     #[inline]
     pub(crate) fn words(&self) -> [u64; 5] {
@@ -129,6 +137,40 @@ impl FlowKey {
     }
 }
 
+/// The flow of a received TCP packet over IPv4 as its headers have it, in two words: quick to compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Source and destination.
+    addresses: u64,
+    /// Ports of both.
+    ports: u64,
+}
+
+impl Ends {
+    /// Those of no packet.
+    pub(crate) const NONE: Self = Self { addresses: 0, ports: u64::MAX };
+
+    /// From the addresses of an IP header and the ports of a TCP header, as they lie there.
+    #[inline(always)]
+    pub(crate) fn of_packet(addresses: [u8; 8], ports: [u8; 4]) -> Self {
+        Self { addresses: u64::from_ne_bytes(addresses), ports: u32::from_ne_bytes(ports).into() }
+    }
+
+    /// The sum of the addresses.
+    #[inline(always)]
+    pub(crate) fn addresses(self) -> Sum {
+        Sum::of_word(self.addresses)
+    }
+
+    /// As seen from this host, which is the destination.
+    #[inline(always)]
+    pub(crate) fn flow(self) -> FlowKey {
+        let [remote, local]: [[u8; 4]; 2] = zerocopy::transmute!(self.addresses);
+        let [e, f, g, h] = (self.ports as u32).to_ne_bytes();
+        FlowKey::of_v4(local, remote, [g, h], [e, f])
+    }
+}
+
 impl std::fmt::Debug for FlowKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}<->{}/{}", self.local(), self.remote(), self.proto)
@@ -152,6 +194,15 @@ mod tests {
             addr.0[at] ^= 1;
             assert_eq!((other.both_v4(), addr_is_v4(&other, side)), (None, false));
         }
+    }
+
+    #[test]
+    fn a_packet_comes_from_the_remote_end() {
+        let packet = Ends::of_packet([192, 168, 7, 200, 10, 0, 0, 1], [0x9c, 0x40, 0, 80]);
+        let expected = FlowKey::tcp(([10, 0, 0, 1], 80).into(), ([192, 168, 7, 200], 40_000).into());
+        assert_eq!(packet.flow(), expected);
+        assert_ne!(Ends::of_packet([0xff; 8], [0xff; 4]), Ends::NONE);
+        assert_ne!(Ends::of_packet([0; 8], [0; 4]), Ends::NONE);
     }
 
     fn addr_is_v4(flow: &FlowKey, side: usize) -> bool {

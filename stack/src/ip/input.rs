@@ -3,7 +3,7 @@
 
 use zerocopy::FromBytes;
 
-use super::flow::{Addr, FlowKey, PROTO_TCP};
+use super::flow::{Addr, Ends, FlowKey, PROTO_TCP};
 use crate::stats::Counter;
 use crate::tcp::{Codepoint, Flags, Segment, SeqNr};
 use crate::wire::checksum::Sum;
@@ -74,67 +74,79 @@ pub fn parse(frame: &[u8], max_frame: usize) -> Result<Incoming<'_>, Drop> {
     if frame.len() > max_frame {
         return Err(Drop::Oversize);
     }
-    match parse_plain(frame, max_frame).filter(Unverified::is_intact) {
-        Some(found) => Ok(found.incoming),
+    match parse_plain(frame).filter(Unverified::is_intact) {
+        Some(found) => Ok(Incoming { flow: found.ends.flow(), segment: found.segment }),
         None => packet(frame)?.read(),
     }
 }
 
-/// What a frame brought, if its data is what its TCP checksum says.
+/// What an ordinary frame brought, if its data is what its TCP checksum says.
 #[derive(Clone, Copy, Debug)]
 pub struct Unverified<'a> {
-    /// What it brought.
-    pub incoming: Incoming<'a>,
-    /// The sum of all that the checksum covers but the data, which begins at an even place; `None` if nothing is left to verify.
-    pub sum: Option<Sum>,
+    /// Whose it is.
+    pub ends: Ends,
+    /// The segment.
+    pub segment: Segment<'a>,
+    /// The TCP packet, and its header.
+    packet: &'a [u8],
+    header: &'a [u8; tcp::HEADER_LEN],
 }
 
 impl Unverified<'_> {
+    /// The sum of all that the checksum covers but the data, which begins at an even place; `None` if nothing is left to verify: the
+    /// checksum is left to a network card.
+    #[inline(always)]
+    pub fn sum(&self) -> Option<Sum> {
+        // The sum of the addresses: the prefix of a v4-mapped one adds zero.
+        let pseudo = self.ends.addresses().plus_upper(PROTO_TCP, self.packet.len() as u16);
+        let &[.., a, b, _, _] = self.header;
+        let sum = pseudo.plus_header(self.header);
+        let options = &self.packet[tcp::HEADER_LEN..self.packet.len() - self.segment.payload.len()];
+        match options.first_chunk::<{ tcp::TIMESTAMPS_LEN }>() {
+            _ if pseudo.is_partial([a, b]) => None,
+            None if options.is_empty() => Some(sum),
+            Some(usual) if options.len() == tcp::TIMESTAMPS_LEN => Some(sum.plus_header(usual)),
+            _ => Some(sum.plus(options)),
+        }
+    }
+
     /// Is the data what the checksum says?
     #[inline(never)]
     pub fn is_intact(&self) -> bool {
-        self.sum.is_none_or(|sum| sum.plus(self.incoming.segment.payload).is_valid())
+        self.sum().is_none_or(|sum| sum.plus(self.segment.payload).is_valid())
     }
 }
 
 /// Reads an ordinary IPv4 frame: no tag, no IP options, no fragment, nothing wrong so far. For all others, [`parse`] says why. The
 /// data is not looked at: who copies it can sum it on the way.
 #[inline(always)]
-pub fn parse_plain(frame: &[u8], max_frame: usize) -> Option<Unverified<'_>> {
+pub fn parse_plain(frame: &[u8]) -> Option<Unverified<'_>> {
     const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
-    let headers: &[u8; TCP_AT] = frame.first_chunk()?;
-    let (ether, ip_bytes) = ethernet::Header::ref_from_prefix(headers).ok()?;
-    let ip_bytes: &[u8; ipv4::HEADER_LEN] = ip_bytes.try_into().ok()?;
-    let ip = ipv4::Header::ref_from_bytes(ip_bytes).ok()?;
-    // Before anything of it is compared, so that it is read in whole words.
-    let sum = Sum::default().plus_header(ip_bytes);
-    let is_plain = ether.ethertype.get() == ethernet::IPV4
-        && ip.version_ihl == ipv4::VERSION_IHL
-        && ip.proto == PROTO_TCP
-        && ip.fragment.get() & ipv4::FRAGMENT == 0
-        && frame.len() <= max_frame;
-    if !is_plain || !sum.is_valid() {
+    let headers: &[u8; TCP_AT + tcp::HEADER_LEN] = frame.first_chunk()?;
+    let (_, ip_bytes) = headers.split_at(ethernet::HEADER_LEN);
+    let (ip_bytes, bytes) = ip_bytes.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
+    let bytes: &[u8; tcp::HEADER_LEN] = bytes.try_into().ok()?;
+    let (ip, header) = (ipv4::Header::ref_from_bytes(ip_bytes).ok()?, tcp::Header::ref_from_bytes(bytes).ok()?);
+    // EtherType, version and header length; fragment and protocol: each as one word, what may be anything left out.
+    const FIRST: u32 = u32::from_ne_bytes([0x08, 0x00, ipv4::VERSION_IHL, 0]);
+    const FIRST_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
+    const SECOND: u32 = u32::from_ne_bytes([0, 0, 0, PROTO_TCP]);
+    const SECOND_MASK: u32 = u32::from_ne_bytes([(ipv4::FRAGMENT >> 8) as u8, ipv4::FRAGMENT as u8, 0, 0xff]);
+    let [first, second] = [12, 20].map(|at| {
+        let &[a, b, c, d] = headers[at..].first_chunk().unwrap_or(&[0; 4]);
+        u32::from_ne_bytes([a, b, c, d])
+    });
+    let differs = ((first & FIRST_MASK) ^ FIRST) | ((second & SECOND_MASK) ^ SECOND);
+    if differs != 0 || !Sum::default().plus_header(ip_bytes).is_valid() {
         return None;
     }
     let packet = frame.get(TCP_AT..ethernet::HEADER_LEN + usize::from(ip.total_len.get()))?;
-    let (bytes, rest) = packet.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
-    let header = tcp::Header::ref_from_bytes(bytes).ok()?;
-    // The sum of the addresses: the prefix of a v4-mapped one adds zero.
-    let addresses: &[u8; 8] = ip_bytes.last_chunk()?;
-    let pseudo = Sum::default().plus_header(addresses).plus_upper(PROTO_TCP, packet.len() as u16);
+    let (_, rest) = packet.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
     let (options, payload) = rest.split_at_checked(header.header_len().checked_sub(tcp::HEADER_LEN)?)?;
-    let is_left_to_card = header.checksum == pseudo.partial();
-    let header_sum = pseudo.plus_header(bytes);
-    let sum = match options.first_chunk::<{ tcp::TIMESTAMPS_LEN }>() {
-        _ if is_left_to_card => None,
-        None if options.is_empty() => Some(header_sum),
-        Some(usual) if options.len() == tcp::TIMESTAMPS_LEN => Some(header_sum.plus_header(usual)),
-        _ => Some(header_sum.plus(options)),
-    };
     let options = tcp::parse_options(options)?;
-    let flow = FlowKey::of_v4(ip.destination, ip.source, header.destination, header.source);
-    let incoming = Incoming { flow, segment: segment(header, Codepoint::of(ip.tos), options, payload) };
-    Some(Unverified { incoming, sum })
+    let ends = Ends::of_packet(*ip_bytes.last_chunk()?, *bytes.first_chunk()?);
+    let segment = segment(header, Codepoint::of(ip.tos), options, payload);
+    Some(Unverified { ends, segment, packet, header: bytes })
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use super::flow::{FlowKey, PROTO_TCP};
 use super::path::Path;
 use crate::tcp::image::{Image, flag};
 use crate::tcp::segment::{SackBlocks, Timestamps};
-use crate::tcp::{Codepoint, Flags, Kind, SegmentOut, SeqNr};
+use crate::tcp::{Codepoint, Flags, Kind, PlainOut, SegmentOut, SeqNr};
 use crate::wire::checksum::Sum;
 use crate::wire::{ethernet, ipv4, ipv6, tcp};
 
@@ -55,26 +55,22 @@ pub fn build(
     Some(before + tcp_len)
 }
 
-/// The same for ordinary segments, over IPv4, with no SACK blocks and no mark; `None` as well if it is not one.
+/// The same for ordinary segments over IPv4 whose data lies in one piece; `None` as well if the flow is another one.
 ///
-/// Each field is written to its place as it is known, and summed as it is written.
+/// Each field is written to its place as it is known, in whole words, and summed as it is written.
 #[inline(always)]
 pub fn build_plain(
     frame: &mut [u8],
     path: &Path,
     flow: &FlowKey,
-    segment: &SegmentOut,
-    payload: (&[u8], &[u8]),
+    segment: &PlainOut,
+    payload: &[u8],
     ip_id: u16,
 ) -> Option<usize> {
     let (source, destination) = flow.both_v4()?;
     let options_len = if segment.timestamps.is_some() { tcp::TIMESTAMPS_LEN } else { 0 };
     let tcp_len = tcp::HEADER_LEN + options_len + segment.len as usize;
     let total_len = u16::try_from(ipv4::HEADER_LEN + tcp_len).ok()?;
-    let is_plain = segment.sack.as_slice().is_empty() && segment.ecn == Codepoint::NotEct;
-    if !is_plain || payload.0.len() + payload.1.len() != segment.len as usize {
-        return None;
-    }
     let packet = frame.get_mut(..V4 + tcp_len)?;
     let (head, rest) = packet.split_first_chunk_mut::<{ V4 + tcp::HEADER_LEN }>()?;
     let (options, data) = rest.split_at_mut_checked(options_len)?;
@@ -83,25 +79,23 @@ pub fn build_plain(
     head[6..12].copy_from_slice(&path.src_mac);
     head[12..14].copy_from_slice(&ethernet::IPV4.to_be_bytes());
 
-    let [total_high, total_low] = total_len.to_be_bytes();
-    let first = [ipv4::VERSION_IHL, path.tos & DSCP, total_high, total_low];
-    let ([id_high, id_low], [fragment, offset]) = (ip_id.to_be_bytes(), ipv4::DF.to_be_bytes());
-    let second = [id_high, id_low, fragment, offset];
+    let word = |high: u16, low: u16| (u32::from(high) << 16 | u32::from(low)).to_be_bytes();
+    let halves = |high: u8, low: u8| u16::from(high) << 8 | u16::from(low);
+    let first = word(halves(ipv4::VERSION_IHL, path.tos & DSCP), total_len);
+    let second = word(ip_id, ipv4::DF);
+    let third = word(halves(path.ttl, PROTO_TCP), 0);
     let addresses = Sum::default().plus_word(source).plus_word(destination);
-    let ip = addresses.plus_word(first).plus_word(second).plus_word([path.ttl, PROTO_TCP, 0, 0]);
-    let [sum_high, sum_low] = ip.checksum();
+    let sum = addresses.plus_word(first).plus_word(second).plus_word(third);
     head[14..18].copy_from_slice(&first);
     head[18..22].copy_from_slice(&second);
-    head[22..26].copy_from_slice(&[path.ttl, PROTO_TCP, sum_high, sum_low]);
+    head[22..26].copy_from_slice(&word(halves(path.ttl, PROTO_TCP), u16::from_be_bytes(sum.checksum())));
     head[26..30].copy_from_slice(&source);
     head[30..34].copy_from_slice(&destination);
 
-    let ([a, b], [c, d]) = (flow.local_port, flow.remote_port);
-    let ports = [a, b, c, d];
+    let ports = flow.ports();
     let (seq, ack) = (segment.seq.0.to_be_bytes(), segment.ack.0.to_be_bytes());
-    let [window_high, window_low] = segment.window.to_be_bytes();
-    let header_len = ((tcp::HEADER_LEN + options_len) as u8 / 4) << 4;
-    let control = [header_len, segment.flags.0, window_high, window_low];
+    let offset = ((tcp::HEADER_LEN + options_len) as u8 / 4) << 4;
+    let control = word(halves(offset, segment.flags.0), segment.window);
     head[34..38].copy_from_slice(&ports);
     head[38..42].copy_from_slice(&seq);
     head[42..46].copy_from_slice(&ack);
@@ -113,11 +107,13 @@ pub fn build_plain(
         tcp::write_timestamps(option, timestamps);
         sum = sum.plus_header(option);
     }
-    if !data.is_empty() {
-        sum = copy_data(data, payload, sum)?;
+    if payload.len() != data.len() {
+        return None;
     }
-    let [sum_high, sum_low] = sum.checksum();
-    head[50..54].copy_from_slice(&[sum_high, sum_low, 0, 0]);
+    if !data.is_empty() {
+        sum = sum.plus_copied(data, payload);
+    }
+    head[50..54].copy_from_slice(&word(u16::from_be_bytes(sum.checksum()), 0));
     Some(V4 + tcp_len)
 }
 
@@ -276,29 +272,27 @@ mod tests {
         #[test]
         fn an_ordinary_segment_is_the_same_both_ways(
             data in proptest::collection::vec(any::<u8>(), 0..1461),
-            cut in 0usize..1461,
             numbers: (u32, u32, u16, u16),
             tos: u8,
             timestamps: Option<(u32, u32)>,
+            cut in 0usize..1461,
         ) {
             let (seq, ack, window, id) = numbers;
             let path = Path { dst_mac: [2, 0, 0, 0, 0, 2], src_mac: [2, 9, 8, 7, 6, 1], mtu: 1500, ttl: 63, tos, ..Path::default() };
-            let segment = SegmentOut {
+            let segment = PlainOut {
                 seq: SeqNr(seq),
                 ack: SeqNr(ack),
                 flags: Flags::ACK.with(Flags::PSH),
                 window,
-                ecn: Codepoint::NotEct,
-                timestamps: timestamps.map(|(val, ecr)| Timestamps { val, ecr }),
-                sack: SackBlocks::default(),
                 len: data.len() as u32,
-                kind: Kind::Data,
+                timestamps: timestamps.map(|(val, ecr)| Timestamps { val, ecr }),
             };
-            let pieces = data.split_at(cut.min(data.len()));
             let (mut plain, mut long) = ([0xa5; 2048], [0x5a; 2048]);
-            let len = build_plain(&mut plain, &path, &flow(7), &segment, pieces, id).unwrap();
-            prop_assert_eq!(build(&mut long, &path, &flow(7), &segment, pieces, id), Some(len));
-            prop_assert_eq!(&plain[..len], &long[..len]);
+            let len = build_plain(&mut plain, &path, &flow(7), &segment, &data, id).unwrap();
+            for pieces in [(&data[..], &[][..]), data.split_at(cut.min(data.len()))] {
+                prop_assert_eq!(build(&mut long, &path, &flow(7), &segment.into(), pieces, id), Some(len));
+                prop_assert_eq!(&plain[..len], &long[..len]);
+            }
             prop_assert!(plain[len..].iter().all(|&byte| byte == 0xa5));
             let found = input::parse(&plain[..len], 2048).unwrap();
             prop_assert_eq!(found.segment.payload, &data[..]);
@@ -307,30 +301,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ordinary_or_does_not_fit_is_left_to_others() {
+    fn what_is_not_ipv4_or_does_not_fit_is_left_to_others() {
         let (path, mut frame) = (Path::default(), [0; 100]);
-        let segment = SegmentOut {
-            seq: SeqNr(1),
-            ack: SeqNr(2),
-            flags: Flags::ACK,
-            window: 3,
-            ecn: Codepoint::NotEct,
-            timestamps: None,
-            sack: SackBlocks::default(),
-            len: 20,
-            kind: Kind::Data,
-        };
-        let mut plain = |flow: &FlowKey, segment: &SegmentOut, data: &[u8]| {
-            build_plain(&mut frame, &path, flow, segment, (data, &[]), 0)
-        };
+        let segment =
+            PlainOut { seq: SeqNr(1), ack: SeqNr(2), flags: Flags::ACK, window: 3, len: 20, timestamps: None };
+        let mut plain =
+            |flow: &FlowKey, segment: &PlainOut, data: &[u8]| build_plain(&mut frame, &path, flow, segment, data, 0);
         let v6 = FlowKey::tcp("[fd00::1]:80".parse().unwrap(), "[fd00::2]:90".parse().unwrap());
-        let mut sack = SackBlocks::default();
-        assert!(sack.push(SeqNr(1), SeqNr(2)));
         assert_eq!(plain(&flow(0), &segment, &[0; 20]), Some(74));
         assert_eq!(plain(&v6, &segment, &[0; 20]), None);
-        assert_eq!(plain(&flow(0), &SegmentOut { ecn: Codepoint::Ect0, ..segment }, &[0; 20]), None);
-        assert_eq!(plain(&flow(0), &SegmentOut { sack, ..segment }, &[0; 20]), None);
         assert_eq!(plain(&flow(0), &segment, &[0; 19]), None, "the data is not as long as it says");
-        assert_eq!(plain(&flow(0), &SegmentOut { len: 50, ..segment }, &[0; 50]), None, "the frame is too short");
+        assert_eq!(plain(&flow(0), &PlainOut { len: 50, ..segment }, &[0; 50]), None, "the frame is too short");
     }
 }

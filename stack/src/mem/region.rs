@@ -29,41 +29,6 @@ pub struct Region {
     fd: Option<OwnedFd>,
 }
 
-/// Two ranges of bytes, offset and length, that lie between `FROM` and `TO` and apart from each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Apart<const FROM: usize, const TO: usize> {
-    first: (usize, usize),
-    second: (usize, usize),
-}
-
-impl<const FROM: usize, const TO: usize> Apart<FROM, TO> {
-    /// Two ranges; `None` if they do not lie so.
-    pub fn new(first: (usize, usize), second: (usize, usize)) -> Option<Self> {
-        let ends = (first.0.checked_add(first.1)?, second.0.checked_add(second.1)?);
-        let is_between = first.0.min(second.0) >= FROM && ends.0.max(ends.1) <= TO;
-        (is_between && (ends.0 <= second.0 || ends.1 <= first.0)).then_some(Self { first, second })
-    }
-
-    /// Both ranges.
-    pub fn ranges(&self) -> ((usize, usize), (usize, usize)) {
-        (self.first, self.second)
-    }
-
-    /// Bytes of each.
-    #[inline]
-    pub fn lens(&self) -> (usize, usize) {
-        (self.first.1, self.second.1)
-    }
-}
-
-/// Two empty ranges.
-impl<const FROM: usize, const TO: usize> Default for Apart<FROM, TO> {
-    fn default() -> Self {
-        const { assert!(FROM <= TO) };
-        Self { first: (FROM, 0), second: (FROM, 0) }
-    }
-}
-
 // SAFETY: the mapping belongs to the Region alone and stays in place until it is dropped; mutation needs
 // `&mut self`, so the usual borrow rules hold between threads.
 unsafe impl Send for Region {}
@@ -134,6 +99,11 @@ impl Region {
     /// Never true: an empty region cannot be made.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Is it mapped for writing?
+    pub fn is_owner(&self) -> bool {
+        self.access == Access::Owner
     }
 
     /// The descriptor, if this region holds one.
@@ -242,32 +212,6 @@ impl Region {
         }
     }
 
-    /// A record and two byte ranges behind it at once, for writing: as [`Region::parts_mut`], of ranges that have been looked at before.
-    /// `None` if the record is outside or does not lie before `FROM`, or the region ends before `TO`.
-    #[inline(always)]
-    pub fn record_and<T: Plain, const FROM: usize, const TO: usize>(
-        &mut self,
-        offset: usize,
-        ranges: &Apart<FROM, TO>,
-    ) -> Option<(&mut T, &mut [u8], &mut [u8])> {
-        let is_before = offset % align_of::<T>() == 0 && offset <= FROM.checked_sub(size_of::<T>())?;
-        if self.access != Access::Owner || !is_before || self.len < TO {
-            return None;
-        }
-        let base = self.base.as_ptr();
-        let Apart { first, second } = *ranges;
-        // SAFETY: the record is aligned and ends before `FROM` (checked above), the ranges begin behind it and end before `TO` without
-        // touching each other (checked when `ranges` was made, whose fields nobody else can write), and the mapping reaches that far;
-        // `&mut self` makes them the only references in the only writing process.
-        unsafe {
-            Some((
-                &mut *base.add(offset).cast::<T>(),
-                std::slice::from_raw_parts_mut(base.add(first.0), first.1),
-                std::slice::from_raw_parts_mut(base.add(second.0), second.1),
-            ))
-        }
-    }
-
     /// `count` words at `offset` for counting without a lock.
     pub fn counters(&self, offset: usize, count: usize) -> Option<&[AtomicU64]> {
         let len = count.checked_mul(size_of::<AtomicU64>())?;
@@ -329,44 +273,4 @@ fn mmap(fd: BorrowedFd<'_>, len: usize, prot: i32, flags: i32, pgoff: u64) -> io
         return Err(io::Error::last_os_error());
     }
     NonNull::new(base.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_that_touch_or_leave_their_place_are_refused() {
-        type Place = Apart<100, 200>;
-        for (first, second) in [((100, 50), (150, 50)), ((150, 50), (100, 50)), ((100, 0), (100, 0))] {
-            assert_eq!(Place::new(first, second).unwrap().ranges(), (first, second));
-        }
-        let wrong = [
-            ((99, 10), (150, 10)),
-            ((100, 51), (150, 10)),
-            ((110, 10), (105, 6)),
-            ((110, 10), (110, 10)),
-            ((100, 10), (150, 51)),
-            ((100, 10), (usize::MAX, 10)),
-            ((100, usize::MAX), (150, 10)),
-        ];
-        for (first, second) in wrong {
-            assert_eq!(Place::new(first, second), None, "{first:?} {second:?}");
-        }
-    }
-
-    #[test]
-    fn a_record_reaches_into_no_range() {
-        let mut region = Region::create(c"region-test", 4096).unwrap();
-        let ranges = Apart::<1024, 4096>::new((1024, 1024), (2048, 2048)).unwrap();
-        let lens = |parts: Option<(&mut u64, &mut [u8], &mut [u8])>| parts.map(|(_, one, two)| (one.len(), two.len()));
-        assert_eq!(lens(region.record_and(1016, &ranges)), Some((1024, 2048)));
-        assert_eq!(lens(region.record_and(1017, &ranges)), None, "not aligned");
-        assert_eq!(lens(region.record_and(1024, &ranges)), None, "behind the others' beginning");
-        let (record, one, _) = region.record_and::<u64, 1024, 4096>(0, &ranges).unwrap();
-        (*record, one[0]) = (7, 8);
-        assert_eq!((region.read::<u64>(0), region.bytes(1024, 1)), (Some(7), Some(&[8u8][..])));
-        let longer = Apart::<1024, 8192>::new((1024, 1024), (2048, 2048)).unwrap();
-        assert_eq!(lens(region.record_and(0, &longer)), None, "the region ends before");
-    }
 }

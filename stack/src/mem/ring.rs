@@ -7,11 +7,14 @@
 #[inline]
 pub fn write(ring: &mut [u8], seq: u32, data: &[u8]) {
     debug_assert!(ring.len().is_power_of_two() && data.len() <= ring.len());
-    let at = seq as usize & (ring.len() - 1);
-    let first = data.len().min(ring.len() - at);
-    ring[at..at + first].copy_from_slice(&data[..first]);
-    if first < data.len() {
-        ring[..data.len() - first].copy_from_slice(&data[first..]);
+    let (before, after) = ring.split_at_mut(seq as usize & (ring.len() - 1));
+    match after.get_mut(..data.len()) {
+        Some(place) => place.copy_from_slice(data),
+        None => {
+            let (one, two) = data.split_at(after.len());
+            after.copy_from_slice(one);
+            before[..two.len()].copy_from_slice(two);
+        }
     }
 }
 
@@ -23,23 +26,35 @@ pub fn place(ring: &mut [u8], seq: u32, len: usize) -> Option<&mut [u8]> {
     ring.get_mut(at..at + len)
 }
 
+/// The `len` bytes from stream position `seq` on, if they lie in one piece.
+#[inline]
+pub fn piece(ring: &[u8], seq: u32, len: usize) -> Option<&[u8]> {
+    debug_assert!(ring.len().is_power_of_two());
+    let at = seq as usize & ring.len().wrapping_sub(1);
+    ring.get(at..at.checked_add(len)?)
+}
+
 /// The `len` bytes from stream position `seq` on, in at most two pieces.
 #[inline]
 pub fn slices(ring: &[u8], seq: u32, len: usize) -> (&[u8], &[u8]) {
     debug_assert!(ring.len().is_power_of_two() && len <= ring.len());
-    let at = seq as usize & (ring.len() - 1);
-    let first = len.min(ring.len() - at);
-    (&ring[at..at + first], &ring[..len - first])
+    let (before, after) = ring.split_at(seq as usize & (ring.len() - 1));
+    match after.get(..len) {
+        Some(all) => (all, &[]),
+        None => (after, &before[..len - after.len()]),
+    }
 }
 
 /// Copies from stream position `seq` on into `out`.
 #[inline]
 pub fn read(ring: &[u8], seq: u32, out: &mut [u8]) {
-    let (one, two) = slices(ring, seq, out.len());
-    out[..one.len()].copy_from_slice(one);
-    if !two.is_empty() {
-        out[one.len()..].copy_from_slice(two);
+    if let Some(all) = piece(ring, seq, out.len()) {
+        return out.copy_from_slice(all);
     }
+    let (one, two) = slices(ring, seq, out.len());
+    let (first, second) = out.split_at_mut(one.len());
+    first.copy_from_slice(one);
+    second.copy_from_slice(two);
 }
 
 #[cfg(test)]

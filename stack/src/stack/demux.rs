@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use crate::ip::flow::FlowKey;
+use crate::ip::flow::{Ends, FlowKey};
 
 /// Places of an empty table; it grows when half of them are taken.
 const PLACES_MIN: usize = 64;
@@ -19,6 +19,8 @@ pub(super) struct Demux {
     places: Vec<u64>,
     used: usize,
     keys: [u64; 4],
+    /// Whose packet came last, and its slot: the next one often is of the same flow.
+    newest: (Ends, u32),
 }
 
 /// High and low half of the product, joined: every bit of both factors counts (folded multiply).
@@ -43,7 +45,12 @@ impl Demux {
     /// An empty table with a secret of its own.
     pub fn new() -> Self {
         let state = RandomState::new();
-        Self { places: vec![0; PLACES_MIN], used: 0, keys: [0, 1, 2, 3].map(|n: u64| state.hash_one(n)) }
+        Self {
+            places: vec![0; PLACES_MIN],
+            used: 0,
+            keys: [0, 1, 2, 3].map(|n: u64| state.hash_one(n)),
+            newest: (Ends::NONE, 0),
+        }
     }
 
     fn tag(&self, flow: &FlowKey) -> u32 {
@@ -72,6 +79,19 @@ impl Demux {
         }
     }
 
+    /// The same for the flow of a packet. No flow is found that was taken out since.
+    #[inline(always)]
+    pub fn find_ends(&mut self, ends: Ends, holds: impl Fn(u32, &FlowKey) -> bool) -> Option<u32> {
+        let (newest, slot) = self.newest;
+        if newest == ends {
+            return Some(slot);
+        }
+        let flow = ends.flow();
+        let slot = self.find(&flow, |slot| holds(slot, &flow))?;
+        self.newest = (ends, slot);
+        Some(slot)
+    }
+
     /// Enters a flow, which is not in the table.
     pub fn insert(&mut self, flow: &FlowKey, slot: u32) {
         if (self.used + 1) * 2 > self.places.len() {
@@ -95,6 +115,7 @@ impl Demux {
 
     /// Takes a flow out; nothing happens if it is not there.
     pub fn remove(&mut self, flow: &FlowKey, slot: u32) {
+        self.newest.0 = Ends::NONE;
         let wanted = pack(self.tag(flow), slot);
         let mask = self.places.len() - 1;
         let mut hole = tag_of(wanted) as usize & mask;
@@ -131,8 +152,12 @@ mod tests {
 
     use super::*;
 
+    fn ends(n: u8) -> Ends {
+        Ends::of_packet([10, 0, 0, 2, 10, 0, 0, 1], [0, n, 0, 80])
+    }
+
     fn flow(n: u8) -> FlowKey {
-        FlowKey { remote_port: [0, n], ..FlowKey::default() }
+        FlowKey::tcp(([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], n.into()).into())
     }
 
     proptest! {
@@ -145,6 +170,11 @@ mod tests {
             for (n, add) in steps {
                 let found = demux.find(&flow(n), |slot| held[slot as usize] == n);
                 prop_assert_eq!(found, model.get(&n).copied());
+                // Twice: the second time it is the newest.
+                for _ in 0..2 {
+                    let by_packet = demux.find_ends(ends(n), |slot, flow| flow.is(&self::flow(held[slot as usize])));
+                    prop_assert_eq!(by_packet, found);
+                }
                 match found {
                     Some(slot) if !add => {
                         demux.remove(&flow(n), slot);

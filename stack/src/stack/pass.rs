@@ -1,6 +1,6 @@
 //! The pass: RX rings, then timers, then everything that has something to send.
 
-use super::transmit::Unkicked;
+use super::kick::Unkicked;
 use super::{SlotState, Stack, Wheel, event};
 use crate::stats::Counter;
 use crate::tcp::{Instant, Outcome};
@@ -24,16 +24,20 @@ impl Stack {
     /// arrived. A thread that loses its processor in between would else take them for older than they are, and the shortest round trip
     /// of a path, which it is judged by for long, for shorter.
     pub fn pass_by(&mut self, now: Instant, clock: impl FnOnce() -> Instant) -> usize {
-        if !self.has_news(now) {
+        let mut any = false;
+        for port in self.ports[..self.port_limit].iter_mut().flatten() {
+            for queue in 0..port.queues.len() {
+                any |= port.queues[queue].rx_look();
+            }
+        }
+        if !any && !self.has_news(now) {
             return 0;
         }
-        let queues = self.ports[..self.port_limit].iter_mut().flatten().flat_map(|port| &mut port.queues);
-        queues.for_each(Queue::rx_look);
         let now = self.not_back(clock());
-        self.stats().add(Counter::Passes, 1);
         let received = self.receive(now);
+        self.stats().add(Counter::Passes, 1);
         self.run_timers(now);
-        self.send_touched(now);
+        self.send_all(now);
         received
     }
 

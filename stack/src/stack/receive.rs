@@ -4,12 +4,13 @@ use super::{Leftover, Port, Stack, conn_parts, event};
 use crate::arena::{self, ConnRecord};
 use crate::control::FrameRef;
 use crate::ip::flow::FlowKey;
-use crate::ip::input::{self, Drop, Unverified};
+use crate::ip::input::{self, Incoming};
+use crate::mem::Region;
 use crate::stats::Counter;
-use crate::tcp::input::Taken;
+use crate::tcp::predict::Prediction;
 use crate::tcp::{Connection, Instant};
-use crate::xsk::Desc;
 use crate::xsk::queue::Queue;
+use crate::xsk::umem::FramePool;
 
 /// Frames taken from one queue in one pass at most.
 const RX_BATCH: usize = 256;
@@ -42,16 +43,16 @@ impl Stack {
     }
 
     fn receive_queue(&mut self, port: &mut Port, number: usize, queue: usize, now: Instant) -> usize {
-        let max_frame = port.max_frame();
-        let frames = port.queues.get(queue).map_or(0, Queue::rx_seen).min(RX_BATCH);
+        let (max_frame, attachment) = (port.max_frame(), port.attachment);
+        let Port { queues, umem, pool, config, .. } = port;
+        let Some(q) = queues.get_mut(queue) else { return 0 };
+        let frames = q.rx_seen().min(RX_BATCH);
         if frames == 0 {
             return 0;
         }
         let mut bytes = 0;
         for _ in 0..frames {
-            let Port { queues, umem, pool, .. } = &mut *port;
-            let Some(q) = queues.get_mut(queue) else { break };
-            let Some(desc) = q.rx_pop() else { break };
+            let Some(desc) = q.rx_pop_seen() else { break };
             bytes += u64::from(desc.len);
             let Some(base) = pool.frame_of(desc.addr).map(|frame| pool.addr_of(frame)) else { continue };
             let verdict = match umem.bytes(desc.addr as usize, desc.len as usize) {
@@ -64,11 +65,12 @@ impl Stack {
                 }
                 continue;
             }
-            self.keep(verdict, port.arrived(number, queue, desc));
-            port.lend(queue);
+            let frame = FrameRef { addr: desc.addr as u32, len: desc.len };
+            self.keep(verdict, Leftover { port: number as u32, attachment, queue: queue as u32, frame });
+            lend(q, pool, config.frame_count);
         }
-        port.queues[queue].rx_release();
-        port.queues[queue].fill_flush();
+        q.rx_release();
+        q.fill_flush();
         let stats = self.stats();
         stats.add(Counter::RxFrames, frames as u64);
         stats.add(Counter::RxBytes, bytes);
@@ -114,118 +116,109 @@ impl Stack {
     }
 
     /// One frame: parse, find the connection, let the engine look at the segment.
-    #[inline]
+    #[inline(always)]
     fn frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
-        if let Some(found) = input::parse_plain(frame, max_frame)
-            && let Some(verdict) = self.segment_in(&found, queue, now)
-        {
-            return verdict;
+        if frame.len() <= max_frame && self.foreseen_in(frame, queue, now).is_some() {
+            return Verdict::Done;
         }
         self.other_frame_in(frame, max_frame, queue, now)
     }
 
-    /// The same for a frame that is not quite ordinary.
+    /// An ordinary frame with a segment that is what its connection expects. `None`: it is not, and nothing has happened;
+    /// [`Self::other_frame_in`] is right for any. Apart from that, so that nothing but the frame need be remembered here.
     #[inline(never)]
-    fn other_frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
-        let error = match input::parse(frame, max_frame) {
-            Ok(incoming) => match self.segment_in(&Unverified { incoming, sum: None }, queue, now) {
-                Some(verdict) => return verdict,
-                None => Drop::BadChecksum,
-            },
-            Err(error) => error,
-        };
-        self.stats().add(error.counter(), 1);
-        if error.is_for_kernel() { Verdict::Kernel } else { Verdict::Done }
+    fn foreseen_in(&mut self, frame: &[u8], queue: u32, now: Instant) -> Option<()> {
+        let found = input::parse_plain(frame)?;
+        let arena = &self.arena;
+        let slot = self.demux.find_ends(found.ends, |slot, flow| holds(arena, slot, flow))?;
+        let state = self.slots.get_mut(slot as usize)?;
+        let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state).filter(|(record, ..)| record.is_live())?;
+        let readable = !found.segment.payload.is_empty();
+        let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
+        let Prediction::Met { writable } = connection.predict(now, &found.segment, || found.sum()) else { return None };
+        state.queue = queue;
+        if connection.may_transmit_calmly() && !state.touched {
+            state.touched = true;
+            self.touched.push(slot);
+        }
+        state.schedule(&mut self.wheel, slot, record.tcb.deadline_bound(), now);
+        let outgrown = state.outgrown(&record.tcb);
+        state.raise(&mut self.with_events, slot, event::data(readable, writable));
+        if let Some(wanted) = outgrown {
+            self.grow_rings(slot, wanted);
+        }
+        Some(())
     }
 
-    /// `None`: its checksum is wrong.
-    #[inline(always)]
-    fn segment_in(&mut self, found: &Unverified<'_>, queue: u32, now: Instant) -> Option<Verdict> {
-        let Unverified { incoming, sum } = found;
+    /// What [`Self::frame_in`] does with a frame that is not quite ordinary; right for any.
+    #[inline(never)]
+    fn other_frame_in(&mut self, frame: &[u8], max_frame: usize, queue: u32, now: Instant) -> Verdict {
+        match input::parse(frame, max_frame) {
+            Ok(incoming) => self.segment_in(&incoming, queue, now),
+            Err(error) => {
+                self.stats().add(error.counter(), 1);
+                if error.is_for_kernel() { Verdict::Kernel } else { Verdict::Done }
+            }
+        }
+    }
+
+    fn segment_in(&mut self, incoming: &Incoming<'_>, queue: u32, now: Instant) -> Verdict {
         let Some(slot) = self.slot_of(&incoming.flow) else {
-            // A copy for who needs it in memory, as below: all others keep it in registers.
-            let found = *found;
-            return self.unknown_flow(&found);
+            if self.reserved > 0 {
+                // A promotion is under way, perhaps this flow's: its frames arrive here before its numbers.
+                return Verdict::Early;
+            }
+            self.stats().add(Counter::RxNoConnection, 1);
+            return Verdict::Kernel;
         };
-        let Some(state) = self.slots.get_mut(slot as usize) else { return Some(Verdict::Kernel) };
-        let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return Some(Verdict::Kernel) };
+        let Some(state) = self.slots.get_mut(slot as usize) else { return Verdict::Kernel };
+        let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return Verdict::Kernel };
         if !record.is_live() {
-            let found = *found;
-            return found.is_intact().then_some(Verdict::Hold(slot));
+            return Verdict::Hold(slot);
         }
         let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
-        let taken = connection.take_in(now, &incoming.segment, *sum);
-        if taken == Taken::Corrupt {
-            return None;
-        }
+        let outcome = connection.on_segment(now, &incoming.segment);
         state.queue = queue;
         if connection.may_transmit() && !state.touched {
             state.touched = true;
             self.touched.push(slot);
         }
         state.schedule(&mut self.wheel, slot, record.tcb.deadline_bound(), now);
-        match taken {
-            Taken::Foreseen { readable, writable } => {
-                let outgrown = state.outgrown(&record.tcb);
-                state.raise(&mut self.with_events, slot, event::data(readable, writable));
-                if let Some(wanted) = outgrown {
-                    self.grow_rings(slot, wanted);
-                }
-                Some(Verdict::Done)
-            }
-            Taken::Examined(outcome) => {
-                self.apply(slot, &outcome, now);
-                // Urgent data was not processed: the kernel gets the segment after the demotion.
-                Some(if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done })
-            }
-            Taken::Corrupt => None,
-        }
-    }
-
-    #[cold]
-    fn unknown_flow(&mut self, found: &Unverified<'_>) -> Option<Verdict> {
-        if !found.is_intact() {
-            return None;
-        }
-        if self.reserved > 0 {
-            // A promotion is under way, perhaps this flow's: its frames arrive here before its numbers.
-            return Some(Verdict::Early);
-        }
-        self.stats().add(Counter::RxNoConnection, 1);
-        Some(Verdict::Kernel)
+        self.apply(slot, &outcome, now);
+        // Urgent data was not processed: the kernel gets the segment after the demotion.
+        if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done }
     }
 
     /// The slot that holds a flow.
     #[inline]
     pub(super) fn slot_of(&self, flow: &FlowKey) -> Option<u32> {
-        let holds = |slot| {
-            let record = arena::conn_offset(slot).and_then(|at| self.arena.get::<ConnRecord>(at));
-            record.is_some_and(|record| record.flow.is(flow))
-        };
-        self.demux.find(flow, holds)
+        self.demux.find(flow, |slot| holds(&self.arena, slot, flow))
     }
 }
 
+/// Is the slot the flow's?
+#[inline]
+fn holds(arena: &Region, slot: u32, flow: &FlowKey) -> bool {
+    let record = arena::conn_offset(slot).and_then(|at| arena.get::<ConnRecord>(at));
+    record.is_some_and(|record| record.flow.is(flow))
+}
+
 impl Port {
-    /// A frame that was received, as it is kept.
-    fn arrived(&self, number: usize, queue: usize, desc: Desc) -> Leftover {
-        let frame = FrameRef { addr: desc.addr as u32, len: desc.len };
-        Leftover { port: number as u32, attachment: self.attachment, queue: queue as u32, frame }
-    }
-
-    /// A received frame is kept: another takes its place in the fill ring, as long as enough are left for sending.
-    fn lend(&mut self, queue: usize) {
-        if self.pool.available() > self.config.frame_count / KEPT_FOR_SENDING
-            && let Some(frame) = self.pool.take()
-        {
-            self.refill(queue, self.pool.addr_of(frame));
-        }
-    }
-
     /// Offers an empty frame to the kernel for receiving.
     fn refill(&mut self, queue: usize, base: u64) {
         if !self.queues[queue].fill_push(base) {
             self.pool.give_addr(base);
         }
+    }
+}
+
+/// A received frame is kept: another takes its place in the fill ring, as long as enough are left for sending.
+#[cold]
+fn lend(queue: &mut Queue, pool: &mut FramePool, frame_count: u32) {
+    if pool.available() > frame_count / KEPT_FOR_SENDING
+        && let Some(frame) = pool.take()
+        && !queue.fill_push(pool.addr_of(frame))
+    {
+        pool.give(frame);
     }
 }

@@ -8,7 +8,7 @@ use crate::ip::path::Path;
 use crate::lane::Reason;
 use crate::stats::Counter;
 use crate::tcp::image::Image;
-use crate::tcp::{Algorithm, Connection, Instant, Recovery};
+use crate::tcp::{Algorithm, Connection, Instant, Learnt, Recovery};
 
 /// What [`Stack::import`] needs.
 pub struct ImportRequest<'a> {
@@ -32,6 +32,8 @@ pub struct ImportRequest<'a> {
     pub largest: (u32, u32),
     /// Congestion control wanted.
     pub congestion: Algorithm,
+    /// What it has learnt of the path in the kernel.
+    pub learnt: Learnt,
     /// SO_MAX_PACING_RATE, bytes a second; `u64::MAX`: no limit.
     pub pacing_limit: u64,
 }
@@ -155,6 +157,7 @@ impl Stack {
         let largest = (request.largest.0.min(MAX_RING), request.largest.1.min(MAX_RING));
         Connection { tcb: &mut record.tcb, snd, rcv, recovery }.tune_buffers(largest.0, largest.1);
         record.tcb.choose_congestion(request.congestion);
+        record.tcb.learn_congestion(&request.learnt, now);
         record.tcb.limit_pacing(request.pacing_limit);
         self.recall_path(slot, &request.path, now);
         // The phase makes the record valid for the daemon: last.

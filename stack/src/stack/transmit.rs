@@ -1,24 +1,19 @@
 //! Frames out: what connections may send, built, queued and kicked off.
 
+use super::kick::{Unkicked, collect, kick};
 use super::port::Unsent;
 use super::{Port, Stack, conn_parts};
 use crate::arena::ConnRecord;
-use crate::ip::flow::FlowKey;
 use crate::ip::output;
-use crate::ip::path::Path;
-use crate::mem::Region;
+use crate::mem::{Region, ring};
 use crate::stats::Counter;
-use crate::tcp::{Connection, Instant, Kind, Recovery, SegmentOut};
+use crate::tcp::{Connection, Instant, Kind, PlainOut, Recovery};
 use crate::xsk::Desc;
 use crate::xsk::queue::Queue;
 use crate::xsk::umem::FramePool;
 
 /// Segments sent for one connection in one pass at most; the rest goes in the next.
 const TX_BATCH: usize = 256;
-/// Sent frames are taken back when there are so many, or when none is left.
-const COLLECTED: u32 = 8;
-/// Tries to get a queue's frames on their way before the rest is left to the next pass.
-const KICKS: usize = 64;
 
 /// What was sent in one go.
 #[derive(Default)]
@@ -31,24 +26,12 @@ struct Sent {
     has_kinds: bool,
 }
 
-/// Where frames lie in TX rings that the kernel may have to be told of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Unkicked {
-    /// In none.
-    #[default]
-    Nowhere,
-    /// In that of one queue at most.
-    In { port: u32, queue: u32 },
-    /// Perhaps in several.
-    Several,
-}
-
-impl Unkicked {
-    /// As well in this one.
-    #[inline]
-    fn and(self, port: u32, queue: u32) -> Self {
-        let this = Self::In { port, queue };
-        if self == Self::Nowhere || self == this { this } else { Self::Several }
+impl Sent {
+    fn add(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.no_frame += other.no_frame;
+        self.has_kinds |= other.has_kinds;
     }
 }
 
@@ -83,25 +66,34 @@ impl Stack {
     /// Sends what the touched connections have to say. What finds no frame, or is more than its share, waits for the next pass.
     pub fn send_touched(&mut self, now: Instant) {
         let now = self.not_back(now);
+        self.send_all(now);
+    }
+
+    /// The same at a time that has been looked at.
+    #[inline(always)]
+    pub(super) fn send_all(&mut self, now: Instant) {
         if !self.touched.is_empty() {
-            let mut sent = Sent::default();
-            // Those that have more to say join the list again, behind.
-            let count = self.touched.len();
-            for n in 0..count {
-                self.transmit(self.touched[n], now, &mut sent);
-            }
-            if count == self.touched.len() {
-                self.touched.clear();
-            } else {
-                self.touched.drain(..count);
-            }
-            self.count_sent(&sent);
+            self.transmit_touched(now);
         }
-        match std::mem::take(&mut self.unkicked) {
-            Unkicked::Nowhere => (),
-            Unkicked::In { port, queue } => self.kick_queue(port, queue),
-            Unkicked::Several => self.kick_all(),
+        if self.unkicked != Unkicked::Nowhere {
+            self.kick();
         }
+    }
+
+    #[inline(never)]
+    fn transmit_touched(&mut self, now: Instant) {
+        let mut sent = Sent::default();
+        // Those that have more to say join the list again, behind.
+        let count = self.touched.len();
+        for n in 0..count {
+            self.transmit(self.touched[n], now, &mut sent);
+        }
+        if count == self.touched.len() {
+            self.touched.clear();
+        } else {
+            self.touched.drain(..count);
+        }
+        self.count_sent(&sent);
     }
 
     fn count_sent(&mut self, sent: &Sent) {
@@ -127,6 +119,7 @@ impl Stack {
     }
 
     /// Builds frames for everything the connection may send now.
+    #[inline(always)]
     fn transmit(&mut self, slot: u32, now: Instant, sent: &mut Sent) {
         let Some(state) = self.slots.get_mut(slot as usize) else { return };
         state.touched = false;
@@ -138,42 +131,50 @@ impl Stack {
         let number = (state.queue as usize).min(port.queues.len().saturating_sub(1));
         let Port { umem, pool, queues, unsent, config, .. } = &mut **port;
         let (Some(queue), Some(unsent)) = (queues.get_mut(number), unsent.get_mut(number)) else { return };
-        let ConnRecord { tcb, path, flow, port: record_port, .. } = record;
-        if tcb.unsent() != 0 {
+        if record.tcb.unsent() != 0 {
             self.records.lend(&mut state.recovery);
         }
-        let mut connection = Connection { tcb, snd, rcv, recovery: &mut state.recovery };
         let frame_size = config.frame_size as usize;
-        let mut left = TX_BATCH;
+        let (mut left, mut frames, mut bytes) = (TX_BATCH, 0, 0);
         // Ordinary segments; at the first that is none, or finds no room, a turn takes over.
-        let mut is_done = !connection.may_transmit();
+        let mut is_done = false;
         while !is_done && left > 0 && pool.available() > 0 && queue.tx_has_room() {
-            let Some(segment) = connection.foreseen_segment(now) else { break };
+            let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
+            let Some(segment) = connection.foreseen_segment(now) else {
+                is_done = !connection.may_transmit();
+                break;
+            };
             left -= 1;
             state.ip_id = state.ip_id.wrapping_add(1);
-            let data = connection.payload(&segment);
             // There is a frame: what fails from here on is lost like any other, and sent again by the retransmission timer.
             let Some(addr) = pool.take().map(|frame| pool.addr_of(frame)) else { break };
             let frame = umem.bytes_mut(addr as usize, frame_size);
-            let len = frame.and_then(|frame| write(frame, path, flow, &segment, data, state.ip_id));
+            let len = frame.and_then(|frame| write(frame, record, &segment, snd, state.ip_id));
             if let Some(len) = len
                 && queue.tx_push(Desc::new(addr, len as u32))
             {
-                sent.frames += 1;
-                sent.bytes += len as u64;
-                *unsent = Unsent::Fresh;
-                self.unkicked = self.unkicked.and(*record_port, number as u32);
+                bytes += len as u64;
+                frames += 1;
             } else {
                 pool.give_addr(addr);
             }
-            is_done = !connection.may_transmit();
+            let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
+            is_done = !connection.may_transmit_calmly();
         }
-        let bound = connection.tcb.deadline_bound();
+        if frames != 0 {
+            sent.frames += frames;
+            sent.bytes += bytes;
+            *unsent = Unsent::Fresh;
+            self.unkicked = self.unkicked.and(record.port, number as u32);
+        }
+        let bound = record.tcb.deadline_bound();
         if is_done {
             self.records.take_back(&mut state.recovery);
             return state.schedule(&mut self.wheel, slot, bound, now);
         }
-        self.take_turn(slot, now, left, sent);
+        let mut more = Sent::default();
+        self.take_turn(slot, now, left, &mut more);
+        sent.add(&more);
     }
 
     /// The same for what is not quite ordinary: at most `left` segments.
@@ -203,46 +204,6 @@ impl Stack {
         if !matches!(halt, Some(Halt::Done)) {
             self.touch(slot);
         }
-    }
-
-    /// Starts the transmission of everything that lies in TX rings.
-    #[inline(never)]
-    fn kick_all(&mut self) {
-        for port in 0..self.port_limit {
-            let queues = self.ports[port].as_ref().map_or(0, |port| port.queues.len());
-            (0..queues).for_each(|queue| self.kick_queue(port as u32, queue as u32));
-        }
-    }
-
-    /// Starts the transmission of what lies in one TX ring.
-    #[inline]
-    fn kick_queue(&mut self, number: u32, queue_number: u32) {
-        let Some(Some(port)) = self.ports.get_mut(number as usize) else { return };
-        let Port { pool, queues, unsent, .. } = &mut **port;
-        let (Some(queue), Some(unsent)) =
-            (queues.get_mut(queue_number as usize), unsent.get_mut(queue_number as usize))
-        else {
-            return;
-        };
-        let (kicks, failed) = match unsent {
-            Unsent::None => return,
-            Unsent::Known if !queue.tx_needs_kick() => (0, 0),
-            _ => kick(queue, pool),
-        };
-        let is_left = queue.tx_pending() > 0;
-        *unsent = if is_left { Unsent::Known } else { Unsent::None };
-        if is_left {
-            self.unkicked = self.unkicked.and(number, queue_number);
-        }
-        if kicks > 0 {
-            self.count_kicks(kicks, failed);
-        }
-    }
-
-    fn count_kicks(&self, kicks: u64, failed: u64) {
-        let stats = self.stats();
-        stats.add(Counter::TxKicks, kicks);
-        stats.add(Counter::TxKicksFailed, failed);
     }
 }
 
@@ -284,14 +245,16 @@ impl Turn<'_> {
             sent.has_kinds = true;
         }
         *self.ip_id = self.ip_id.wrapping_add(1);
-        output::build(frame, path, flow, &segment, connection.payload(&segment), *self.ip_id)
+        output::build(frame, path, flow, &segment, connection.payload(segment.seq, segment.len), *self.ip_id)
     }
 
     fn send_frame(&mut self, addr: u64, len: usize) -> bool {
         let desc = Desc::new(addr, len as u32);
         let mut pushed = self.queue.tx_push(desc);
         if !pushed {
-            kick(self.queue, self.pool);
+            self.queue.tx_flush();
+            kick(self.queue);
+            collect(self.queue, self.pool);
             pushed = self.queue.tx_push(desc);
         }
         if pushed {
@@ -301,24 +264,19 @@ impl Turn<'_> {
     }
 }
 
-/// Writes an ordinary segment into a frame; returns the length.
-#[inline(always)]
-fn write(
-    frame: &mut [u8],
-    path: &Path,
-    flow: &FlowKey,
-    segment: &SegmentOut,
-    data: (&[u8], &[u8]),
-    ip_id: u16,
-) -> Option<usize> {
-    match output::build_plain(frame, path, flow, segment, data, ip_id) {
-        None => {
-            // Over IPv6. A copy for who needs it in memory.
-            let segment = *segment;
-            output::build(frame, path, flow, &segment, data, ip_id)
-        }
-        len => len,
+/// Writes an ordinary segment into a frame; returns the length. Apart from its caller, so that each keeps in registers what it needs.
+#[inline(never)]
+fn write(frame: &mut [u8], record: &ConnRecord, segment: &PlainOut, snd: &[u8], ip_id: u16) -> Option<usize> {
+    let ConnRecord { tcb, path, flow, .. } = record;
+    let place = tcb.snd_place(segment.seq.0);
+    if let Some(data) = ring::piece(snd, place, segment.len as usize)
+        && let Some(len) = output::build_plain(frame, path, flow, segment, data, ip_id)
+    {
+        return Some(len);
     }
+    // Over IPv6, or its data lies in two pieces.
+    let data = ring::slices(snd, place, (segment.len as usize).min(snd.len()));
+    output::build(frame, path, flow, &(*segment).into(), data, ip_id)
 }
 
 /// A free frame to build a packet in; completed ones are collected when none is left at hand.
@@ -329,40 +287,4 @@ fn take_frame(queue: &mut Queue, pool: &mut FramePool) -> Option<u64> {
     }
     let frame = pool.take()?;
     Some(pool.addr_of(frame))
-}
-
-/// Takes sent frames back from the completion ring.
-#[inline]
-fn collect(queue: &mut Queue, pool: &mut FramePool) {
-    let mut any = false;
-    while let Some(addr) = queue.completion_take() {
-        pool.give_addr(addr);
-        any = true;
-    }
-    if any {
-        queue.completion_release();
-    }
-}
-
-/// Has the kernel send the TX ring; in copy mode one call takes at most 32 frames. Returns calls made and calls failed.
-fn kick(queue: &mut Queue, pool: &mut FramePool) -> (u64, u64) {
-    queue.tx_flush();
-    let (mut kicks, mut failed) = (0, 0);
-    for _ in 0..KICKS {
-        if !queue.tx_needs_kick() {
-            break;
-        }
-        kicks += 1;
-        if queue.kick_tx().is_err() {
-            failed += 1;
-            break;
-        }
-        if queue.tx_pending() == 0 {
-            break;
-        }
-    }
-    if queue.completions() >= COLLECTED {
-        collect(queue, pool);
-    }
-    (kicks, failed)
 }

@@ -33,7 +33,7 @@ impl Connection<'_> {
         if segment.ack.lt(self.tcb.snd_una) {
             return;
         }
-        let window_changed = self.tcb.take_window(segment);
+        let window_changed = self.tcb.take_window(segment.seq, segment.ack, segment.window);
         self.take_feedback(segment);
         let heard = self.recovery.hear(now, self.tcb, segment, window_changed);
         if heard.acked > 0 {
@@ -121,7 +121,8 @@ impl Connection<'_> {
     /// Remembers at what rate the peer received what an acknowledgement says was delivered.
     #[inline(always)]
     pub(crate) fn note_delivery(&mut self, now: Instant, delivery: &Delivery) {
-        if let Some(measured) = self.recovery.rate.measured(now, delivery, self.recovery.rack.min_rtt()) {
+        if delivery.bytes != 0 {
+            let measured = self.recovery.rate.measured(now, delivery, self.recovery.rack.min_rtt());
             self.tcb.note_rate(&measured);
         }
         debug_assert!(
@@ -168,25 +169,25 @@ impl Connection<'_> {
 }
 
 impl Tcb {
-    #[inline]
-    fn told(&self, now: Instant, acked: u32, flight: u32) -> Ack {
+    #[inline(always)]
+    pub(crate) fn told(&self, now: Instant, acked: u32, flight: u32) -> Ack {
         let srtt = self.rtt.smoothed();
         Ack { now, acked, flight, mss: self.mss, srtt, una: self.snd_una, nxt: self.snd_nxt }
     }
 
     /// Takes the peer's window from a segment that is newer than the last one that brought it. True if it changed.
     #[inline(always)]
-    pub(crate) fn take_window(&mut self, segment: &Segment<'_>) -> bool {
-        let window = u32::from(segment.window) << self.snd_wscale.min(14);
-        let newer = segment.ack.gt(self.snd_una)
-            || segment.seq.gt(self.snd_wl1)
-            || (segment.seq == self.snd_wl1 && (window > self.snd_wnd || window == 0));
+    pub(crate) fn take_window(&mut self, seq: SeqNr, ack: SeqNr, window: u16) -> bool {
+        let window = u32::from(window) << self.snd_wscale.min(14);
+        let newer = ack.gt(self.snd_una)
+            || seq.gt(self.snd_wl1)
+            || (seq == self.snd_wl1 && (window > self.snd_wnd || window == 0));
         if !newer {
             return false;
         }
         let changed = window != self.snd_wnd;
         self.max_window = self.max_window.max(window);
-        self.snd_wl1 = segment.seq;
+        self.snd_wl1 = seq;
         self.snd_wnd = window;
         changed
     }

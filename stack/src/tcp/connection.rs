@@ -3,7 +3,7 @@
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::recovery::Recovery;
-use super::segment::SegmentOut;
+use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use crate::mem::ring;
@@ -131,8 +131,9 @@ impl Connection<'_> {
         self.after_read();
     }
 
-    /// The data of a segment that [`Connection::poll_transmit`] returned.
-    pub fn payload(&self, segment: &SegmentOut) -> (&[u8], &[u8]) {
-        ring::slices(self.snd, self.tcb.snd_place(segment.seq.0), (segment.len as usize).min(self.snd.len()))
+    /// The data of a segment that [`Connection::poll_transmit`] returned: `len` bytes from `seq` on.
+    #[inline(always)]
+    pub fn payload(&self, seq: SeqNr, len: u32) -> (&[u8], &[u8]) {
+        ring::slices(self.snd, self.tcb.snd_place(seq.0), (len as usize).min(self.snd.len()))
     }
 }

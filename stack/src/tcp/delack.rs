@@ -17,12 +17,12 @@ const SECOND: u64 = 1_000_000_000;
 const DUP_ACKS_MAX: u32 = 64;
 
 impl Tcb {
-    /// In-order data came: acknowledge at once or within [`DELAY`].
+    /// In-order data came, a segment of `len` bytes: acknowledge at once or within [`DELAY`].
     #[inline(always)]
-    pub(crate) fn ack_data(&mut self, now: Instant, segment: &Segment<'_>, fills_gap: bool) {
-        self.rcv_mss = self.rcv_mss.max(segment.payload.len() as u32);
+    pub(crate) fn ack_data(&mut self, now: Instant, len: u32, is_pushed: bool, fills_gap: bool) {
+        self.rcv_mss = self.rcv_mss.max(len);
         self.data_heard_at = now;
-        if segment.flags.has(Flags::PSH) {
+        if is_pushed {
             self.set(bit::PUSHED);
         }
         // Duplicates still owed would repeat the new number, and look like another loss.

@@ -4,8 +4,9 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::connection::Connection;
 use super::delack::DELAY;
+use super::loss::Phase;
 use super::recovery::Recovery;
-use super::segment::{Flags, Kind, SackBlocks, SegmentOut};
+use super::segment::{Flags, Kind, PlainOut, SackBlocks, SegmentOut};
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
@@ -14,8 +15,15 @@ use crate::wire::tcp::options_len;
 
 impl Connection<'_> {
     /// Data (and FIN) from `snd_nxt` to `end` for the first time; `full` is what a full segment holds.
-    #[inline(always)]
     pub(crate) fn send_new(&mut self, now: Instant, end: SeqNr, full: u32, blocks: SackBlocks) -> SegmentOut {
+        let start = self.tcb.snd_nxt;
+        self.depart(now, end, full, self.recovery.sent.in_flight());
+        self.segment(now, start, end, blocks, Kind::Data)
+    }
+
+    /// What the departure of new data changes; `in_flight` bytes are out already.
+    #[inline(always)]
+    pub(crate) fn depart(&mut self, now: Instant, end: SeqNr, full: u32, in_flight: u32) {
         let tcb = &mut *self.tcb;
         let start = tcb.snd_nxt;
         compiler_fence(Ordering::Release);
@@ -36,12 +44,13 @@ impl Connection<'_> {
         }
         tcb.cc.on_sent(now, start, end);
         tcb.pacing.on_sent(now, end.since(start), tcb.mss);
-        let Recovery { sent, rate, prr, .. } = &mut *self.recovery;
-        let stamp = rate.stamp(now, end.since(start), sent.in_flight());
+        let Recovery { sent, rate, prr, loss, .. } = &mut *self.recovery;
+        let stamp = rate.stamp(now, end.since(start), in_flight);
         sent.push(start, end, stamp);
-        prr.on_sent(end.since(start));
+        if loss.phase == Phase::Recovery {
+            prr.on_sent(end.since(start));
+        }
         self.watch_flight(now);
-        self.segment(now, start, end, blocks, Kind::Data)
     }
 
     /// Data (and FIN) from `start` to `end` once more.
@@ -53,7 +62,9 @@ impl Connection<'_> {
         let Recovery { sent, rate, prr, undo, loss, .. } = &mut *self.recovery;
         let stamp = rate.stamp(now, end.since(start), sent.in_flight());
         sent.push_again(start, end, stamp);
-        prr.on_sent(end.since(start));
+        if loss.phase == Phase::Recovery {
+            prr.on_sent(end.since(start));
+        }
         undo.on_resent(now, start, end);
         loss.urgent = false;
         // The oldest has left anew: its acknowledgement has a whole timeout to come.
@@ -63,9 +74,21 @@ impl Connection<'_> {
         self.segment(now, start, end, blocks, Kind::Retransmission)
     }
 
+    /// [`Connection::segment`] where there is no FIN, no mark and nothing to report: `len` bytes from `start` on.
+    #[inline(always)]
+    pub(crate) fn plain_segment(&mut self, now: Instant, start: SeqNr, len: u32) -> PlainOut {
+        let tcb = &mut *self.tcb;
+        let is_last = len != 0 && start.plus(len).ge(tcb.snd_end);
+        let flags = if is_last { Flags::ACK.with(Flags::PSH) } else { Flags::ACK };
+        let window = tcb.offer_window(self.rcv.len());
+        tcb.ack_sent();
+        let segment = PlainOut { seq: start, ack: tcb.rcv_nxt, flags, window, len, timestamps: tcb.timestamps(now) };
+        self.recovery.tally.send_out(len, false);
+        segment
+    }
+
     /// A segment of `[start, end)`; whatever of it lies behind `snd_end` is our FIN. It carries the newest
     /// acknowledgement.
-    #[inline(always)]
     pub(crate) fn segment(
         &mut self,
         now: Instant,
@@ -89,7 +112,7 @@ impl Connection<'_> {
         let (ack, timestamps) = (tcb.rcv_nxt, tcb.timestamps(now));
         let flags = flags.with(marks);
         let segment = SegmentOut { seq: start, ack, flags, window, ecn, timestamps, sack, len, kind };
-        self.recovery.tally.send_out(&segment, kind == Kind::Retransmission);
+        self.recovery.tally.send_out(len, kind == Kind::Retransmission);
         segment
     }
 }

@@ -7,7 +7,7 @@
 use super::connection::Connection;
 use super::image::flag;
 use super::nagle::Partial;
-use super::segment::{Kind, SackBlocks, SegmentOut};
+use super::segment::PlainOut;
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
@@ -32,27 +32,29 @@ impl Connection<'_> {
     /// The next segment, if it is an ordinary one: new data or a bare acknowledgement, without SACK blocks, mark or FIN. `None`:
     /// [`Connection::next_segment`] has to be asked, and nothing has happened.
     #[inline(always)]
-    pub(crate) fn foreseen_segment(&mut self, now: Instant) -> Option<SegmentOut> {
+    pub(crate) fn foreseen_segment(&mut self, now: Instant) -> Option<PlainOut> {
         let (tcb, recovery) = (&*self.tcb, &*self.recovery);
         let is_usual = tcb.has_usual_bits() & recovery.is_calm() & (recovery.frto == Frto::Off) & tcb.ooo.is_empty();
         if !is_usual {
             return None;
         }
         if tcb.snd_end != tcb.snd_nxt {
-            let (end, full) = self.foreseen_data(now)?;
-            return Some(self.send_new(now, end, full, SackBlocks::default()));
+            let (start, (end, full)) = (tcb.snd_nxt, self.foreseen_data(now)?);
+            // It is calm: all that was sent and not acknowledged is in the network.
+            self.depart(now, end, full, self.recovery.sent.span());
+            return Some(self.plain_segment(now, start, end.since(start)));
         }
         if !tcb.has(bit::ACK_NOW) || tcb.snd_nxt.gt(tcb.snd_edge()) {
             return None;
         }
-        Some(self.segment(now, tcb.snd_nxt, tcb.snd_nxt, SackBlocks::default(), Kind::Ack))
+        Some(self.plain_segment(now, tcb.snd_nxt, 0))
     }
 
     /// Where the next segment of new data ends, and what a full one holds, if it may leave now.
     #[inline(always)]
     fn foreseen_data(&mut self, now: Instant) -> Option<(SeqNr, u32)> {
         let (tcb, recovery) = (&*self.tcb, &*self.recovery);
-        let (unsent, full, in_flight) = (tcb.snd_end.ahead_of(tcb.snd_nxt), tcb.mss.max(1), recovery.sent.in_flight());
+        let (unsent, full, in_flight) = (tcb.snd_end.ahead_of(tcb.snd_nxt), tcb.mss.max(1), recovery.sent.span());
         let len = unsent.min(full);
         let fits_peer = len != 0 && tcb.snd_edge().ahead_of(tcb.snd_nxt) >= len;
         let fits_path = in_flight == 0 || in_flight.saturating_add(len) <= tcb.cc.cwnd();
@@ -63,7 +65,7 @@ impl Connection<'_> {
         }
         if tcb.flight() == 0 {
             // Only this may change the window, and never below a segment.
-            self.tcb.restart_after_idle(now, recovery.rate.is_app_limited());
+            self.tcb.restart(now, recovery.rate.is_app_limited());
         }
         Some((self.tcb.snd_nxt.plus(len), full))
     }

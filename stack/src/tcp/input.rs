@@ -4,66 +4,35 @@ use super::connection::Connection;
 use super::image::flag;
 use super::outcome::Outcome;
 use super::predict::Prediction;
-use super::segment::{Flags, Segment};
+use super::segment::{Flags, Segment, Timestamps};
+use super::seq::SeqNr;
+use super::tcb::Tcb;
 use super::time::Instant;
 use crate::stats::Counter;
-use crate::wire::checksum::Sum;
 
 /// The segment goes no further.
 pub(crate) struct Stop;
 
-/// What has become of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// It was just what was to be expected, and nothing else has changed than this.
-    Foreseen {
-        /// New bytes can be read.
-        readable: bool,
-        /// There is more send space.
-        writable: bool,
-    },
-    /// It was looked at from all sides.
-    Examined(Outcome),
-    /// Its checksum is wrong: nothing has happened.
-    Corrupt,
-}
-
 impl Connection<'_> {
     /// A segment arrived for this connection. Answers come out of [`Connection::poll_transmit`].
     pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
-        match self.take_in(now, segment, None) {
-            Taken::Foreseen { readable, writable } => Outcome { readable, writable, ..Outcome::default() },
-            Taken::Examined(outcome) => outcome,
-            Taken::Corrupt => Outcome::default(),
-        }
-    }
-
-    /// The same for a segment whose checksum may not be verified yet: then `sum` is that of all that it covers but the data.
-    #[inline(always)]
-    pub(crate) fn take_in(&mut self, now: Instant, segment: &Segment<'_>, sum: Option<Sum>) -> Taken {
-        match self.predict(now, segment, sum) {
-            Prediction::Met { writable } => Taken::Foreseen { readable: !segment.payload.is_empty(), writable },
-            Prediction::Corrupt => Taken::Corrupt,
-            Prediction::Missed => {
-                // A copy for who needs it in memory: all others keep it in registers.
-                let segment = *segment;
-                self.take_unforeseen(now, &segment, sum)
+        match self.predict(now, segment, || None) {
+            Prediction::Met { writable } => {
+                Outcome { readable: !segment.payload.is_empty(), writable, ..Outcome::default() }
             }
+            _ => self.take_unforeseen(now, segment),
         }
     }
 
-    /// What [`Connection::take_in`] does with a segment that was not foreseen; right for any.
+    /// The same for a segment that was not foreseen; right for any.
     #[inline(never)]
-    pub(crate) fn take_unforeseen(&mut self, now: Instant, segment: &Segment<'_>, sum: Option<Sum>) -> Taken {
-        if sum.is_some_and(|sum| !sum.plus(segment.payload).is_valid()) {
-            return Taken::Corrupt;
-        }
+    pub(crate) fn take_unforeseen(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
         let mut out = Outcome::default();
         let (una, nxt) = (self.tcb.snd_una, self.tcb.rcv_nxt);
         self.recovery.tally.take_in(segment);
         self.examine(now, segment, &mut out);
         self.recovery.tally.progress(self.tcb.snd_una.ahead_of(una), self.tcb.rcv_nxt.ahead_of(nxt));
-        Taken::Examined(out)
+        out
     }
 
     /// What [`Connection::on_segment`] does with a segment that was not foreseen; right for any.
@@ -84,7 +53,7 @@ impl Connection<'_> {
         self.check_syn(now, segment)?; // fourth
         self.check_urgent(segment, out)?; // sixth
         self.check_ack(now, segment)?; // fifth
-        self.heard(now, segment);
+        self.tcb.heard(now, segment.seq, segment.timestamps);
         self.take_ack(now, segment, out);
         self.tcb.take_probe(self.recovery.loss.timeouts, out);
         self.take_data(now, segment, out); // seventh
@@ -147,12 +116,14 @@ impl Connection<'_> {
         }
         Ok(())
     }
+}
 
-    /// The peer is alive.
+impl Tcb {
+    /// An acceptable segment came: the peer is alive.
     #[inline(always)]
-    pub(crate) fn heard(&mut self, now: Instant, segment: &Segment<'_>) {
-        self.tcb.heard_at = now;
-        self.tcb.probes = 0;
-        self.tcb.take_timestamp(now, segment);
+    pub(crate) fn heard(&mut self, now: Instant, seq: SeqNr, timestamps: Option<Timestamps>) {
+        self.heard_at = now;
+        self.probes = 0;
+        self.take_timestamp(now, seq, timestamps);
     }
 }

@@ -49,12 +49,12 @@ pub(crate) mod tune;
 pub(crate) mod undo;
 pub(crate) mod window;
 
-pub use cc::Algorithm;
+pub use cc::{Algorithm, Learnt};
 pub use connection::Connection;
 pub use ecn::Codepoint;
 pub use outcome::Outcome;
 pub use recovery::Recovery;
-pub use segment::{Flags, Kind, Segment, SegmentOut};
+pub use segment::{Flags, Kind, PlainOut, Segment, SegmentOut};
 pub use seq::SeqNr;
 pub use tcb::{State, Tcb};
 pub use time::Instant;

@@ -17,7 +17,7 @@ impl Connection<'_> {
         let may = self.may_transmit();
         let next = match self.foreseen_segment(now) {
             None => self.next_segment(now),
-            foreseen => foreseen,
+            Some(plain) => Some(plain.into()),
         };
         debug_assert!(may || next.is_none(), "what `may_transmit` does not know of");
         next
@@ -152,7 +152,7 @@ impl Connection<'_> {
         let (timestamps, ecn, sack, kind) =
             (self.tcb.timestamps(now), Codepoint::NotEct, SackBlocks::default(), Kind::Ack);
         let segment = SegmentOut { seq, ack, flags, window, ecn, timestamps, sack, len: 0, kind };
-        self.recovery.tally.send_out(&segment, false);
+        self.recovery.tally.send_out(0, false);
         segment
     }
 
@@ -193,6 +193,21 @@ impl Connection<'_> {
         }
         let tcb = &*self.tcb;
         tcb.has(DUE) || tcb.dup_acks_due > 0 || self.recovery.sent.lost() > 0
+    }
+
+    /// The same of a connection that is calm, with no FIN queued: what is queued is in flight.
+    #[inline(always)]
+    pub(crate) fn may_transmit_calmly(&mut self) -> bool {
+        let tcb = &*self.tcb;
+        if tcb.snd_nxt != tcb.snd_end {
+            return true;
+        }
+        let in_flight = self.recovery.sent.span();
+        if in_flight < tcb.cc.cwnd() && in_flight as usize <= self.send_limit() / 3 * 2 {
+            self.recovery.rate.on_nothing_to_send(in_flight);
+        }
+        let tcb = &*self.tcb;
+        tcb.has(DUE) | (tcb.dup_acks_due > 0)
     }
 
     /// There is room in the congestion window and no new data: is that the program's doing? Not if something waits to be sent again

@@ -70,37 +70,39 @@ pub(crate) struct Delivery {
     pub sacked: u32,
     /// Something of it was sent more than once, so nobody knows when the rest of it arrived (Karn's rule, RFC 6298, section 3).
     pub ambiguous: bool,
-    /// The one sent last: its stamp and its end.
-    newest: Option<(Stamp, SeqNr)>,
-    /// Departure of the newest one that was sent only once.
-    unambiguous: Option<Instant>,
+    /// If there are bytes, the one sent last: its stamp and its end.
+    newest: Stamp,
+    newest_end: SeqNr,
+    /// Departure of the newest one that was sent only once; never: there is none.
+    unambiguous: Instant,
 }
 
 impl Delivery {
     /// A piece that was not known to be delivered.
     #[inline]
     pub fn add(&mut self, piece: &Record) {
-        self.bytes = self.bytes.saturating_add(piece.len());
-        if self.newest.is_none_or(|(stamp, end)| piece.was_sent_after(stamp.sent_at, end)) {
-            self.newest = Some((piece.stamp, piece.end));
+        if self.bytes == 0 || piece.was_sent_after(self.newest.sent_at, self.newest_end) {
+            (self.newest, self.newest_end) = (piece.stamp, piece.end);
         }
+        self.bytes = self.bytes.saturating_add(piece.len());
         if !piece.resent && !piece.blurred {
-            self.unambiguous = self.unambiguous.max(Some(piece.stamp.sent_at));
+            self.unambiguous = self.unambiguous.max(piece.stamp.sent_at);
         }
     }
 
     /// All of a run of pieces, none of which was known to be delivered.
-    #[inline]
+    #[inline(always)]
     pub fn of(run: &Run) -> Self {
         let Record { stamp, end, .. } = run.last;
-        let unambiguous = Some(stamp.sent_at);
-        Self { bytes: run.len, sacked: 0, ambiguous: false, newest: Some((stamp, end)), unambiguous }
+        let unambiguous = stamp.sent_at;
+        Self { bytes: run.len, sacked: 0, ambiguous: false, newest: stamp, newest_end: end, unambiguous }
     }
 
     /// Round trip of the newest segment that was sent only once, ns.
-    #[inline]
+    #[inline(always)]
     pub fn rtt(&self, now: Instant) -> Option<u64> {
-        self.unambiguous.filter(|_| !self.ambiguous).map(|at| now.nanos_since(at))
+        let is_known = self.unambiguous.is_set() && !self.ambiguous;
+        is_known.then(|| now.nanos_since(self.unambiguous))
     }
 }
 
@@ -117,7 +119,7 @@ impl Rate {
             delivered_at: self.delivered_at,
             delivered: self.delivered,
             lost: self.lost,
-            in_flight: in_flight.saturating_add(len),
+            in_flight: in_flight.wrapping_add(len),
             app_limited: self.app_limited != 0,
             window_limited: self.window_limited != 0,
         }
@@ -154,30 +156,28 @@ impl Rate {
         if delivery.bytes == 0 {
             return;
         }
-        self.delivered = self.delivered.saturating_add(u64::from(delivery.bytes));
+        self.delivered = self.delivered.wrapping_add(u64::from(delivery.bytes));
         self.delivered_at = now;
         if self.app_limited | self.window_limited != 0 {
             let over = |until: u64| if self.delivered > until { 0 } else { until };
             (self.app_limited, self.window_limited) = (over(self.app_limited), over(self.window_limited));
         }
-        if let Some((stamp, _)) = &delivery.newest {
-            self.first_sent_at = stamp.sent_at;
-        }
+        self.first_sent_at = delivery.newest.sent_at;
     }
 
-    /// The rate that an acknowledgement shows, after [`Rate::on_delivery`]. `min_rtt` is the shortest round trip known: a rate measured
+    /// The rate that an acknowledgement that delivered something shows, after [`Rate::on_delivery`]. `min_rtt` is the shortest round trip known: a rate measured
     /// over less time is not believed.
     #[inline]
-    pub fn measured(&self, now: Instant, delivery: &Delivery, min_rtt: Option<u64>) -> Option<Measured> {
-        let (stamp, _) = delivery.newest.as_ref()?;
+    pub fn measured(&self, now: Instant, delivery: &Delivery, min_rtt: Option<u64>) -> Measured {
+        let stamp = &delivery.newest;
         let sending = stamp.sent_at.nanos_since(stamp.first_sent_at);
         let hearing = now.nanos_since(stamp.delivered_at);
         let interval = sending.max(hearing);
-        Some(Measured {
-            delivered: self.delivered.saturating_sub(stamp.delivered),
+        Measured {
+            delivered: self.delivered.wrapping_sub(stamp.delivered),
             interval: if interval >= min_rtt.unwrap_or(0) { interval } else { 0 },
             is_app_limited: stamp.app_limited,
-        })
+        }
     }
 
     /// What an acknowledgement says, after [`Rate::on_delivery`] and [`Rate::on_lost`]. `lost_before` is [`Rate::lost`] before it came,
@@ -199,10 +199,11 @@ impl Rate {
             rtt: delivery.rtt(now),
             ..RateSample::default()
         };
-        let Some((stamp, _)) = delivery.newest else { return told };
-        let Some(Measured { delivered, interval, is_app_limited }) = self.measured(now, delivery, min_rtt) else {
+        if delivery.bytes == 0 {
             return told;
-        };
+        }
+        let stamp = &delivery.newest;
+        let Measured { delivered, interval, is_app_limited } = self.measured(now, delivery, min_rtt);
         RateSample {
             delivered,
             interval,

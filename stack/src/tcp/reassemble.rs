@@ -40,7 +40,8 @@ impl Connection<'_> {
             if fills_gap {
                 self.join_up();
             }
-            self.tcb.ack_data(now, segment, fills_gap);
+            let is_pushed = segment.flags.has(Flags::PSH);
+            self.tcb.ack_data(now, segment.payload.len() as u32, is_pushed, fills_gap);
         } else {
             self.set_aside(start, data, out);
         }

@@ -93,7 +93,7 @@ impl Recovery {
     /// Is nothing lost, and nothing delivered beyond a gap?
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
-        self.loss.phase == Phase::Open && self.sent.sacked() | self.sent.lost() == 0
+        (self.loss.phase == Phase::Open) & (self.sent.sacked() | self.sent.lost() == 0)
     }
 
     /// The connection was imported: what is in flight went out nobody knows when.

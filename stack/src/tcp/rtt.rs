@@ -33,6 +33,9 @@ pub(crate) struct Rtt {
 }
 
 impl Rtt {
+    /// No retransmission timeout is shorter, ns.
+    pub const RTO_MIN: u64 = VARIATION_MIN;
+
     /// Takes over what the kernel had measured, µs.
     pub fn new(srtt_us: u32, rttvar_us: u32) -> Self {
         let nanos = |us: u32| (u64::from(us) * 1000).min(SAMPLE_MAX);
@@ -84,16 +87,18 @@ impl Rtt {
     }
 
     /// The retransmission timeout, ns.
+    #[inline(always)]
     pub fn rto(&self) -> u64 {
-        let base = self.rto_base();
-        (base << self.backoff.min(16)).min(RTO_MAX)
+        // At most sixteen doublings: no bit is lost, unless somebody has scribbled here.
+        self.rto_base().wrapping_shl(self.backoff).min(RTO_MAX)
     }
 
     /// The retransmission timeout without back-off, ns.
     pub fn rto_base(&self) -> u64 {
         match self.smoothed() {
             None => RTO_INITIAL,
-            Some(srtt) => (srtt + (4 * self.rttvar.min(RTO_MAX)).max(VARIATION_MIN)).min(RTO_MAX),
+            // Neither product nor sum overflows, unless somebody has scribbled here.
+            Some(srtt) => srtt.wrapping_add(self.rttvar.wrapping_mul(4).max(VARIATION_MIN)).min(RTO_MAX),
         }
     }
 }

@@ -184,6 +184,32 @@ impl SegmentOut {
     }
 }
 
+/// An ordinary segment to put on the wire: data that was never sent, or a bare acknowledgement, without SACK blocks, mark or FIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainOut {
+    /// Sequence number.
+    pub seq: SeqNr,
+    /// Acknowledgement number.
+    pub ack: SeqNr,
+    /// Control bits.
+    pub flags: Flags,
+    /// Window field, already scaled.
+    pub window: u16,
+    /// Bytes of data.
+    pub len: u32,
+    /// Timestamps option.
+    pub timestamps: Option<Timestamps>,
+}
+
+impl From<PlainOut> for SegmentOut {
+    fn from(plain: PlainOut) -> Self {
+        let PlainOut { seq, ack, flags, window, len, timestamps } = plain;
+        let (ecn, sack) = (Codepoint::NotEct, SackBlocks::default());
+        let kind = if len == 0 { Kind::Ack } else { Kind::Data };
+        Self { seq, ack, flags, window, ecn, timestamps, sack, len, kind }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

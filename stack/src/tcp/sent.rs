@@ -107,7 +107,7 @@ impl Sent {
         if !start.lt(end) {
             return;
         }
-        self.span = self.span.saturating_add(end.since(start));
+        self.span = self.span.wrapping_add(end.since(start));
         let sent_from = stamp.sent_at;
         let record = Record { start, end, stamp, sent_from, sacked: false, lost: false, resent: false, blurred: false };
         match self.records.back_mut() {
@@ -168,7 +168,6 @@ impl Sent {
 
     /// As [`Sent::take_acked`] where all that was acknowledged was sent once, piece by piece, and nothing else is known of it: then the
     /// last piece was sent last, and stands for all. `None`: it is not so, and nothing has changed.
-    #[inline]
     pub fn take_run(&mut self, una: SeqNr) -> Option<Run> {
         let first = self.records.front()?;
         let (start, first_end) = (first.start, first.end);
@@ -189,6 +188,19 @@ impl Sent {
         let len = una.since(start);
         self.span = self.span.saturating_sub(len);
         Some(Run { len, first_end, last })
+    }
+
+    /// The same where it is just the oldest piece, as it nearly always is.
+    #[inline(always)]
+    pub fn take_piece(&mut self, una: SeqNr) -> Option<Run> {
+        let last = *self.records.front()?;
+        if last.end != una || !last.is_plain() {
+            return None;
+        }
+        self.records.pop_front();
+        let len = una.since(last.start);
+        self.span = self.span.saturating_sub(len);
+        Some(Run { len, first_end: una, last })
     }
 
     /// The peer says that it has `[start, end)`: marks what was not known of it, telling `visit` of each piece.

@@ -35,7 +35,7 @@ impl Tail {
 
 impl Connection<'_> {
     /// Plans a probe, which finds a lost end of a flight long before a timeout does (section 7.2).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn plan_tail_probe(&mut self, now: Instant) {
         let (tcb, recovery) = (&mut *self.tcb, &*self.recovery);
         let is_out = recovery.tail.is_some_and(|tail| tail.end.gt(tcb.snd_una));

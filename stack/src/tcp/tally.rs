@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::loss::Phase;
-use super::segment::{Segment, SegmentOut};
+use super::segment::Segment;
 use super::time::Instant;
 
 /// Counts since the import.
@@ -118,8 +118,10 @@ impl Tally {
         self.bytes_received = self.bytes_received.wrapping_add(u64::from(received));
     }
 
-    pub(crate) fn send_out(&mut self, segment: &SegmentOut, again: bool) {
-        let len = u64::from(segment.len);
+    /// A segment with `len` bytes of data, sent for the first time or again.
+    #[inline(always)]
+    pub(crate) fn send_out(&mut self, len: u32, again: bool) {
+        let len = u64::from(len);
         self.segments_out = self.segments_out.wrapping_add(1);
         self.data_out = self.data_out.wrapping_add(u32::from(len > 0));
         self.bytes_sent = self.bytes_sent.wrapping_add(len);

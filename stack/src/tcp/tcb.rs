@@ -6,7 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::cc::{Algorithm, Congestion};
+use super::cc::{Algorithm, Congestion, Learnt};
 use super::ecn::Ecn;
 use super::image::flag;
 use super::mtu::PathMtu;
@@ -280,6 +280,12 @@ impl Tcb {
     /// Which congestion control to go on with; a fresh import has the default one. What was found before stays.
     pub fn choose_congestion(&mut self, algorithm: Algorithm) {
         self.cc.choose(algorithm, self.mss, self.rtt.smoothed());
+        self.take_pacing_rate();
+    }
+
+    /// What the kernel's congestion control has learnt of the path; counts if the same goes on here.
+    pub fn learn_congestion(&mut self, learnt: &Learnt, now: Instant) {
+        self.cc.learn(learnt, now);
         self.take_pacing_rate();
     }
 

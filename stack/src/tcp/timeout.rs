@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::outcome::Outcome;
+use super::rtt::Rtt;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use super::timer::Timer;
@@ -61,7 +62,7 @@ impl Connection<'_> {
     }
 
     /// Something is in flight: sees to its timers.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn watch_flight(&mut self, now: Instant) {
         if !self.tcb.timers.is_set(Timer::Retransmit) {
             self.tcb.timers.set(Timer::Retransmit, self.timeout_at(now));
@@ -117,14 +118,27 @@ impl Tcb {
     /// Time in which nothing was sent is no time in which the window could have grown; and after a long silence, the window
     /// that was found before says little (RFC 5681, section 4.1).
     pub(crate) fn restart_after_idle(&mut self, now: Instant, app_limited: bool) {
-        if self.flight() != 0 {
-            return;
+        if self.flight() == 0 {
+            self.restart(now, app_limited);
         }
+    }
+
+    /// The same where nothing is in flight.
+    #[inline(always)]
+    pub(crate) fn restart(&mut self, now: Instant, app_limited: bool) {
         self.cc.on_restart(now, app_limited);
         if self.cc.goes_by_rate() {
             self.take_pacing_rate();
         }
-        let (silent, rto) = (now.nanos_since(self.data_sent_at), self.rtt.rto().max(1));
+        let silent = now.nanos_since(self.data_sent_at);
+        if silent >= Rtt::RTO_MIN {
+            self.stay_idle(silent);
+        }
+    }
+
+    #[inline(never)]
+    fn stay_idle(&mut self, silent: u64) {
+        let rto = self.rtt.rto().max(1);
         if silent >= rto {
             self.cc.on_idle(silent / rto, self.mss);
         }

@@ -4,6 +4,7 @@ use super::image::flag;
 use super::input::Stop;
 use super::outcome::Outcome;
 use super::segment::{Flags, Segment, Timestamps};
+use super::seq::SeqNr;
 use super::tcb::Tcb;
 use super::time::Instant;
 use crate::stats::Counter;
@@ -51,10 +52,10 @@ impl Tcb {
 
     /// Takes TS.Recent from a segment that reaches back to our last acknowledgement (RFC 7323, section 4.3).
     #[inline(always)]
-    pub(crate) fn take_timestamp(&mut self, now: Instant, segment: &Segment<'_>) {
-        let Some(ts) = segment.timestamps.filter(|_| self.has(flag::TIMESTAMPS)) else { return };
+    pub(crate) fn take_timestamp(&mut self, now: Instant, seq: SeqNr, timestamps: Option<Timestamps>) {
+        let Some(ts) = timestamps.filter(|_| self.has(flag::TIMESTAMPS)) else { return };
         let newer = !self.has(flag::TS_RECENT) || (ts.val.wrapping_sub(self.ts_recent) as i32) >= 0;
-        if (newer || self.recent_expired(now)) && segment.seq.le(self.rcv_wup) {
+        if (newer || self.recent_expired(now)) && seq.le(self.rcv_wup) {
             self.ts_recent = ts.val;
             self.ts_recent_at = now;
             self.set(flag::TS_RECENT);

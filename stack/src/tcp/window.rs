@@ -36,6 +36,25 @@ impl Tcb {
     #[inline(always)]
     pub(crate) fn offer_window(&mut self, ring: usize) -> u16 {
         let scale = self.rcv_wscale.min(14);
+        // As distances from what has arrived, in the order in which they nearly always lie.
+        let offerable = self.offerable(ring);
+        let (room, promised) = (self.rcv_read.plus(offerable).since(self.rcv_nxt), self.rcv_adv.since(self.rcv_nxt));
+        if room.max(promised) <= u32::from(u16::MAX) << scale {
+            let grows = room.saturating_sub(promised) >= self.rcv_mss.min(offerable / 2);
+            let mut field = if grows { room } else { promised } >> scale;
+            if (field << scale) < promised && (field + 1) << scale <= room {
+                field += 1;
+            }
+            self.rcv_adv = self.rcv_nxt.plus(promised.max(field << scale));
+            return field as u16;
+        }
+        self.offer_any_window(ring)
+    }
+
+    /// The same for any numbers.
+    #[inline(never)]
+    fn offer_any_window(&mut self, ring: usize) -> u16 {
+        let scale = self.rcv_wscale.min(14);
         let room_edge = self.rcv_read.plus(self.offerable(ring));
         let edge = if self.worth_growing(ring) { room_edge } else { self.rcv_adv };
         let mut field = (edge.ahead_of(self.rcv_nxt) >> scale).min(u32::from(u16::MAX));
@@ -75,6 +94,44 @@ impl Connection<'_> {
         let is_one_way = tcb.bits & (bit::PUSHED | bit::PINGPONG) == bit::PUSHED && tcb.readable() == 0;
         if (opens || (is_one_way && tcb.rcv_wup != tcb.rcv_nxt)) && !tcb.fin_received() {
             tcb.set(bit::ACK_NOW);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zerocopy::{FromZeros, IntoBytes};
+
+    use super::*;
+    use crate::tcp::seq::SeqNr;
+
+    /// A distance as it nearly always is, or any.
+    fn distance() -> impl Strategy<Value = u32> {
+        prop_oneof![0u32..1 << 20, 0u32..3, (0u32..1 << 20).prop_map(|n| n.wrapping_neg()), any::<u32>()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+        /// The short way and the one that takes any numbers.
+        #[test]
+        fn both_ways_offer_the_same(
+            next: u32,
+            unread in distance(),
+            promised in distance(),
+            rcvbuf in prop_oneof![Just(0u32), distance()],
+            rcv_mss in prop_oneof![Just(0u32), 500u32..9000, any::<u32>()],
+            scale in 0u32..20,
+            ring in 10u32..27,
+        ) {
+            let mut tcb = Tcb::new_zeroed();
+            tcb.rcv_nxt = SeqNr(next);
+            (tcb.rcv_read, tcb.rcv_adv) = (tcb.rcv_nxt.minus(unread), tcb.rcv_nxt.plus(promised));
+            (tcb.rcvbuf, tcb.rcv_mss, tcb.rcv_wscale) = (rcvbuf, rcv_mss, scale);
+            let mut other = tcb;
+            let fields = (tcb.offer_window(1 << ring), other.offer_any_window(1 << ring));
+            prop_assert_eq!(fields.0, fields.1);
+            prop_assert_eq!(tcb.as_bytes(), other.as_bytes());
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::ip::{input, output};
 use crate::stack::{ImportRequest, Stack};
 use crate::tcp::image::{Image, flag};
 use crate::tcp::segment::SackBlocks;
-use crate::tcp::{Algorithm, Codepoint, Flags, Instant, Kind, SegmentOut, SeqNr};
+use crate::tcp::{Algorithm, Codepoint, Flags, Instant, Kind, Learnt, SegmentOut, SeqNr};
 
 /// Frames of the card.
 const FRAMES: u32 = 4096;
@@ -142,6 +142,7 @@ impl Crowd {
             rings: (ring, ring),
             largest: (largest, largest),
             congestion: Algorithm::default(),
+            learnt: Learnt::Nothing,
             pacing_limit: u64::MAX,
         };
         let full = || io::Error::other(format!("connection {n} was not taken"));

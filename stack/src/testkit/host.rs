@@ -247,7 +247,7 @@ impl Host {
         let mut frame = vec![0; 14 + self.path.mtu as usize];
         let (path, flow, ip_id) = (self.path, self.flow, self.ip_id);
         let payload = self.connection();
-        let payload = payload.payload(&segment);
+        let payload = payload.payload(segment.seq, segment.len);
         let len = output::build(&mut frame, &path, &flow, &segment, payload, ip_id).expect("a segment fits the MTU");
         self.ip_id = ip_id.wrapping_add(1);
         frame.truncate(len);

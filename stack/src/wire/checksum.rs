@@ -10,6 +10,17 @@ use crate::mem::sum;
 pub struct Sum(u64);
 
 impl Sum {
+    /// Of 2^16 - 1, modulo 2^64.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    /// How many multiples 2^16 - 1 has below 2^64 without zero.
+    const MULTIPLES: u64 = u64::MAX / 0xffff;
+
+    /// Of one word.
+    #[inline(always)]
+    pub fn of_word(word: u64) -> Self {
+        Self(word)
+    }
+
     /// The pseudo-header of an upper-layer packet of `len` bytes (RFC 9293, section 3.1). One formula serves both IP
     /// versions: the prefix of a v4-mapped address adds 0xffff, which is zero in ones' complement.
     #[inline(always)]
@@ -75,10 +86,19 @@ impl Sum {
         (!self.folded()).to_ne_bytes()
     }
 
-    /// Is this the sum of data that includes its right checksum?
-    #[inline]
+    /// Is this the sum of data that includes its right checksum? Folded it would be 0xffff, so 2^16 - 1 divides it, and it is not zero:
+    /// that takes no folding.
+    #[inline(always)]
     pub fn is_valid(self) -> bool {
-        self.folded() == 0xffff
+        // Its multiples but zero become 1, 2, ... this way, and all other numbers larger ones.
+        self.0.wrapping_mul(Self::INVERSE).wrapping_sub(1) < Self::MULTIPLES
+    }
+
+    /// Is this its [`Sum::partial`]? Nearly never, which is found out without folding.
+    #[inline(always)]
+    pub fn is_partial(self, field: [u8; 2]) -> bool {
+        let difference = sum::add(self.0, u64::from(!u16::from_ne_bytes(field)));
+        difference.wrapping_mul(Self::INVERSE) <= Self::MULTIPLES && self.partial() == field
     }
 
     #[inline]
@@ -113,6 +133,14 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_is_valid_if_it_folds_to_all_ones() {
+        assert_eq!(Sum::INVERSE.wrapping_mul(0xffff), 1);
+        for sum in [0, 1, 0xfffe, 0xffff, 0x1_0000, 0x1_fffe, u64::MAX - 1, u64::MAX, 0xffff_0000_0000_0000, 1 << 63] {
+            assert_eq!(Sum(sum).is_valid(), Sum(sum).folded() == 0xffff, "{sum:#x}");
+        }
+    }
+
+    #[test]
     fn mapped_addresses_sum_like_ipv4() {
         let (a, b) = ([10, 0, 0, 1], [192, 168, 7, 200]);
         let mapped = Sum::pseudo(&Addr::v4(a), &Addr::v4(b), 6, 1000);
@@ -136,6 +164,11 @@ mod tests {
             let checksum = Sum::default().plus(&bytes).checksum();
             bytes[..2].copy_from_slice(&checksum);
             prop_assert!(Sum::default().plus(&bytes).is_valid());
+            let sum = Sum::default().plus(&bytes);
+            let field = [bytes[0], bytes[bytes.len() - 1]];
+            for field in [sum.partial(), field, [0; 2], [0xff; 2]] {
+                prop_assert_eq!(sum.is_partial(field), sum.partial() == field);
+            }
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             prop_assert!(!Sum::default().plus(&bytes).is_valid());

@@ -80,10 +80,18 @@ impl Queue {
         self.rx.pop()
     }
 
-    /// Remembers how many received packets wait now.
+    /// Remembers how many received packets wait now. Are there any?
     #[inline]
-    pub fn rx_look(&mut self) {
+    pub fn rx_look(&mut self) -> bool {
         self.seen = self.rx_available();
+        self.seen != 0
+    }
+
+    /// The next of the packets that waited at the last [`Self::rx_look`], as [`Self::rx_pop`] gives it.
+    #[inline]
+    pub fn rx_pop_seen(&mut self) -> Option<Desc> {
+        self.seen = self.seen.checked_sub(1)?;
+        Some(self.rx.ring.read(self.rx.cursor.take_known()))
     }
 
     /// Received packets that waited at the last [`Self::rx_look`].
@@ -230,6 +238,12 @@ impl Queue {
     #[inline]
     pub fn completion_take(&mut self) -> Option<u64> {
         self.completion.pop()
+    }
+
+    /// The same where [`Self::completions`] has just said that there is one.
+    #[inline]
+    pub fn completion_take_known(&mut self) -> u64 {
+        self.completion.ring.read(self.completion.cursor.take_known())
     }
 
     /// Gives the entries taken so far back to the kernel.

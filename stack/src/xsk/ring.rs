@@ -102,6 +102,14 @@ impl ConsumerCursor {
         Some(index)
     }
 
+    /// The same where [`Self::available`] has just said that there is one.
+    #[inline]
+    pub fn take_known(&mut self) -> u32 {
+        let index = self.next & (self.size - 1);
+        self.next = self.next.wrapping_add(1);
+        index
+    }
+
     /// Entries that can be taken now.
     #[inline]
     pub fn available(&mut self, producer: &AtomicU32) -> u32 {

@@ -98,19 +98,21 @@ impl Cubic {
         }
     }
 
-    /// New data was acknowledged.
-    pub fn on_ack(&mut self, window: &mut Window, ack: &Ack) {
+    /// New data was acknowledged; `limited`: the window is the limit.
+    #[inline(always)]
+    pub fn on_ack(&mut self, window: &mut Window, ack: &Ack, limited: bool) {
         if window.is_slow_start() {
-            self.slow_start(window, ack);
+            self.slow_start(window, ack, limited);
         } else {
-            self.avoid_congestion(window, ack);
+            let Ack { now, acked, mss, srtt, .. } = *ack;
+            self.avoid_congestion(window, limited, (now, acked, mss), srtt.unwrap_or(0));
         }
     }
 
     /// RFC 9438, section 4.10: HyStart++ in the first slow start, the standard one in all others (RFC 9406, section 4.3).
-    fn slow_start(&mut self, window: &mut Window, ack: &Ack) {
+    #[inline(always)]
+    fn slow_start(&mut self, window: &mut Window, ack: &Ack, limited: bool) {
         self.epoch = Instant::NEVER;
-        let limited = window.is_the_limit(ack);
         if !window.is_first_slow_start() {
             if limited {
                 window.grow(ack.acked);
@@ -129,19 +131,26 @@ impl Cubic {
     }
 
     /// RFC 9438, sections 4.2 to 4.5.
-    fn avoid_congestion(&mut self, window: &mut Window, ack: &Ack) {
+    #[inline(never)]
+    fn avoid_congestion(
+        &mut self,
+        window: &mut Window,
+        limited: bool,
+        (now, acked, mss): (Instant, u32, u32),
+        srtt: u64,
+    ) {
         if !self.epoch.is_set() {
-            self.begin_stage(window, ack);
+            self.begin_stage(window, now, mss);
         }
-        if !window.is_the_limit(ack) {
-            self.exclude(ack.now);
+        if !limited {
+            self.exclude(now);
             return;
         }
-        self.accounted = ack.now;
-        self.grow_estimate(window, ack);
-        let t = ack.now.nanos_since(self.epoch) / NANOS_PER_MS;
-        let rtt = ack.srtt.unwrap_or(0) / NANOS_PER_MS;
-        if w_cubic(t, self.k, self.w_max, ack.mss) < self.w_est {
+        self.accounted = now;
+        self.grow_estimate(window, acked, mss);
+        let t = now.nanos_since(self.epoch) / NANOS_PER_MS;
+        let rtt = srtt / NANOS_PER_MS;
+        if w_cubic(t, self.k, self.w_max, mss) < self.w_est {
             // The Reno-friendly region (section 4.3).
             window.cwnd = window.cwnd.max(self.w_est);
             self.credit = 0;
@@ -150,20 +159,20 @@ impl Cubic {
         // The target is where the curve will be a round trip from now, between cwnd and 1.5 cwnd (section 4.2); each window of
         // acknowledged data goes all the way there (sections 4.4 and 4.5).
         let cwnd = u64::from(window.cwnd.max(1));
-        let ahead = u64::from(w_cubic(t.saturating_add(rtt), self.k, self.w_max, ack.mss));
+        let ahead = u64::from(w_cubic(t.saturating_add(rtt), self.k, self.w_max, mss));
         let target = ahead.clamp(cwnd, cwnd + cwnd / 2);
-        self.credit = self.credit.saturating_add(u64::from(ack.acked) * (target - cwnd));
+        self.credit = self.credit.saturating_add(u64::from(acked) * (target - cwnd));
         let step = (self.credit / cwnd).min(target - cwnd);
         self.credit %= cwnd;
         window.grow(step as u32);
     }
 
     /// A stage begins: where on the curve is the window? Without W_max, or above it, on the plateau (sections 4.2 and 4.8).
-    fn begin_stage(&mut self, window: &Window, ack: &Ack) {
-        self.epoch = ack.now;
-        self.accounted = ack.now;
+    fn begin_stage(&mut self, window: &Window, now: Instant, mss: u32) {
+        self.epoch = now;
+        self.accounted = now;
         self.w_max = self.w_max.clamp(window.cwnd, window.cwnd.max(CWND_MAX));
-        self.k = k(self.w_max - window.cwnd, ack.mss);
+        self.k = k(self.w_max - window.cwnd, mss);
         self.w_est = window.cwnd;
         self.credit = 0;
         self.est_credit = 0;
@@ -176,10 +185,10 @@ impl Cubic {
     }
 
     /// W_est += alpha_cubic * segments_acked / cwnd (RFC 9438, section 4.3); alpha is 1 from where the last reduction came on.
-    fn grow_estimate(&mut self, window: &Window, ack: &Ack) {
+    fn grow_estimate(&mut self, window: &Window, acked: u32, mss: u32) {
         let alpha = if self.w_est >= self.prior { ALPHA_FULL } else { ALPHA };
         let divisor = ALPHA_FULL * u64::from(window.cwnd.max(1));
-        let gain = u64::from(ack.acked.min(CWND_MAX)) * u64::from(ack.mss) * alpha;
+        let gain = u64::from(acked.min(CWND_MAX)) * u64::from(mss) * alpha;
         self.est_credit = self.est_credit.saturating_add(gain);
         let step = (self.est_credit / divisor).min(u64::from(CWND_MAX)) as u32;
         self.est_credit %= divisor;
@@ -399,9 +408,8 @@ mod tests {
         assert!((alpha - 3.0 * (1.0 - 0.7) / (1.0 + 0.7)).abs() < 1e-12);
         let mut cubic = Cubic { w_est: 10 * MSS, prior: 100 * MSS, ..Cubic::default() };
         let window = Window { cwnd: 10 * MSS, ssthresh: 10 * MSS };
-        let (una, nxt) = (SeqNr(0), SeqNr(0));
         for _ in 0..170 {
-            cubic.grow_estimate(&window, &Ack { now: START, acked: MSS, flight: 0, mss: MSS, srtt: None, una, nxt });
+            cubic.grow_estimate(&window, MSS, MSS);
         }
         assert_eq!(cubic.w_est, 19 * MSS, "17 windows give 9 segments");
     }

@@ -38,6 +38,11 @@ impl Default for Dctcp {
 }
 
 impl Dctcp {
+    /// Goes on with an Alpha in parts of 1024.
+    pub fn learn(&mut self, alpha: u32) {
+        self.alpha = (alpha.min(1 << 10) << 10).min(ONE);
+    }
+
     /// Every acknowledgement counts: `acked` bytes up to `una`, with or without an echo (RFC 8257, section 3.3).
     pub fn on_feedback(&mut self, acked: u32, echo: bool, una: SeqNr, nxt: SeqNr) {
         if self.begun == 0 {

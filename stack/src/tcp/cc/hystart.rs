@@ -65,6 +65,12 @@ pub(crate) struct HyStart {
     css_round: u16,
 }
 
+/// `at` modulo [`STAMPS`], nearly always without a division.
+#[inline(always)]
+fn place(at: usize) -> usize {
+    if at < STAMPS { at } else { at % STAMPS }
+}
+
 fn ticks(now: Instant) -> u16 {
     (now.0 / 1000 / u64::from(TICK)) as u16
 }
@@ -76,28 +82,42 @@ impl HyStart {
         if len >= STAMPS {
             return;
         }
-        let first = self.first as usize % STAMPS;
-        if self.rounds == 0 && len == 0 {
-            self.round_start = start;
+        if len == 0 {
+            if self.rounds == 0 {
+                self.round_start = start;
+            }
+            return self.note(now, place(self.first as usize), end);
         }
-        let noted = if len == 0 { self.round_start } else { self.ends[(first + len - 1) % STAMPS] };
-        let before = noted.ahead_of(self.round_start);
+        let newest = place(self.first as usize) + len - 1;
+        let before = self.ends[place(newest)].ahead_of(self.round_start);
         if end.ahead_of(self.round_start) >= before.saturating_add(before / SPACING) {
-            self.ends[(first + len) % STAMPS] = end;
-            self.ticks[(first + len) % STAMPS] = ticks(now);
-            self.len += 1;
+            self.note(now, place(newest + 1), end);
         }
+    }
+
+    /// Notes a departure at a place of the ring.
+    #[inline(always)]
+    fn note(&mut self, now: Instant, at: usize, end: SeqNr) {
+        self.ends[at] = end;
+        self.ticks[at] = ticks(now);
+        self.len += 1;
+    }
+
+    /// Does `una` answer a departure?
+    #[inline(always)]
+    fn is_answered(&self, una: SeqNr) -> bool {
+        self.len != 0 && self.ends[place(self.first as usize)].le(una)
     }
 
     /// The youngest departure that `una` answers gives the round-trip time, µs.
     fn take_sample(&mut self, now: Instant, una: SeqNr) -> Option<u32> {
         let mut sample = None;
         for _ in 0..STAMPS {
-            let at = self.first as usize % STAMPS;
+            let at = place(self.first as usize);
             if self.len == 0 || self.ends[at].gt(una) {
                 break;
             }
-            self.first = (at as u16 + 1) % STAMPS as u16;
+            self.first = place(at + 1) as u16;
             self.len = (self.len - 1).min(STAMPS as u16);
             let passed = ticks(now).wrapping_sub(self.ticks[at]);
             sample = Some(u32::from(passed.max(1)) * TICK);
@@ -106,27 +126,42 @@ impl HyStart {
     }
 
     /// An acknowledgement in slow start (RFC 9406, section 4.2).
+    #[inline(always)]
     pub fn on_ack(&mut self, ack: &Ack) -> Growth {
         if self.rounds == 0 {
             self.begin_round(ack.nxt);
         }
-        if let Some(rtt) = self.take_sample(ack.now, ack.una) {
-            self.current_min = lesser(self.current_min, rtt);
-            self.samples = self.samples.saturating_add(1);
+        if self.is_answered(ack.una) {
+            self.measure(ack.now, ack.una);
         }
-        self.judge();
         let full = ack.acked.min(LIMIT * ack.mss);
         let bytes = if self.css_round == 0 { full } else { full / CSS_GROWTH_DIVISOR };
         if ack.una.ge(self.round_end) {
-            self.begin_round(ack.nxt);
-            if self.css_round != 0 {
-                // The round in whose middle CSS began counts.
-                self.css_round = self.css_round.saturating_add(1);
-            }
+            self.end_round(ack.nxt);
         }
         Growth { bytes, done: self.css_round > CSS_ROUNDS }
     }
 
+    /// A sample was answered: what does it say of the round?
+    #[inline(never)]
+    fn measure(&mut self, now: Instant, una: SeqNr) {
+        if let Some(rtt) = self.take_sample(now, una) {
+            self.current_min = lesser(self.current_min, rtt);
+            self.samples = self.samples.saturating_add(1);
+            self.judge();
+        }
+    }
+
+    #[inline(never)]
+    fn end_round(&mut self, nxt: SeqNr) {
+        self.begin_round(nxt);
+        if self.css_round != 0 {
+            // The round in whose middle CSS began counts.
+            self.css_round = self.css_round.saturating_add(1);
+        }
+    }
+
+    #[inline(always)]
     fn begin_round(&mut self, nxt: SeqNr) {
         self.round_start = nxt;
         self.round_end = nxt;

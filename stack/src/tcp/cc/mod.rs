@@ -1,5 +1,5 @@
 //! How much may be in flight? One file an algorithm; this one dispatches, and holds what all of them share: the window
-//! and the threshold, which are also all that crosses between tiers.
+//! and the threshold. Beside those, only what the kernel tells ([`Learnt`]) crosses between tiers.
 //!
 //! The record lies in the arena, where anything may scribble: every function takes any bytes, and leaves a window within
 //! bounds.
@@ -9,6 +9,7 @@ mod bbr;
 mod cubic;
 mod dctcp;
 mod hystart;
+mod learnt;
 mod newreno;
 mod window;
 
@@ -18,6 +19,7 @@ pub use self::algorithm::Algorithm;
 use self::bbr::Bbr;
 use self::cubic::Cubic;
 use self::dctcp::Dctcp;
+pub use self::learnt::Learnt;
 use self::newreno::NewReno;
 use self::window::{Usage, Window};
 use super::loss::Phase;
@@ -100,6 +102,7 @@ impl State {
     }
 
     /// The state as that of one algorithm; there always is one.
+    #[inline(always)]
     fn get<T: Fits>(&mut self) -> Option<&mut T> {
         let () = T::FITS;
         T::mut_from_prefix(self.0.as_mut_bytes()).ok().map(|(record, _)| record)
@@ -163,6 +166,17 @@ impl Congestion {
         self.bound(sane(mss));
     }
 
+    /// Takes over what the same algorithm has learnt of the path elsewhere; what another has is ignored.
+    pub fn learn(&mut self, learnt: &Learnt, now: Instant) {
+        match *learnt {
+            Learnt::Nothing => {}
+            Learnt::Bbr { bandwidth, min_rtt_us, full } => with!(self, _window, {
+                Bbr: bbr => bbr.learn(bandwidth, min_rtt_us, full, now),
+            }),
+            Learnt::Dctcp { alpha } => with!(self, _window, { Dctcp: dctcp => dctcp.learn(alpha) }),
+        }
+    }
+
     /// Congestion window, bytes.
     pub fn cwnd(&self) -> u32 {
         self.window.cwnd
@@ -191,24 +205,42 @@ impl Congestion {
     }
 
     /// New data was acknowledged, outside fast recovery; `rto` is the retransmission timeout, ns.
-    #[inline]
     pub fn on_ack(&mut self, ack: &Ack, rto: u64) {
-        if sane(ack.mss) != ack.mss {
-            return self.on_ack_of(&Ack { mss: sane(ack.mss), ..*ack }, rto);
-        }
-        self.on_ack_of(ack, rto);
+        self.on_foreseen_ack(ack, rto);
     }
 
-    /// The same of segments whose size is believed.
-    fn on_ack_of(&mut self, ack: &Ack, rto: u64) {
+    /// The same in the midst of what every foreseen acknowledgement goes through.
+    #[inline(always)]
+    pub fn on_foreseen_ack(&mut self, ack: &Ack, rto: u64) {
+        let ack = &Ack { mss: sane(ack.mss), ..*ack };
+        if self.algorithm() != Algorithm::Cubic {
+            // A copy for who needs it in memory.
+            let ack = *ack;
+            return self.on_other_ack(&ack, rto);
+        }
+        let mut limited = self.window.is_the_limit(ack);
+        let is_unused = self.usage.on_ack(&mut self.window, ack, limited, rto);
+        if is_unused {
+            limited = self.window.is_the_limit(ack);
+        }
+        if let Some(cubic) = self.state.get::<Cubic>() {
+            if is_unused {
+                cubic.on_validation();
+            }
+            cubic.on_ack(&mut self.window, ack, limited);
+        }
+        self.bound(ack.mss);
+    }
+
+    /// The same of algorithms that are not the default.
+    #[inline(never)]
+    fn on_other_ack(&mut self, ack: &Ack, rto: u64) {
         if self.goes_by_rate() {
             return self.bound(ack.mss);
         }
-        if self.usage.on_ack(&mut self.window, ack, rto) {
-            with!(self, _window, { Cubic: cubic => cubic.on_validation() });
-        }
+        let limited = self.window.is_the_limit(ack);
+        self.usage.on_ack(&mut self.window, ack, limited, rto);
         with!(self, window, {
-            Cubic: cubic => cubic.on_ack(window, ack),
             Reno: reno => reno.on_ack(window, ack),
             Dctcp: dctcp => dctcp.on_ack(window, ack),
         });
@@ -335,6 +367,7 @@ impl Congestion {
     }
 
     /// Between two segments and [`CWND_MAX`]. What goes by rates may want a single one for a while.
+    #[inline(always)]
     fn bound(&mut self, mss: u32) {
         let least = if self.goes_by_rate() { mss } else { 2 * mss };
         self.window.cwnd = self.window.cwnd.clamp(least, CWND_MAX);

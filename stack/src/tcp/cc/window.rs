@@ -67,6 +67,7 @@ impl Window {
     }
 
     /// Of a window of which no more than `used` was needed, half of the rest goes (RFC 2861, section 3.1). True if it changed.
+    #[inline(never)]
     fn validate(&mut self, used: u32, mss: u32) -> bool {
         let used = used.max(INITIAL_SEGMENTS * mss);
         if used >= self.cwnd {
@@ -91,9 +92,11 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// An acknowledgement came. True if the window was used too little for a timeout, `rto` ns, and shrank.
-    pub fn on_ack(&mut self, window: &mut Window, ack: &Ack, rto: u64) -> bool {
-        if window.is_the_limit(ack) {
+    /// An acknowledgement came; `limited`: the window is the limit. True if the window was used too little for a timeout, `rto` ns, and
+    /// shrank.
+    #[inline(always)]
+    pub fn on_ack(&mut self, window: &mut Window, ack: &Ack, limited: bool, rto: u64) -> bool {
+        if limited {
             self.since = Instant::NEVER;
             return false;
         }

@@ -5,7 +5,6 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::super::cc::Algorithm;
 use super::super::ecn::Codepoint;
 use super::super::image::Image;
-use super::super::input::Taken;
 use super::super::outcome::Outcome;
 use super::super::recovery::Recovery;
 use super::super::segment::{SegmentOut, Timestamps};
@@ -72,9 +71,9 @@ impl Copy {
                     assert_eq!(self.tcb.as_bytes(), &before[..], "nothing has happened");
                     self.connection().next_segment(now)
                 }
-                next => {
+                Some(plain) => {
                     foreseen += 1;
-                    next
+                    Some(plain.into())
                 }
             };
             let Some(segment) = next else { break };
@@ -242,22 +241,22 @@ impl Twins {
     fn take(&mut self, segment: &Segment<'_>, sum: Option<Sum>) {
         let before = *self.quick.tcb.as_bytes().first_chunk::<{ size_of::<Tcb>() }>().unwrap();
         let now = self.now;
-        let quick = match self.quick.connection().predict(now, segment, sum) {
+        // What is not foreseen is verified before it is looked at again.
+        let is_intact = sum.is_none_or(|sum| sum.plus(segment.payload).is_valid());
+        let quick = match self.quick.connection().predict(now, segment, || sum) {
             Prediction::Met { writable } => {
                 self.predicted += 1;
-                Taken::Examined(Outcome { readable: !segment.payload.is_empty(), writable, ..Outcome::default() })
+                Some(Outcome { readable: !segment.payload.is_empty(), writable, ..Outcome::default() })
             }
             missed => {
                 assert_eq!(self.quick.tcb.as_bytes(), &before[..], "nothing has happened");
-                match missed {
-                    Prediction::Missed => self.quick.connection().take_unforeseen(now, segment, sum),
-                    _ => Taken::Corrupt,
-                }
+                let may_be_right = is_intact && missed == Prediction::Missed;
+                may_be_right.then(|| self.quick.connection().take_unforeseen(now, segment))
             }
         };
-        let long = self.long.connection().take_unforeseen(now, segment, sum);
+        let long = is_intact.then(|| self.long.connection().take_unforeseen(now, segment));
         assert_eq!(quick, long, "{segment:?}");
-        if quick == Taken::Corrupt {
+        if quick.is_none() {
             // It may lie where nobody looks.
             self.corrupt += 1;
             assert_eq!(self.quick.received(), self.long.received());

@@ -13,6 +13,24 @@ const PROBE_RTT_TIME: u64 = 200_000_000;
 const FULL_ROUNDS: u32 = 3;
 
 impl Bbr {
+    /// Goes on with another's model: a rate, bytes a second, the shortest round trip, µs, and whether the rate is the path's.
+    pub fn learn(&mut self, bandwidth: u64, min_rtt_us: u32, full: bool, now: Instant) {
+        let bandwidth = bandwidth.min(BW_MAX);
+        self.bw.add(self.rounds, bandwidth, BW_ROUNDS);
+        (self.min_rtt, self.min_rtt_at) = (min_rtt_us.clamp(1, RTT_MAX), now);
+        if full {
+            (self.full_bw, self.full_rounds) = (bandwidth, FULL_ROUNDS);
+            self.assign(bits::FULL, true);
+            self.begin_probing(now);
+        }
+        // In startup the rate only grows: a young connection's may tell of how little its program had to say.
+        let rate = Self::rate_of(bandwidth, self.pacing_gain());
+        if full || rate > self.pacing_rate {
+            self.assign(bits::SEEN_RTT, true);
+            self.pacing_rate = rate;
+        }
+    }
+
     pub(super) fn update_model(&mut self, window: &mut Window, ack: &Told) {
         self.policer.on_lost(ack.rate.newly_lost);
         self.update_bw(ack);

@@ -39,7 +39,7 @@ impl Bbr {
         }
     }
 
-    fn rate_of(bw: u64, gain: u64) -> u64 {
+    pub(super) fn rate_of(bw: u64, gain: u64) -> u64 {
         (bw.min(BW_MAX) * gain / GAIN_ONE * (100 - MARGIN_PERCENT) / 100).clamp(1, BW_MAX)
     }
 

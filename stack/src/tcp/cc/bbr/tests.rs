@@ -220,3 +220,47 @@ fn after_silence_it_goes_on_at_the_known_rate_and_does_not_look_for_the_round_tr
     path.round(false, 0);
     assert_eq!(path.bbr.mode(), Mode::ProbeBw);
 }
+
+#[test]
+fn a_model_from_elsewhere_spares_the_startup() {
+    let mut path = Path::new(10_000_000, 40);
+    let bdp = path.bdp();
+    (path.window.cwnd, path.in_flight) = (2 * bdp as u32, bdp);
+    path.bbr.learn(path.bw, 40_000, true, path.now);
+    for _ in 0..12 {
+        path.round(false, 0);
+        assert!(path.in_flight <= bdp * 3 / 2, "a queue was built: {} of {bdp}", path.in_flight);
+        assert_eq!(path.bbr.mode(), Mode::ProbeBw);
+        assert!(path.bbr.bw() >= path.bw * 9 / 10);
+    }
+}
+
+#[test]
+fn a_startup_goes_on_with_the_rate_that_was_found() {
+    let slow_start = Path::new(10_000_000, 40).bbr.pacing_rate();
+    // Much was found, or hardly anything, since the program had little to say.
+    for (found, rate) in [(4_000_000, 11_500_000), (1_000, slow_start)] {
+        let mut path = Path::new(10_000_000, 40);
+        path.window.cwnd = 200_000;
+        path.bbr.learn(found, 40_000, false, path.now);
+        assert_eq!(path.bbr.mode(), Mode::Startup);
+        assert!(path.bbr.pacing_rate().abs_diff(rate) < 300_000, "{found}: {}", path.bbr.pacing_rate());
+        path.rounds(15);
+        assert_eq!(path.bbr.mode(), Mode::ProbeBw);
+        assert!(path.bbr.bw() >= 9_000_000);
+    }
+}
+
+#[test]
+fn nonsense_from_elsewhere_is_survived() {
+    for bandwidth in [0, 1, u64::MAX] {
+        for (rtt, full) in [(0, true), (u32::MAX, true), (0, false), (u32::MAX, false)] {
+            let mut path = Path::new(10_000_000, 40);
+            path.bbr.learn(bandwidth, rtt, full, path.now);
+            path.rounds(60);
+            assert!((1..=BW_MAX).contains(&path.bbr.pacing_rate()));
+            // Too much is forgotten after a while; too little grows as slowly as probing goes.
+            assert!(path.bbr.bw() <= 2 * path.bw, "{bandwidth} {rtt} {full}: {}", path.bbr.bw());
+        }
+    }
+}
