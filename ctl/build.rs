@@ -1,33 +1,36 @@
-//! Compiles the XDP program with clang; the object is embedded in the command.
+//! Compiles the BPF programs with clang; the objects are embedded in the command.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-const SOURCE: &str = "bpf/steer.bpf.c";
+const SOURCES: [&str; 2] = ["steer", "cwnd"];
 
 fn main() {
-    println!("cargo:rerun-if-changed={SOURCE}");
     println!("cargo:rerun-if-env-changed=CLANG");
     let Some(out) = std::env::var_os("OUT_DIR") else { fail("OUT_DIR is not set: run this through cargo") };
-    compile(&PathBuf::from(out).join("steer.bpf.o"));
+    for name in SOURCES {
+        let source = format!("bpf/{name}.bpf.c");
+        println!("cargo:rerun-if-changed={source}");
+        compile(&source, &PathBuf::from(&out).join(format!("{name}.bpf.o")));
+    }
 }
 
-fn compile(object: &Path) {
+fn compile(source: &str, object: &Path) {
     let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang".into());
     let mut command = Command::new(&clang);
-    command.args(["-target", "bpf", "-O2", "-g", "-Wall", "-Werror", "-c", SOURCE, "-o"]).arg(object);
+    command.args(["-target", "bpf", "-O2", "-g", "-Wall", "-Werror", "-c", source, "-o"]).arg(object);
     for dir in asm_headers() {
         command.arg("-idirafter").arg(dir);
     }
     match command.output() {
         Ok(done) if done.status.success() => {}
         Ok(done) => fail(&format!(
-            "{clang} could not compile {SOURCE} (clang 12 or newer, the kernel's headers (linux-libc-dev) and libbpf's \
+            "{clang} could not compile {source} (clang 12 or newer, the kernel's headers (linux-libc-dev) and libbpf's \
              (libbpf-dev) are needed):\n{}",
             String::from_utf8_lossy(&done.stderr)
         )),
         Err(error) => fail(&format!(
-            "{clang}: {error}. Compiling the XDP program needs clang (package clang), or set CLANG to its path"
+            "{clang}: {error}. Compiling the BPF programs needs clang (package clang), or set CLANG to its path"
         )),
     }
 }

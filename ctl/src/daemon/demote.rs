@@ -1,7 +1,7 @@
 //! Demotion: off the lane, back into the kernel socket.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use underpass_stack::arena::{ConnRecord, Phase};
 use underpass_stack::control::{Demote, Restore};
@@ -76,7 +76,9 @@ impl Daemon {
 
     /// Makes the kernel socket live again, then lets the flow's packets reach it.
     pub fn give_back(&mut self, session: u32, conn: Conn, dump: &Dump) -> Result<(), Refusal> {
-        let restored = restore(conn.fd.as_fd(), &dump.image, &dump.recv, &dump.send, &conn.restore);
+        let queues = (dump.recv.as_slice(), dump.send.as_slice());
+        let hand_on = || self.hand_on_window(&conn, &dump.image);
+        let restored = restore(conn.fd.as_fd(), &dump.image, queues, &conn.restore, hand_on);
         match &restored {
             Ok(()) => tracing::debug!("session {session}: {:?} is back in the kernel", conn.flow),
             Err(error) => {
@@ -89,6 +91,21 @@ impl Daemon {
         frames.extend(data_frames(&conn, dump));
         self.let_go(session, conn, &frames);
         restored.map_err(|error| Refusal { reason: Reason::Lost, errno: error.raw_os_error().unwrap_or(0) })
+    }
+
+    /// Gives the socket, which was restored but has sent nothing yet, the congestion window that the connection had. What the
+    /// connection cannot have used, for its peer never offered as much, it does not get.
+    fn hand_on_window(&mut self, conn: &Conn, image: &Image) {
+        let Self { windows, namespaces, home, .. } = self;
+        let segments = image.cwnd.min(image.max_window / u32::from(image.mss_clamp.max(1)));
+        let round_trip = Duration::from_micros(image.srtt_us.into());
+        let Some(windows) = windows.as_mut().filter(|windows| windows.pays(segments, round_trip)) else { return };
+        let Some(Ok(_inside)) = namespaces.get(&conn.netns).map(|namespace| namespace.enter(home)) else { return };
+        match windows.give(conn.cookie, segments) {
+            Ok(true) => tracing::debug!("{:?}: goes on with a window of {segments} segments", conn.flow),
+            Ok(false) => tracing::debug!("{:?}: the kernel did not take a window of {segments} segments", conn.flow),
+            Err(error) => tracing::warn!("{:?}: a window of {segments} segments is lost: {error}", conn.flow),
+        }
     }
 
     /// The connection is the kernel's from now on. `frames` are what its peer has said and the socket cannot know otherwise.

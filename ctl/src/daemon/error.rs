@@ -13,7 +13,7 @@ pub enum Error {
     /// The control socket cannot be made.
     Listen(PathBuf, io::Error),
     /// A privilege or a kernel feature is missing.
-    Steering(crate::steer::Error),
+    Steering(crate::bpf::Error),
     /// Something else that was being done failed.
     Io(&'static str, io::Error),
 }

@@ -162,7 +162,7 @@ fn read_out(flow: FlowKey, fd: std::os::fd::BorrowedFd<'_>, saved: &Restore) -> 
     // Bytes in the kernel's send queue would be retransmitted by its timer while the lane carries the connection.
     let hollowed = !dump.send.is_empty();
     if hollowed && let Err(error) = hollow(fd, &dump.image) {
-        restore(fd, &dump.image, &dump.recv, &dump.send, saved)?;
+        restore(fd, &dump.image, (&dump.recv, &dump.send), saved, || ())?;
         return Err(error.into());
     }
     Ok(Kept { dump, hollowed })

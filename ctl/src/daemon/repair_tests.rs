@@ -11,9 +11,10 @@ use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::tcp::image::flag;
 
 use super::eligible::Endpoints;
-use super::repair::{Dump, DumpError, dump, in_repair, open, remember, silence, thaw};
+use super::repair::{Dump, DumpError, TcpInfo, dump, in_repair, open, remember, silence, thaw, unacked};
 use super::restore::{hollow, restore, set_window};
 use super::sockopt::{self, Family, get_int, set_int};
+use crate::bpf::Cwnd;
 use crate::net::flow_label::Label;
 
 fn pair() -> (TcpStream, TcpStream) {
@@ -56,6 +57,10 @@ fn settled_dump(fd: BorrowedFd<'_>, flow: FlowKey, saved: &Restore) -> Dump {
 
 /// Takes the connection out of the kernel and puts it back, as promotion and demotion do.
 fn cycle(stream: &TcpStream, change: impl FnOnce(&mut Dump)) {
+    cycle_and(stream, change, || ());
+}
+
+fn cycle_and(stream: &TcpStream, change: impl FnOnce(&mut Dump), before_waking: impl FnOnce()) {
     let fd = stream.as_fd();
     let saved = remember(fd).unwrap();
     let mss = get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap();
@@ -65,7 +70,7 @@ fn cycle(stream: &TcpStream, change: impl FnOnce(&mut Dump)) {
     hollow(fd, &dumped.image).unwrap();
     assert!(in_repair(fd).unwrap());
     change(&mut dumped);
-    restore(fd, &dumped.image, &dumped.recv, &dumped.send, &saved).unwrap();
+    restore(fd, &dumped.image, (&dumped.recv, &dumped.send), &saved, before_waking).unwrap();
     assert!(!in_repair(fd).unwrap());
     assert_eq!(remember(fd).unwrap(), saved);
     assert_eq!(get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap(), mss);
@@ -96,6 +101,29 @@ fn a_live_connection_survives_two_hundred_cycles() {
 }
 
 #[test]
+fn a_restored_socket_takes_a_congestion_window_and_its_neighbours_do_not() {
+    let mut windows = Cwnd::load().unwrap();
+    for address in BOTH {
+        let (mut ours, mut peer) = pair_over(address);
+        let (neighbour, _its_peer) = pair_over(address);
+        let window = |stream: &TcpStream| TcpInfo::of(stream.as_fd()).unwrap().snd_cwnd;
+        let cookie =
+            |stream: &TcpStream| sockopt::get::<u64>(stream.as_fd(), libc::SOL_SOCKET, libc::SO_COOKIE).unwrap().0;
+        let own = (cookie(&ours), cookie(&neighbour)).0;
+        talk(&mut ours, &mut peer, 1);
+        cycle(&ours, |_| ());
+        assert_eq!(window(&ours), 10, "the kernel begins anew");
+        for segments in [700, 3] {
+            cycle_and(&ours, |_| (), || assert!(windows.give(own, segments).unwrap()));
+            assert_eq!((window(&ours), window(&neighbour)), (segments, 10));
+        }
+        talk(&mut ours, &mut peer, 2);
+        assert!(!windows.give(own, 50).unwrap(), "it has sent data");
+        assert!(window(&ours) < 50);
+    }
+}
+
+#[test]
 fn the_accepting_side_survives_too_and_its_listener_goes_on() {
     for address in BOTH {
         let listener = listen_on(address);
@@ -117,22 +145,34 @@ fn unread_bytes_come_back_in_order() {
 
 fn unread_bytes_of(mut ours: TcpStream, mut peer: TcpStream) {
     let sent: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
-    let mut feeding = peer.try_clone().unwrap();
-    let bytes = sent.clone();
-    let feeder = std::thread::spawn(move || feeding.write_all(&bytes).unwrap());
     let mut got = vec![0; 50_000];
+    let (first, more) = sent.split_at(got.len());
+    peer.write_all(first).unwrap();
+    // Nothing takes the peer's segments elsewhere here: while the socket is closed for an instant, one of them would be answered by a reset.
+    await_silence(&peer);
     ours.read_exact(&mut got[..10]).unwrap();
     for upto in (10..got.len()).step_by(7_000) {
         cycle(&ours, |_| ());
         let end = (upto + 7_000).min(got.len());
         ours.read_exact(&mut got[upto..end]).unwrap();
     }
-    let mut rest = vec![0; sent.len() - got.len()];
-    ours.read_exact(&mut rest).unwrap();
-    feeder.join().unwrap();
+    let mut rest = vec![0; more.len()];
+    std::thread::scope(|scope| {
+        scope.spawn(|| (&peer).write_all(more).unwrap());
+        ours.read_exact(&mut rest).unwrap();
+    });
     got.extend(rest);
     assert_eq!(got, sent);
     talk(&mut ours, &mut peer, 9);
+}
+
+/// Waits until everything that was written has been acknowledged.
+fn await_silence(stream: &TcpStream) {
+    let until = Instant::now() + Duration::from_secs(5);
+    while unacked(stream.as_fd()).unwrap() > 0 {
+        assert!(Instant::now() < until, "{} bytes unacknowledged", unacked(stream.as_fd()).unwrap());
+        std::thread::yield_now();
+    }
 }
 
 #[test]

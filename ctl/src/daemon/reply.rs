@@ -79,8 +79,8 @@ impl From<nix::Error> for Refusal {
     }
 }
 
-impl From<crate::steer::Error> for Refusal {
-    fn from(error: crate::steer::Error) -> Self {
+impl From<crate::bpf::Error> for Refusal {
+    fn from(error: crate::bpf::Error) -> Self {
         tracing::warn!("{error}");
         Reason::Failed.into()
     }

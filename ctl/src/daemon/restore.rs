@@ -54,11 +54,18 @@ struct RepairOption {
 /// Makes the kernel socket the connection again that `image` describes: live, with these bytes to be read and to be sent.
 ///
 /// The socket is in repair mode ([`repair::open`]) and its flow still points elsewhere. The peer's FIN and RST and its acknowledgement
-/// of our FIN are not part of it: those the kernel has to receive as segments ([`super::control_frames`]).
+/// of our FIN are not part of it: those the kernel has to receive as segments ([`super::control_frames`]). `before_waking` is called
+/// once the connection is there but has sent nothing yet.
 ///
 /// # Errors
 /// A system call's. The socket is then useless: the caller closes it.
-pub fn restore(fd: BorrowedFd<'_>, image: &Image, recv: &[u8], to_send: &[u8], saved: &Restore) -> io::Result<()> {
+pub fn restore(
+    fd: BorrowedFd<'_>,
+    image: &Image,
+    (recv, to_send): (&[u8], &[u8]),
+    saved: &Restore,
+    before_waking: impl FnOnce(),
+) -> io::Result<()> {
     let fin_sent = image.flags & (flag::FIN_SENT | flag::FIN_ACKED) != 0;
     let in_flight = if fin_sent { to_send.len() } else { image.snd_nxt.wrapping_sub(image.snd_una) as usize };
     let (sent, unsent) = to_send.split_at_checked(in_flight).ok_or_else(invalid)?;
@@ -75,6 +82,8 @@ pub fn restore(fd: BorrowedFd<'_>, image: &Image, recv: &[u8], to_send: &[u8], s
         set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, SEND_QUEUE)?;
         shutdown(fd.as_raw_fd(), Shutdown::Write)?;
     }
+    before_waking();
+    buffers.bound_promises(fd, saved)?;
     wake(fd, image)?;
     fill_live(fd, unsent)?;
     if !fin_sent && image.flags & flag::FIN_QUEUED != 0 {
@@ -300,12 +309,26 @@ impl Buffers {
         Ok(Self { sndbuf, rcvbuf, chosen, promised: rcvbuf.max((SEGMENT_COST * window) as i32), queued })
     }
 
-    /// Sizes that the program chose come back exactly; those that the kernel tunes fit what is there and what was promised.
+    /// Which sizes are the program's choice.
+    fn locks(&self, saved: &Restore) -> u32 {
+        (saved.buf_lock | self.chosen) & (SNDBUF_LOCK | RCVBUF_LOCK)
+    }
+
+    /// The receive buffer as it stays, before the first segment tells a window. Left to itself, the kernel takes segments to be half as
+    /// expensive as they are, promises twice what the buffer holds, and has to drop what then comes. The clamp is lifted by the kernel
+    /// itself, once segments have shown what they cost, and when it lets the buffer grow.
+    fn bound_promises(&self, fd: BorrowedFd<'_>, saved: &Restore) -> io::Result<()> {
+        if self.locks(saved) & RCVBUF_LOCK != 0 {
+            return force(fd, libc::SO_RCVBUFFORCE, self.rcvbuf);
+        }
+        force(fd, libc::SO_RCVBUFFORCE, self.promised)?;
+        set_int(fd, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, self.promised / SEGMENT_COST as i32)
+    }
+
+    /// Sizes that the program chose come back exactly; those that the kernel tunes fit what is there.
     fn put_back(&self, fd: BorrowedFd<'_>, saved: &Restore) -> io::Result<()> {
-        let locks = (saved.buf_lock | self.chosen) & (SNDBUF_LOCK | RCVBUF_LOCK);
-        let is_chosen = |lock: u32| locks & lock != 0;
-        force(fd, libc::SO_RCVBUFFORCE, if is_chosen(RCVBUF_LOCK) { self.rcvbuf } else { self.promised })?;
-        force(fd, libc::SO_SNDBUFFORCE, if is_chosen(SNDBUF_LOCK) { self.sndbuf } else { self.queued })?;
+        let locks = self.locks(saved);
+        force(fd, libc::SO_SNDBUFFORCE, if locks & SNDBUF_LOCK != 0 { self.sndbuf } else { self.queued })?;
         match set_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK, locks as i32) {
             // Before Linux 5.14: the kernel then does not tune these buffers any more, nothing worse.
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),

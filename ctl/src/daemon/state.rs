@@ -19,6 +19,7 @@ use super::reply::Refusal;
 use super::session::Session;
 use super::settings::Settings;
 use super::{Error, wire};
+use crate::bpf::Cwnd;
 use crate::net::netns::Netns;
 use crate::steer::Injector;
 
@@ -52,6 +53,8 @@ pub struct Daemon {
     pub settings: Settings,
     /// Puts frames into the kernel.
     pub injector: Injector,
+    /// Gives sockets their congestion window; not every kernel can.
+    pub windows: Option<Cwnd>,
     /// Namespaces by cookie.
     pub namespaces: HashMap<u64, Namespace>,
     /// Clients by number.
@@ -86,6 +89,7 @@ impl Daemon {
             home: Netns::current().map_err(|error| Error::Io("opening the own network namespace", error))?,
             settings,
             injector: Injector::load().map_err(Error::Steering)?,
+            windows: windows(),
             namespaces: HashMap::new(),
             sessions: BTreeMap::new(),
             waiting: Vec::new(),
@@ -159,6 +163,16 @@ impl Daemon {
             tracing::warn!("session {session}: event not delivered: {error}");
         }
     }
+}
+
+fn windows() -> Option<Cwnd> {
+    let loaded = Cwnd::load();
+    if let Err(error) = &loaded {
+        tracing::warn!(
+            "connections that come back from a lane begin with the kernel's initial congestion window: {error}"
+        );
+    }
+    loaded.ok()
 }
 
 /// CLOCK_MONOTONIC, as the stack counts it.

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::programs::ProgramFd;
 
+use super::OBJECT;
 use super::program::load_program;
-use super::{Error, OBJECT};
+use crate::bpf::Error;
 
 const PROGRAM: &str = "underpass_pass";
 /// bpf(2) command.

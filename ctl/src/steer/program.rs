@@ -8,8 +8,9 @@ use underpass_stack::control::FlowValue;
 use underpass_stack::ip::flow::FlowKey;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::OBJECT;
 use super::counters::Steered;
-use super::{Error, OBJECT};
+use crate::bpf::Error;
 
 /// Function name in `bpf/steer.bpf.c`, and so the program's name in the kernel (15 bytes at most).
 const PROGRAM: &str = "underpass_steer";

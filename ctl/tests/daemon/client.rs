@@ -130,6 +130,7 @@ impl Client {
             rings: (1 << 20, 1 << 20),
             largest: (0, 0),
             congestion: Default::default(),
+            learnt: Default::default(),
             pacing_limit: u64::MAX,
         };
         if let Err(reason) = self.stack.import(slot, &request, now()) {

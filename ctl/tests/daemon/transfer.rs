@@ -1,20 +1,22 @@
 //! Connections between kernel and lane, and back.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
+use underpass_ctl::daemon::sockopt;
 use underpass_lab::{LabOptions, Side};
 use underpass_stack::lane::Reason;
 use underpass_stack::stack::{Event, event};
 use underpass_stack::stats::Counter;
+use underpass_stack::tcp::{Algorithm, Learnt};
 
 use crate::client::Client;
 use crate::{Bed, pattern};
 
 fn retransmits(stream: &TcpStream) -> u32 {
     // tcpi_total_retrans of struct tcp_info.
-    let info = underpass_ctl::daemon::sockopt::get::<[u8; 104]>(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO);
+    let info = sockopt::get::<[u8; 104]>(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO);
     u32::from_ne_bytes(info.unwrap().0[100..104].try_into().unwrap())
 }
 
@@ -373,4 +375,23 @@ fn how_long_it_takes() {
     up.sort();
     down.sort();
     println!("promote: median {:?}, p99 {:?}; demote: median {:?}, p99 {:?}", up[150], up[297], down[150], down[297]);
+}
+
+/// The lane goes on with the model of the kernel's BBR, which it reads from the socket (TCP_CC_INFO).
+#[test]
+fn what_the_kernels_bbr_has_learnt_is_understood() {
+    const TCP_CC_INFO: i32 = 26;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut peer, _) = listener.accept().unwrap();
+    sockopt::set(ours.as_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, b"bbr").unwrap();
+    let mut taken = vec![0; 100_000];
+    for _ in 0..20 {
+        ours.write_all(&taken).unwrap();
+        peer.read_exact(&mut taken).unwrap();
+    }
+    let (info, len) = sockopt::get::<[u8; Learnt::INFO_LEN]>(ours.as_fd(), libc::IPPROTO_TCP, TCP_CC_INFO).unwrap();
+    let learnt = Learnt::of(Algorithm::Bbr, &info[..len]);
+    let Learnt::Bbr { bandwidth, min_rtt_us, .. } = learnt else { panic!("{learnt:?}") };
+    assert!(bandwidth > 1_000_000 && (1..1_000_000).contains(&min_rtt_us), "{learnt:?}");
 }

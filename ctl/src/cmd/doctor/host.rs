@@ -10,6 +10,7 @@ use underpass_stack::xsk;
 use super::super::client::{AskError, Client};
 use super::super::run::find_library;
 use super::Check;
+use underpass_ctl::bpf::Cwnd;
 use underpass_ctl::steer::{Injector, Steer};
 
 /// BPF_F_TEST_XDP_LIVE_FRAMES, without which a demotion would cost the peer a retransmission timeout.
@@ -37,7 +38,7 @@ pub fn checks(socket: &Path) -> Vec<Check> {
         (Some(set), daemon) if !has(set, NET_ADMIN) => checks.push(unprivileged(daemon)),
         (set, _) => {
             checks.extend(capabilities(set));
-            checks.extend([af_xdp(), bpf(), injection(), tcp_repair(), memlock()]);
+            checks.extend([af_xdp(), bpf(), injection(), iterator(), tcp_repair(), memlock()]);
         }
     }
     checks
@@ -170,6 +171,17 @@ fn injection() -> Check {
     match Injector::load() {
         Ok(_) => Check::ok("injection", "the program for handing frames to the kernel loads"),
         Err(error) => Check::fail("injection", error.to_string(), "as for the XDP program"),
+    }
+}
+
+fn iterator() -> Check {
+    match Cwnd::load() {
+        Ok(_) => Check::ok("iterator", "the program that gives congestion windows back to the kernel loads"),
+        Err(error) => Check::warn(
+            "iterator",
+            format!("connections that leave a lane begin with the initial congestion window: {error}"),
+            "on long paths a kernel with type information (CONFIG_DEBUG_INFO_BTF) spares some round trips",
+        ),
     }
 }
 
