@@ -10,8 +10,26 @@ const BENCH: &str = env!("CARGO_BIN_EXE_underpass-bench");
 /// Of the kernel's goodput. The full table, which takes minutes, asks for 0.95.
 const MARGIN: f64 = 0.8;
 
-/// Runs one section, only modes whose name contains one of `only`; the modes and their medians.
+/// How late frames may leave the link, µs, for its figures to say anything: more, and the machine was busy with something else.
+const LATE: f64 = 10_000.0;
+/// How often a busy machine is given another chance.
+const ATTEMPTS: usize = 4;
+
+/// As [`measure_once`], again while the link itself is too late for any of them.
 fn measure(section: &str, only: &str, rounds: &str) -> Vec<(String, Value)> {
+    let late = |(_, medians): &(String, Value)| medians["link's error us"].as_f64().is_some_and(|late| late > LATE);
+    for _ in 1..ATTEMPTS {
+        let modes = measure_once(section, only, rounds);
+        if !modes.iter().any(late) {
+            return modes;
+        }
+        println!("the link was late: once more");
+    }
+    measure_once(section, only, rounds)
+}
+
+/// Runs one section, only modes whose name contains one of `only`; the modes and their medians.
+fn measure_once(section: &str, only: &str, rounds: &str) -> Vec<(String, Value)> {
     assert!(is_root(), "network namespaces are made: run as root");
     let json: PathBuf = std::env::temp_dir().join(format!("underpass-{section}-{}.json", std::process::id()));
     let args = ["--quick", "--rounds", rounds, "--only", only, section, "--json"];

@@ -139,12 +139,12 @@ impl Talk {
         lab: &Lab,
         side: Side,
         what: &str,
-        wanted: impl Fn(&SocketView) -> bool,
+        mut wanted: impl FnMut(&SocketView) -> bool,
     ) -> Result<(), LabError> {
         let mut last = None;
         let waited = wait_for(&format!("{what} on the {side:?}"), LIMIT, || {
             last = self.connection(lab, side);
-            last.as_ref().is_some_and(&wanted)
+            last.as_ref().is_some_and(&mut wanted)
         });
         waited.map_err(|error| LabError::new(format!("{error}; last seen: {last:?}")))
     }

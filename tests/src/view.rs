@@ -29,6 +29,8 @@ pub struct SocketView {
     pub promoted: u64,
     /// Times demoted.
     pub demoted: u64,
+    /// Congestion window on the lane, segments; 0 elsewhere.
+    pub cwnd: u64,
 }
 
 /// One line of `underpass ss`, with whose it is and between which addresses.
@@ -71,6 +73,7 @@ fn socket(row: &Value) -> SocketView {
         state: text("state"),
         promoted: number("promoted"),
         demoted: number("demoted"),
+        cwnd: number("cwnd"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a connection has agreed on about congestion, and how it controls it, goes with it.
 
-use underpass_lab::{Kind, Lab, LabOptions, Preload, Side, Talk};
+use underpass_lab::{Kind, Lab, LabOptions, Preload, Side, SocketView, Talk};
+use underpass_stack::testkit::LinkSpec;
 
 const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
 const EAGER: (&str, &str) = ("UNDERPASS_PROMOTE", "eager");
@@ -77,4 +78,29 @@ fn the_sockets_own_congestion_control_goes_to_the_lane() {
         talk.go_on(BREATH).unwrap();
         talk.end().unwrap();
     }
+}
+
+/// 100 ms there and back, 330 segments in flight.
+const LONG: LinkSpec = LinkSpec { delay: 50_000_000, rate: 40_000_000, queue: 1 << 20, ..LinkSpec::CLEAN };
+
+#[test]
+fn a_window_goes_to_the_kernel_and_back_with_its_connection() {
+    let lab = Lab::with_daemon(LabOptions { link: Some(LONG), ..LabOptions::default() }).unwrap();
+    let mut talk = Talk::start(&lab, TRAFFIC, Kind::Flood, Preload::Client, &[EAGER]).unwrap();
+    let pid = talk.program(Side::Client).pid().to_string();
+    let mut await_window = |what: &str, wanted: &dyn Fn(&SocketView) -> bool| {
+        let mut cwnd = 0;
+        let seen = |socket: &SocketView| {
+            cwnd = socket.cwnd;
+            wanted(socket)
+        };
+        talk.await_connection(&lab, Side::Client, what, seen).unwrap_or_else(|error| panic!("{error}"));
+        cwnd
+    };
+    let grown = await_window("a large window on the lane", &|socket| socket.cwnd >= 250);
+    lab.underpass(&["demote", "-p", &pid, "--all"]).unwrap();
+    // Beginning anew, it would have ten segments, and twice as many after each 100 ms.
+    let then = await_window("the lane again", &|socket| socket.tier == "xdp" && socket.promoted >= 2);
+    assert!(then >= grown / 2, "{grown} segments at first, then {then}");
+    talk.end().unwrap();
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use underpass_lab::{Lab, LabOptions, Over, Preload, Process, Profile, Side, SocketView, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const AUTO: &str = "auto";
 const EAGER: &str = "eager";
 /// Lines of a library's log that a failure shows.
