@@ -1,4 +1,4 @@
-//! What a child process is told between fork and exec, and waiting for it. The only file of the lab with `unsafe`.
+//! What a child process is told between fork and exec, and waiting for it. One of the files with `unsafe`.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -27,13 +27,6 @@ impl CommandExt for Command {
         // SAFETY: as above; the closure owns the descriptor.
         unsafe { self.pre_exec(move || check(libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET))) }
     }
-}
-
-/// Puts the calling thread at the lowest priority there is: it runs only when its CPU has nothing else to do (SCHED_IDLE, sched(7)).
-pub fn run_idle() -> io::Result<()> {
-    let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: plain system call on memory of ours.
-    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) })
 }
 
 /// Lets a program be ended quietly by SIGPIPE and SIGINT again, as programs not written in Rust are.

@@ -1,6 +1,6 @@
 //! Live connections move to the lane and back under traffic: no byte lost or doubled, no reset, and hardly a timeout.
 
-use underpass_lab::{Kind, Lab, LabOptions, Over, Preload, Profile, Side, SocketView, Talk, Tally};
+use underpass_lab::{Kind, Lab, LabOptions, Over, Preload, Profile, Side, SocketView, Standstills, Talk, Tally};
 
 const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
 const EAGER: (&str, &str) = ("UNDERPASS_PROMOTE", "eager");
@@ -171,6 +171,7 @@ fn shuttle_over(over: Over, kind: Kind, preload: Preload, count: u64) {
         await_connection(&lab, &mut talk, side, "lane xdp", |socket| socket.tier == "xdp");
     }
     let before = Tally::take(&lab, &mut talk, preload).unwrap();
+    let watch = Standstills::watch().unwrap();
     let mut cycles = 0;
     while cycles < count {
         for side in preload.sides() {
@@ -186,19 +187,20 @@ fn shuttle_over(over: Over, kind: Kind, preload: Preload, count: u64) {
     }
     let tally = Tally::take(&lab, &mut talk, preload).unwrap().since(&before);
     let timeouts = tally.sum(&[" TcpExt.TCPTimeouts", " timeouts"]);
+    let excused = watch.count();
     for side in preload.sides() {
         let pid = talk.program(side).pid();
         let done = lab.counter(pid, "demotions").unwrap();
         assert!(done * preload.sides().len() as u64 >= count, "{side:?}: {done} demotions of {count}");
         assert_eq!(lab.counter(pid, "demotions_failed").unwrap(), 0);
     }
-    println!("{over:?} {kind:?} {preload:?}: {cycles} cycles, {timeouts} timeouts; counted meanwhile: {tally}");
+    let seen = format!(
+        "{over:?} {kind:?} {preload:?}: {cycles} cycles, {timeouts} timeouts; {watch}; counted meanwhile: {tally}"
+    );
+    println!("{seen}");
     talk.end().unwrap();
     // One in a hundred is the goal; beyond it, two in 50 are a loaded machine's noise. The larger form says what they are worth.
-    assert!(
-        timeouts <= 2 + cycles / 100,
-        "{timeouts} retransmission timeouts in {cycles} cycles; counted meanwhile: {tally}"
-    );
+    assert!(timeouts <= 2 + cycles / 100 + excused, "{seen}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use underpass_ctl::daemon::sockopt;
-use underpass_lab::{LabOptions, Side};
+use underpass_lab::{LabOptions, Side, Standstills};
 use underpass_stack::lane::Reason;
 use underpass_stack::stack::{Event, event};
 use underpass_stack::stats::Counter;
@@ -54,6 +54,7 @@ fn one_connection_changes_tier_a_hundred_times(bed: Bed) {
     let watched = peer.try_clone().unwrap();
     let echo = std::thread::spawn(move || crate::echo(peer));
     let mut client = Client::connect(&bed.socket);
+    let watch = Standstills::watch().unwrap();
     let mut at = 0;
     for round in 0..100 {
         kernel_round(&mut ours, &mut at, 64);
@@ -65,10 +66,10 @@ fn one_connection_changes_tier_a_hundred_times(bed: Bed) {
         client.demote(slot).unwrap();
     }
     kernel_round(&mut ours, &mut at, 100_000);
-    // Simulations run beside this, and whoever is not scheduled for 8 ms answers too late once in a while; a step that loses frames does so
+    // Others may run beside this, and whoever is not scheduled for 8 ms answers too late once in a while; a step that loses frames does so
     // in every round.
-    let again = retransmits(&watched);
-    assert!(again <= 2, "{again} retransmissions of the peer in a hundred rounds");
+    let (again, excused) = (retransmits(&watched), watch.count());
+    assert!(u64::from(again) <= 2 + excused, "{again} retransmissions of the peer in a hundred rounds; {watch}");
     let status = bed.status();
     assert_eq!((status.promoted, status.demoted, status.connections), (100, 100, 0));
     drop(ours);
@@ -81,6 +82,7 @@ fn a_peer_that_never_stops_talking_loses_nothing(bed: Bed) {
     let (mut ours, mut peer) = bed.pair();
     let far = &bed.lab.host(Side::Client).namespace;
     let before = far.kernel_counters().unwrap();
+    let watch = Standstills::watch().unwrap();
     let total = 60_000_000;
     let writer = std::thread::spawn(move || {
         for start in (0..total).step_by(10_000) {
@@ -120,11 +122,11 @@ fn a_peer_that_never_stops_talking_loses_nothing(bed: Bed) {
     let frames = client.stack.stats().get(Counter::RxFrames);
     let refused = bed.status().refused;
     let seen = format!(
-        "{promotions} promotions, {refused} refused, {frames} frames over the lane; the peer: {timeouts} timeouts, {reneging} for reneging"
+        "{promotions} promotions, {refused} refused, {frames} frames over the lane; the peer: {timeouts} timeouts, {reneging} for reneging; {watch}"
     );
     println!("{seen}");
     assert!(promotions > 5 && frames > 2_000, "{seen}");
-    assert!(reneging == 0 && timeouts <= 2, "{seen}");
+    assert!(reneging == 0 && timeouts <= 2 + watch.count(), "{seen}");
     drop(writer.join().unwrap());
     assert_eq!(ours.read(&mut [0]).unwrap(), 0);
 }

@@ -11,7 +11,8 @@ use underpass_stack::testkit::{Link, LinkSpec};
 
 use super::Board;
 use super::marks::Marks;
-use super::packet::{PacketSocket, be_punctual, sleep_on};
+use super::packet::{PacketSocket, sleep_on};
+use crate::priority::be_punctual;
 
 /// Frames taken from one side before the other is looked at.
 const BATCH: usize = 64;

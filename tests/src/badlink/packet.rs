@@ -1,4 +1,4 @@
-//! Whole frames from and to one interface (packet(7)), and a thread that is punctual. One of the files with `unsafe`: neither std
+//! Whole frames from and to one interface (packet(7)). One of the files with `unsafe`: neither std
 //! nor nix has these calls.
 
 use std::io;
@@ -92,14 +92,6 @@ pub(super) fn sleep_on(fds: [RawFd; 3], limit: Option<Duration>) -> io::Result<(
     // SAFETY: three valid pollfds; the timeout outlives the call; no signal mask is given.
     let ready = unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout, std::ptr::null()) };
     if ready < 0 { again(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Has the calling thread run as soon as its time has come, before all ordinary programs (SCHED_FIFO, sched(7)): a wire does not wait
-/// for a CPU. Such threads have no timer slack.
-pub(super) fn be_punctual() -> io::Result<()> {
-    let param = libc::sched_param { sched_priority: 10 };
-    // SAFETY: plain system call on memory of ours.
-    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const param) }).map(|_| ())
 }
 
 fn set_option(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
