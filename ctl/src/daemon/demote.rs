@@ -108,14 +108,21 @@ impl Daemon {
         }
     }
 
-    /// The connection is the kernel's from now on. `frames` are what its peer has said and the socket cannot know otherwise.
+    /// The connection is the kernel's from now on. `frames` are what its peer has said and the socket cannot know otherwise: it should hear
+    /// them before anything else. An acknowledgement of what closes a gap that does not cover what was acknowledged selectively beyond it
+    /// looks like reneging, and has everything sent again. Only where frames that are injected meet XDP again they have to wait.
     fn let_go(&mut self, session: u32, conn: Conn, frames: &[Vec<u8>]) {
-        let ifindex = conn.path.ifindex;
-        let namespace = self.namespaces.get_mut(&conn.netns);
-        if let Some(interface) = namespace.and_then(|n| n.interfaces.get_mut(&ifindex)) {
+        let (netns, ifindex) = (conn.netns, conn.path.ifindex);
+        let first = self.interface(netns, ifindex).is_some_and(|interface| interface.native);
+        if first {
+            self.inject_all(netns, ifindex, frames);
+        }
+        if let Some(interface) = self.interface(netns, ifindex) {
             interface.steer.release(&conn.flow);
         }
-        self.inject_all(conn.netns, ifindex, frames);
+        if !first {
+            self.inject_all(netns, ifindex, frames);
+        }
         self.totals.demoted += 1;
         if let Some(session) = self.sessions.get_mut(&session) {
             session.recent.add(conn.netns, conn.flow, Instant::now());

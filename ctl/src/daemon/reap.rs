@@ -84,8 +84,7 @@ impl Daemon {
         }
         let Some(port) = self.sessions.get_mut(&id).and_then(|s| s.ports.remove(&number)) else { return };
         self.closed_at = Some(Instant::now());
-        let namespace = self.namespaces.get_mut(&port.netns);
-        if let Some(interface) = namespace.and_then(|n| n.interfaces.get_mut(&port.ifindex)) {
+        if let Some(interface) = self.interface(port.netns, port.ifindex) {
             interface.free_slots(port.xsk_base, port.queues.len() as u32);
             interface.users = interface.users.saturating_sub(1);
         }

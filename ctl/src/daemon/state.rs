@@ -13,6 +13,7 @@ use underpass_stack::tcp;
 
 use super::foreign::Waiting;
 use super::gap::Suspects;
+use super::interface::Interface;
 use super::namespace::{Namespace, cookie_of};
 use super::poller::{Poller, Token};
 use super::reply::Refusal;
@@ -116,6 +117,11 @@ impl Daemon {
     /// The session of this number.
     pub fn session(&mut self, id: u32) -> Result<&mut Session, Refusal> {
         self.sessions.get_mut(&id).ok_or_else(|| Reason::ProtocolError.into())
+    }
+
+    /// An interface that carries our program.
+    pub fn interface(&mut self, netns: u64, ifindex: u32) -> Option<&mut Interface> {
+        self.namespaces.get_mut(&netns)?.interfaces.get_mut(&ifindex)
     }
 
     /// The cookie of the namespace that a client's socket lives in; the namespace is opened at the first sight of it.

@@ -80,8 +80,8 @@ fn one_connection_changes_tier_a_hundred_times(bed: Bed) {
 /// stays where it is until the gap is closed: nothing that was acknowledged selectively is forgotten, and no timeout is needed.
 fn a_peer_that_never_stops_talking_loses_nothing(bed: Bed) {
     let (mut ours, mut peer) = bed.pair();
-    let far = &bed.lab.host(Side::Client).namespace;
-    let before = far.kernel_counters().unwrap();
+    let kernels = || [Side::Server, Side::Client].map(|side| bed.lab.host(side).namespace.kernel_counters().unwrap());
+    let before = kernels();
     let watch = Standstills::watch().unwrap();
     let total = 60_000_000;
     let writer = std::thread::spawn(move || {
@@ -116,13 +116,16 @@ fn a_peer_that_never_stops_talking_loses_nothing(bed: Bed) {
             }
         };
     }
-    let after = far.kernel_counters().unwrap();
-    let grown = |name: &str| after[name] - before[name];
-    let (timeouts, reneging) = (grown("TcpExt.TCPTimeouts"), grown("TcpExt.TCPSACKReneging"));
+    let after = kernels();
+    let grown = |name: &str| [0, 1].map(|side| after[side][name] - before[side][name]);
+    let [_, timeouts] = grown("TcpExt.TCPTimeouts");
+    let [_, reneging] = grown("TcpExt.TCPSACKReneging");
     let frames = client.stack.stats().get(Counter::RxFrames);
     let refused = bed.status().refused;
     let seen = format!(
-        "{promotions} promotions, {refused} refused, {frames} frames over the lane; the peer: {timeouts} timeouts, {reneging} for reneging; {watch}"
+        "{promotions} promotions, {refused} refused, {frames} frames over the lane; the peer: {timeouts} timeouts, {reneging} for reneging; {watch}; \
+         grown, ours and theirs: {:?}",
+        after[0].keys().map(|name| (name, grown(name))).filter(|(_, grown)| *grown != [0, 0]).collect::<Vec<_>>()
     );
     println!("{seen}");
     assert!(promotions > 5 && frames > 2_000, "{seen}");
