@@ -248,8 +248,8 @@ def strangers(serves, s, lines):
     rest = other.communicate("", timeout=LIMIT)[0]
     say("the stranger", other.returncode, rest.splitlines())
     if not calls:
-        # Some reasons do not pass.
-        end = time.monotonic() + LIMIT
+        # Some reasons do not pass. Between two attempts there are up to ten seconds, and on a busy machine one may fail.
+        end = time.monotonic() + 2 * LIMIT
         while tier(s) == 0 and time.monotonic() < end and mode not in ("garbage", "user"):
             ask(s, rounds)
             rounds += 1

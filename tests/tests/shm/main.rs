@@ -294,7 +294,7 @@ fn a_stranger_at_the_meeting_place_only_keeps_a_connection_in_the_kernel() {
         ("calls-none", Reason::ProtocolError),
     ];
     for (mode, reason) in cases {
-        let text = play(&host, "strangers", true, &[("SCENE_MODE", mode)], LIMIT * 2);
+        let text = play(&host, "strangers", true, &[("SCENE_MODE", mode)], LIMIT * 4);
         assert!(text.contains("in the kernel True\nthe stranger 0 []\n"), "{mode}: {text}");
         let log = std::fs::read_to_string(host.dir().join("strangers-serve.err")).unwrap();
         assert!(log.contains(&format!("not joined: {}", reason.text())), "{mode}: {}", tail(&log));
