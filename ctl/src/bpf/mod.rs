@@ -1,6 +1,8 @@
 //! What the daemon's BPF programs have in common: how they fail; and what those do that do not steer.
 
+mod allowance;
 pub mod cwnd;
+mod looker;
 
 pub use cwnd::Cwnd;
 

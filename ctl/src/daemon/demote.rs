@@ -101,7 +101,7 @@ impl Daemon {
         let round_trip = Duration::from_micros(image.srtt_us.into());
         let Some(windows) = windows.as_mut().filter(|windows| windows.pays(segments, round_trip)) else { return };
         let Some(Ok(_inside)) = namespaces.get(&conn.netns).map(|namespace| namespace.enter(home)) else { return };
-        match windows.give(conn.cookie, segments) {
+        match windows.give(conn.cookie, segments, round_trip) {
             Ok(true) => tracing::debug!("{:?}: goes on with a window of {segments} segments", conn.flow),
             Ok(false) => tracing::debug!("{:?}: the kernel did not take a window of {segments} segments", conn.flow),
             Err(error) => tracing::warn!("{:?}: a window of {segments} segments is lost: {error}", conn.flow),

@@ -102,6 +102,7 @@ fn a_live_connection_survives_two_hundred_cycles() {
 
 #[test]
 fn a_restored_socket_takes_a_congestion_window_and_its_neighbours_do_not() {
+    const LONG: Duration = Duration::from_secs(1);
     let mut windows = Cwnd::load().unwrap();
     for address in BOTH {
         let (mut ours, mut peer) = pair_over(address);
@@ -114,11 +115,11 @@ fn a_restored_socket_takes_a_congestion_window_and_its_neighbours_do_not() {
         cycle(&ours, |_| ());
         assert_eq!(window(&ours), 10, "the kernel begins anew");
         for segments in [700, 3] {
-            cycle_and(&ours, |_| (), || assert!(windows.give(own, segments).unwrap()));
+            cycle_and(&ours, |_| (), || assert!(windows.give(own, segments, LONG).unwrap()));
             assert_eq!((window(&ours), window(&neighbour)), (segments, 10));
         }
         talk(&mut ours, &mut peer, 2);
-        assert!(!windows.give(own, 50).unwrap(), "it has sent data");
+        assert!(!windows.give(own, 50, LONG).unwrap(), "it has sent data");
         assert!(window(&ours) < 50);
     }
 }

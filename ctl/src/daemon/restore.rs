@@ -316,7 +316,7 @@ impl Buffers {
 
     /// The receive buffer as it stays, before the first segment tells a window. Left to itself, the kernel takes segments to be half as
     /// expensive as they are, promises twice what the buffer holds, and has to drop what then comes. The clamp is lifted by the kernel
-    /// itself, once segments have shown what they cost, and when it lets the buffer grow.
+    /// itself when it lets the buffer grow, and by kernels that know a `scaling_ratio` once segments have shown what they cost.
     fn bound_promises(&self, fd: BorrowedFd<'_>, saved: &Restore) -> io::Result<()> {
         if self.locks(saved) & RCVBUF_LOCK != 0 {
             return force(fd, libc::SO_RCVBUFFORCE, self.rcvbuf);
