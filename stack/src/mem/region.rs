@@ -32,7 +32,7 @@ pub struct Region {
 // SAFETY: the mapping belongs to the Region alone and stays in place until it is dropped; mutation needs
 // `&mut self`, so the usual borrow rules hold between threads.
 unsafe impl Send for Region {}
-// SAFETY: shared access only copies bytes out.
+// SAFETY: with shared access bytes are only read, and words only stored as atomics.
 unsafe impl Sync for Region {}
 
 impl Region {

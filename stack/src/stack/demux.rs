@@ -1,5 +1,5 @@
 //! Which connection does a frame belong to? Open addressing over slot numbers: the flows themselves stand in the connections'
-//! records, which have to be read anyway.
+//! records, which have to be read anyway. The one that was found last is remembered, since the next frame is often its, too.
 //!
 //! Peers choose their ports, so the hash is keyed: nobody outside can aim at one place of the table.
 

@@ -84,7 +84,7 @@ impl Stack {
         is_left
     }
 
-    /// The same where sent frames are taken back, and the kernel wants to be told.
+    /// The same where sent frames are taken back, or the kernel wants to be told.
     #[inline(never)]
     fn call_kernel(&mut self, number: u32, queue_number: u32) -> bool {
         let Some(Some(port)) = self.ports.get_mut(number as usize) else { return false };

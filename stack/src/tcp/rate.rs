@@ -165,8 +165,8 @@ impl Rate {
         self.first_sent_at = delivery.newest.sent_at;
     }
 
-    /// The rate that an acknowledgement that delivered something shows, after [`Rate::on_delivery`]. `min_rtt` is the shortest round trip known: a rate measured
-    /// over less time is not believed.
+    /// The rate that an acknowledgement that delivered something shows, after [`Rate::on_delivery`]. `min_rtt` is the shortest round trip
+    /// known: a rate measured over less time is not believed.
     #[inline]
     pub fn measured(&self, now: Instant, delivery: &Delivery, min_rtt: Option<u64>) -> Measured {
         let stamp = &delivery.newest;

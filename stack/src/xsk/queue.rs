@@ -87,7 +87,8 @@ impl Queue {
         self.seen != 0
     }
 
-    /// The next of the packets that waited at the last [`Self::rx_look`], as [`Self::rx_pop`] gives it.
+    /// The next of the packets that waited at the last [`Self::rx_look`], as [`Self::rx_pop`] gives it; nothing else may have been popped
+    /// since.
     #[inline]
     pub fn rx_pop_seen(&mut self) -> Option<Desc> {
         self.seen = self.seen.checked_sub(1)?;
@@ -236,7 +237,7 @@ impl Queue {
 
     /// The same, but the ring entry is the kernel's again only after [`Self::completion_release`].
     #[inline]
-    pub fn completion_take(&mut self) -> Option<u64> {
+    fn completion_take(&mut self) -> Option<u64> {
         self.completion.pop()
     }
 

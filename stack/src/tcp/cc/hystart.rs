@@ -142,7 +142,7 @@ impl HyStart {
         Growth { bytes, done: self.css_round > CSS_ROUNDS }
     }
 
-    /// A sample was answered: what does it say of the round?
+    /// A departure was answered: what does it say of the round?
     #[inline(never)]
     fn measure(&mut self, now: Instant, una: SeqNr) {
         if let Some(rtt) = self.take_sample(now, una) {

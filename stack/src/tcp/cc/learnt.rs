@@ -6,8 +6,6 @@ use super::Algorithm;
 
 /// Linux counts gains in parts of this.
 const BBR_UNIT: u32 = 256;
-/// Its pacing gain in startup, and nowhere else (bbr_high_gain).
-const BBR_STARTUP: u32 = BBR_UNIT * 2885 / 1000 + 1;
 /// DCTCP.Alpha is counted in parts of this there (DCTCP_MAX_ALPHA).
 const DCTCP_ONE: u32 = 1024;
 
@@ -76,7 +74,13 @@ impl BbrInfo {
         if bandwidth == 0 || self.min_rtt == 0 || self.min_rtt == u32::MAX {
             return Learnt::Nothing;
         }
-        Learnt::Bbr { bandwidth, min_rtt_us: self.min_rtt, full: self.pacing_gain != BBR_STARTUP }
+        Learnt::Bbr { bandwidth, min_rtt_us: self.min_rtt, full: self.is_past_startup() }
+    }
+
+    /// Only startup sends at more than twice the rate that it knows. Looking for the shortest round trip, with both gains one, may
+    /// interrupt startup: then nobody can tell, and startup once more does less harm than a rate that was never found.
+    fn is_past_startup(&self) -> bool {
+        self.pacing_gain < 2 * BBR_UNIT && self.cwnd_gain > BBR_UNIT
     }
 }
 
@@ -100,7 +104,11 @@ mod tests {
         let info = words(&[1_250_000, 1, 20_000, 256, 512]);
         let known = |full| Learnt::Bbr { bandwidth: (1 << 32) + 1_250_000, min_rtt_us: 20_000, full };
         assert_eq!(Learnt::of(Algorithm::Bbr, &info), known(true));
-        assert_eq!(Learnt::of(Algorithm::Bbr, &words(&[1_250_000, 1, 20_000, 739, 739])), known(false));
+        // Startup; drain; a round trip is looked for.
+        for (gains, full) in [([739, 739], false), ([88, 739], true), ([256, 256], false)] {
+            let info = words(&[1_250_000, 1, 20_000, gains[0], gains[1]]);
+            assert_eq!(Learnt::of(Algorithm::Bbr, &info), known(full), "{gains:?}");
+        }
         assert_eq!(Learnt::of(Algorithm::Cubic, &info), Learnt::Nothing);
     }
 

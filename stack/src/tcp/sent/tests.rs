@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::room::MAX_RECORDS;
 use super::*;
 use crate::tcp::time::Instant;
 
