@@ -62,6 +62,7 @@ pub enum Closing {
 }
 
 /// A socket that is in the table no more.
+#[must_use]
 pub struct Rest {
     fd: RawFd,
     socket: &'static Socket,
@@ -83,7 +84,7 @@ impl Rest {
 #[inline(always)]
 pub fn close(fd: RawFd) -> Closing {
     let Some((socket, glimpse)) = fd::glimpse(fd) else { return Closing::Other };
-    if unusual::any() || !socket.is_untouched() || !glimpse.take() {
+    if unusual::any() || guard::inside() || !socket.is_untouched() || !glimpse.take() {
         return Closing::Other;
     }
     // From here on nobody finds it, but somebody may have, and even be done with it by now.
