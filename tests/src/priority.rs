@@ -7,10 +7,18 @@ pub fn run_idle() -> io::Result<()> {
     set(libc::SCHED_IDLE, 0)
 }
 
-/// Has the calling thread run as soon as its time has come, before all ordinary programs (SCHED_FIFO): a wire does not wait for a
-/// CPU. Such threads have no timer slack.
-pub(crate) fn be_punctual() -> io::Result<()> {
-    set(libc::SCHED_FIFO, 10)
+/// Who goes before all ordinary programs.
+#[derive(Clone, Copy)]
+pub(crate) enum Urgent {
+    /// Frames do not wait for a CPU.
+    Wire = 10,
+    /// Looks whether there is a CPU, so it must not wait for a wire.
+    Watch = 11,
+}
+
+/// Has the calling thread run as soon as its time has come (SCHED_FIFO). Such threads have no timer slack.
+pub(crate) fn be_punctual(urgent: Urgent) -> io::Result<()> {
+    set(libc::SCHED_FIFO, urgent as libc::c_int)
 }
 
 fn set(policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {

@@ -68,7 +68,7 @@ fn one_connection_changes_tier_a_hundred_times(bed: Bed) {
     kernel_round(&mut ours, &mut at, 100_000);
     // Others may run beside this, and whoever is not scheduled for 8 ms answers too late once in a while; a step that loses frames does so
     // in every round.
-    let (again, excused) = (retransmits(&watched), watch.count());
+    let (again, excused) = (retransmits(&watched), watch.count().min(20));
     assert!(u64::from(again) <= 2 + excused, "{again} retransmissions of the peer in a hundred rounds; {watch}");
     let status = bed.status();
     assert_eq!((status.promoted, status.demoted, status.connections), (100, 100, 0));
@@ -129,7 +129,7 @@ fn a_peer_that_never_stops_talking_loses_nothing(bed: Bed) {
     );
     println!("{seen}");
     assert!(promotions > 5 && frames > 2_000, "{seen}");
-    assert!(reneging == 0 && timeouts <= 2 + watch.count(), "{seen}");
+    assert!(reneging == 0 && timeouts <= 2 + watch.count().min(5), "{seen}");
     drop(writer.join().unwrap());
     assert_eq!(ours.read(&mut [0]).unwrap(), 0);
 }

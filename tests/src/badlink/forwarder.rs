@@ -12,7 +12,7 @@ use underpass_stack::testkit::{Link, LinkSpec};
 use super::Board;
 use super::marks::Marks;
 use super::packet::{PacketSocket, sleep_on};
-use crate::priority::be_punctual;
+use crate::priority::{Urgent, be_punctual};
 
 /// Frames taken from one side before the other is looked at.
 const BATCH: usize = 64;
@@ -39,7 +39,7 @@ impl Forwarder {
 
     /// Runs until the bell is gone.
     pub fn run(mut self) -> io::Result<()> {
-        be_punctual()?;
+        be_punctual(Urgent::Wire)?;
         while self.listen()? {
             self.take_in()?;
             self.deliver()?;
