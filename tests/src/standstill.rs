@@ -147,8 +147,10 @@ mod tests {
             }
         });
         urgent.join().unwrap();
-        crate::wait_for("the watch to tell", Duration::from_secs(5), || watch.count() > 0).unwrap();
-        assert!(watch.longest() >= Duration::from_millis(250) && watch.total() >= watch.longest(), "{watch}");
+        let told = || watch.longest() >= Duration::from_millis(250);
+        crate::wait_for("the watch to tell", Duration::from_secs(5), told)
+            .unwrap_or_else(|error| panic!("{error}: {watch}"));
+        assert!(watch.count() > 0 && watch.total() >= watch.longest(), "{watch}");
     }
 
     #[test]
