@@ -18,30 +18,37 @@ const EVERY: Duration = Duration::from_millis(1);
 /// A thread that goes before all others runs within microseconds. So much later, and its processor was not there.
 const LATE: Duration = Duration::from_millis(8);
 
-/// What was seen. Processors that were away at the same time were so once.
-#[derive(Clone, Copy, Debug, Default)]
+/// When a processor was away, from and to.
+type Away = (Instant, Instant);
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Seen {
     count: u64,
     total: Duration,
     longest: Duration,
-    /// When the last time ended.
-    over: Option<Instant>,
 }
 
 impl Seen {
-    /// A processor was away.
-    fn note(&mut self, from: Instant, to: Instant) {
-        self.longest = self.longest.max(to.saturating_duration_since(from));
-        let begin = self.over.map_or(from, |over| over.max(from));
-        self.count += u64::from(begin == from);
-        self.total += to.saturating_duration_since(begin);
-        self.over = Some(self.over.map_or(to, |over| over.max(to)));
+    /// Processors that were away at the same time were so once.
+    fn of(mut aways: Vec<Away>) -> Self {
+        aways.sort();
+        let mut seen = Self::default();
+        let mut over = None;
+        for (from, to) in aways {
+            seen.longest = seen.longest.max(to.saturating_duration_since(from));
+            let begin = over.map_or(from, |over: Instant| over.max(from));
+            seen.count += u64::from(begin == from);
+            seen.total += to.saturating_duration_since(begin);
+            over = Some(over.map_or(to, |over| over.max(to)));
+        }
+        seen
     }
 }
 
 #[derive(Debug, Default)]
 struct Board {
-    seen: Mutex<Seen>,
+    aways: Mutex<Vec<Away>>,
     end: AtomicBool,
 }
 
@@ -90,9 +97,13 @@ impl Standstills {
 }
 
 impl Board {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn aways(&self) -> MutexGuard<'_, Vec<Away>> {
         // Nothing is left half done under this lock.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.aways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> Seen {
+        Seen::of(self.aways().clone())
     }
 
     fn look_after(&self) {
@@ -101,7 +112,7 @@ impl Board {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let now = Instant::now();
             if now.saturating_duration_since(due) > LATE {
-                self.seen().note(due, now);
+                self.aways().push((due, now));
             }
             due = now + EVERY;
         }
@@ -126,7 +137,7 @@ impl Drop for Standstills {
 
 impl fmt::Display for Standstills {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Seen { count, total, longest, .. } = *self.board.seen();
+        let Seen { count, total, longest } = self.board.seen();
         write!(f, "the machine stood still {count} times, {total:.0?} in all, {longest:.0?} at once")
     }
 }
@@ -156,12 +167,11 @@ mod tests {
     #[test]
     fn processors_that_are_away_together_are_so_once() {
         let begin = Instant::now();
-        let at = |millis| begin + Duration::from_millis(millis);
-        let mut seen = Seen::default();
-        for (from, to) in [(0, 100), (2, 101), (50, 60), (200, 220)] {
-            seen.note(at(from), at(to));
-        }
         let millis = Duration::from_millis;
-        assert_eq!((seen.count, seen.total, seen.longest), (2, millis(121), millis(100)));
+        let at = |after| begin + millis(after);
+        // In the order in which they are told: as they end.
+        let aways = [(50, 60), (0, 100), (2, 101), (200, 220)].map(|(from, to)| (at(from), at(to)));
+        let seen = Seen::of(aways.to_vec());
+        assert_eq!(seen, Seen { count: 2, total: millis(121), longest: millis(100) });
     }
 }
