@@ -17,7 +17,7 @@ pub fn sha256(path: &Path) -> String {
 pub fn documents(lab: &Lab) -> String {
     let root = lab.dir().join("documents");
     std::fs::create_dir_all(&root).unwrap();
-    for (name, len) in [("empty", 0), ("small", 100), ("large", 3_000_000)] {
+    for (name, len) in [("empty", 0), ("small", 100), ("large", 3_000_000), ("huge", 24_000_000)] {
         let bytes: Vec<u8> = (0..len as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         std::fs::write(root.join(name), bytes).unwrap();
     }

@@ -95,10 +95,10 @@ fn nginx_with_sendfile_and_curl_on_a_kept_connection() {
 fn curl_downloads_slowly() {
     let lab = lab();
     let root = documents(&lab);
-    // curl reads on without a pause as long as it finds something: where nginx keeps pace, the whole document may be there at once.
+    // Before curl pauses it reads on as long as it finds something, up to 10 MB: less than half of this document.
     let carried = |_, sockets: &[SocketView]| sockets.iter().any(|socket| socket.promoted > 0);
     same_outcome(&lab, EAGER, |run| {
         let (_master, worker) = nginx(run, &root, "off");
-        fetch(run, &["--limit-rate", "1500K"], &["large"], |client| run.watch(worker, client, carried))
+        fetch(run, &["--limit-rate", "12M"], &["huge"], |client| run.watch(worker, client, carried))
     });
 }
