@@ -211,11 +211,4 @@ int underpass_steer(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-// Never attached: what BPF_PROG_TEST_RUN runs to put a frame into the kernel's receive path.
-SEC("xdp")
-int underpass_pass(struct xdp_md *ctx)
-{
-	return XDP_PASS;
-}
-
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -15,11 +15,11 @@ use crate::tcp::image::Image;
 /// First word of every message: "UPAS".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAS");
 /// Raised whenever a message or the arena's layout changes.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Descriptors in one message at most (AF_XDP queues of one interface).
 pub const MAX_FDS: usize = 64;
 /// Frames in one [`Inject`] at most.
-pub const MAX_INJECT: usize = 64;
+pub const MAX_INJECT: usize = 448;
 /// Bytes of a message at most.
 pub const MAX_MESSAGE: usize = 4096;
 

@@ -47,26 +47,16 @@ impl Daemon {
         if frames.is_empty() {
             return 0;
         }
-        let Some(namespace) = self.namespaces.get(&netns) else { return 0 };
-        let inside = match namespace.enter(&self.home) {
-            Ok(inside) => inside,
-            Err(error) => {
-                tracing::warn!("cannot enter the namespace of interface {ifindex}: {error}");
-                return 0;
-            }
-        };
-        let mut done = 0;
-        for frame in frames {
-            match self.injector.inject(frame, ifindex) {
-                Ok(()) => done += 1,
-                Err(error) => {
-                    tracing::warn!("interface {ifindex}: frame of {} bytes not injected: {error}", frame.len())
-                }
-            }
-        }
-        drop(inside);
-        self.totals.injected += u64::from(done);
-        done
+        let Self { namespaces, home, injector, totals, .. } = self;
+        let Some(namespace) = namespaces.get(&netns) else { return 0 };
+        let inside = namespace.enter(home).map_err(|error| format!("cannot enter its namespace: {error}"));
+        let injected = inside.and_then(|_inside| injector.inject(frames, ifindex).map_err(|error| error.to_string()));
+        let done = injected.unwrap_or_else(|error| {
+            tracing::warn!("interface {ifindex}: {} frames not injected: {error}", frames.len());
+            0
+        });
+        totals.injected += done as u64;
+        done as u32
     }
 }
 

@@ -146,7 +146,8 @@ pub(super) fn load_program(object: &mut aya::Ebpf, name: &'static str) -> Result
     fd.try_clone().map_err(Error::of(name))
 }
 
-fn missing(name: &'static str) -> Error {
+/// The compiled object lacks what it was compiled from.
+pub(super) fn missing(name: &'static str) -> Error {
     Error { what: name, source: "not in the compiled object".into() }
 }
 

@@ -6,8 +6,6 @@ use super::Steer;
 use super::counters::Steered;
 use super::inject::test_run;
 
-/// lo: the programs run as if frames came from there.
-const IFINDEX: u32 = 1;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 const FIN_ACK: u8 = 17;
@@ -52,7 +50,7 @@ fn frame_v6(flags: u8, vlan: bool) -> Vec<u8> {
 /// What the program counts for one frame.
 fn counted(steer: &Steer, frame: &[u8]) -> Steered {
     let before = steer.steered().unwrap();
-    test_run(steer.program(), frame, IFINDEX, false).unwrap();
+    test_run(steer.program(), frame, 1).unwrap();
     let after = steer.steered().unwrap();
     Steered {
         redirected: after.redirected - before.redirected,

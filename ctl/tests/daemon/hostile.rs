@@ -127,7 +127,7 @@ fn frames_of_strangers_and_places_outside_the_umem_are_not_injected() {
     ];
     assert_eq!(client.inject(port, &frames), Ok(0));
     assert_eq!(client.inject(99, &frames), Err(Reason::ProtocolError));
-    let ask = Inject { port, count: 65, frames: [FrameRef::default(); MAX_INJECT] };
+    let ask = Inject { port, count: MAX_INJECT as u32 + 1, frames: [FrameRef::default(); MAX_INJECT] };
     assert_eq!(client.ask(&ask, &[]).as_message::<Done>().unwrap_err(), Reason::ProtocolError);
     assert_eq!(bed.status().injected, 0);
     client.demote(slot).unwrap();

@@ -13,7 +13,7 @@ use super::Check;
 use underpass_ctl::bpf::Cwnd;
 use underpass_ctl::steer::{Injector, Steer};
 
-/// BPF_F_TEST_XDP_LIVE_FRAMES, without which a demotion would cost the peer a retransmission timeout.
+/// The oldest whose parts have all been there for a while: AF_XDP, SO_NETNS_COOKIE, XDP programs in generic and native mode.
 const MIN_KERNEL: (u32, u32) = (5, 18);
 
 /// Numbers of linux/capability.h.
@@ -61,11 +61,9 @@ fn kernel() -> Check {
     let (major, minor) = MIN_KERNEL;
     match version(release) {
         Some(found) if found >= MIN_KERNEL => Check::ok("kernel", format!("Linux {release}")),
-        Some(_) => Check::fail(
-            "kernel",
-            format!("Linux {release}"),
-            format!("Linux {major}.{minor} or newer is needed (live frames in BPF_PROG_TEST_RUN)"),
-        ),
+        Some(_) => {
+            Check::fail("kernel", format!("Linux {release}"), format!("Linux {major}.{minor} or newer is needed"))
+        }
         None => Check::warn(
             "kernel",
             format!("{release:?}"),
