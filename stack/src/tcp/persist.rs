@@ -34,8 +34,12 @@ impl Tcb {
     pub(crate) fn wait_for_window(&mut self, now: Instant, window: u32, unsent: u32) {
         let is_short = window == 0 || window < unsent.min(self.mss);
         if is_short && self.flight() == 0 && !self.timers.is_set(Timer::Persist) {
-            self.timers.set(Timer::Persist, now.after(self.persist_wait()));
+            self.start_persist(now);
         }
+    }
+
+    fn start_persist(&mut self, now: Instant) {
+        self.timers.set(Timer::Persist, self.timeout_after(now, self.persist_wait()));
     }
 
     fn persist_wait(&self) -> u64 {
@@ -59,6 +63,6 @@ impl Tcb {
         self.set(bit::WINDOW_PROBE);
         self.probes = self.probes.saturating_add(1);
         self.persist_backoff = self.persist_backoff.saturating_add(1);
-        self.timers.set(Timer::Persist, now.after(self.persist_wait()));
+        self.start_persist(now);
     }
 }
