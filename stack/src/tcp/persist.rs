@@ -56,7 +56,8 @@ impl Tcb {
             self.set(bit::OVERRIDE);
             return;
         }
-        if self.probes == 0 {
+        // Answers that leave the window closed do not stop the user timeout (Linux: icsk_probes_tstamp).
+        if self.persist_backoff == 0 {
             self.unanswered_since = now;
         }
         out.timed_out |= self.probes >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);
