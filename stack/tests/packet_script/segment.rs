@@ -92,6 +92,14 @@ impl Rest {
         Ok(rest)
     }
 
+    /// `ack N..M by L`: the ACKs of a peer that acknowledges L bytes at a time of what is between N and M.
+    fn acks(&self, seq: (i64, i64)) -> Result<Option<Vec<i64>>, String> {
+        let Some((from, to)) = self.ack.as_ref().and_then(Bound::limits) else { return Ok(None) };
+        let by = self.by.filter(|by| *by > 0 && seq.0 == seq.1 && self.times.is_none());
+        let by = by.ok_or("`ack N..M` wants `by`, and neither data nor `times` beside it")?;
+        Ok(Some((from..to).step_by(by as usize).map(|at| to.min(at + by)).collect()))
+    }
+
     /// The sequence numbers of each segment that one line stands for.
     fn pieces(&self, (start, end): (i64, i64)) -> Result<Vec<(i64, i64)>, String> {
         let Some(by) = self.by else { return Ok(vec![(start, end); self.times.unwrap_or(1)]) };
@@ -124,13 +132,14 @@ fn flags(word: &str) -> Result<Flags, String> {
 }
 
 impl Inject {
-    /// `FLAGS START:END [ack N] [win N] [ts VAL/ECR | nots] [sack …] [ecn …] [by N | times N]`
+    /// `FLAGS START:END [ack N | ack N..M] [win N] [ts VAL/ECR | nots] [sack …] [ecn …] [by N | times N]`
     pub fn parse(words: &mut Words<'_>) -> Result<Vec<Self>, String> {
         let flags = flags(words.next()?)?;
         let seq = value::range(words.next()?)?;
         let rest = Rest::parse(words)?;
         let exact = |bound: &Option<Bound>| bound.as_ref().map(|b| value::number::<i64>(&b.to_string())).transpose();
-        let ack = exact(&rest.ack)?;
+        let acks = rest.acks(seq)?;
+        let ack = if acks.is_some() { Some(0) } else { exact(&rest.ack)? };
         if ack.is_none() && flags.has(Flags::ACK) {
             return Err("`ack N` is missing".into());
         }
@@ -139,7 +148,10 @@ impl Inject {
         let (stamp, without_stamp, sack) = (rest.stamp, rest.without_stamp, rest.sack.clone().unwrap_or_default());
         let ecn = rest.ecn.unwrap_or_default();
         let one = Self { flags, seq, ack: ack.unwrap_or(0), window, stamp, without_stamp, sack, ecn };
-        Ok(rest.pieces(seq)?.into_iter().map(|seq| Self { seq, ..one.clone() }).collect())
+        Ok(match acks {
+            Some(acks) => acks.into_iter().map(|ack| Self { ack, ..one.clone() }).collect(),
+            None => rest.pieces(seq)?.into_iter().map(|seq| Self { seq, ..one.clone() }).collect(),
+        })
     }
 }
 
