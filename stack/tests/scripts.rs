@@ -118,6 +118,8 @@ fn what_is_no_script_is_refused() {
         ("> A 0:10", "`ack`"),
         ("< A 0:0 ack 0..10", "wants `by`"),
         ("< A 0:10 ack 0..10 by 5", "neither data"),
+        ("<< A 0:0 ack 0 times 2 every 1s", "leaves no time"),
+        ("> A 0:10 ack 0 every 1s", "for what arrives"),
         ("> X 0:10 ack 0", "no flag"),
         ("+1s..2s write 1", "leave its time open"),
         ("+1 shutdown", "no time"),
