@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 mod packet_script;
 
 /// Fewer scripts than this mean that they were not found.
-const SCRIPTS_MIN: usize = 200;
+const SCRIPTS_MIN: usize = 410;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts")
