@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 mod packet_script;
 
 /// Fewer scripts than this mean that they were not found.
-const SCRIPTS_MIN: usize = 200;
+const SCRIPTS_MIN: usize = 410;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts")
@@ -91,6 +91,7 @@ fn what_is_wrong_is_told() {
     fails("write 10\n> A 0:11 ack 0", 3, "sequence numbers should be 0:11");
     fails("write 10\n> A 0:10 ack 1", 3, "ack should be 1");
     fails("write 10\n> A 0:10 ack 0 win 1", 3, "win should be 1");
+    fails("write 10\n> A 0:10 ack 0\n< A 0:0 ack 0..4 by 2\nunacked 7", 5, "found 6");
     fails("write 10\n> FA 0:10 ack 0", 3, "flags should be FA");
     fails("write 10\n> pA 0:10 ack 0", 3, "PSH should be false");
     fails("write 10\n> A 0:10 ack 0 ts 1/*", 3, "TSval should be 1");
@@ -115,6 +116,10 @@ fn what_is_no_script_is_refused() {
         ("< A 0:10", "`ack N`"),
         ("< A 10:0 ack 0", "ends before"),
         ("> A 0:10", "`ack`"),
+        ("< A 0:0 ack 0..10", "wants `by`"),
+        ("< A 0:10 ack 0..10 by 5", "neither data"),
+        ("<< A 0:0 ack 0 times 2 every 1s", "leaves no time"),
+        ("> A 0:10 ack 0 every 1s", "for what arrives"),
         ("> X 0:10 ack 0", "no flag"),
         ("+1s..2s write 1", "leave its time open"),
         ("+1 shutdown", "no time"),

@@ -34,8 +34,12 @@ impl Tcb {
     pub(crate) fn wait_for_window(&mut self, now: Instant, window: u32, unsent: u32) {
         let is_short = window == 0 || window < unsent.min(self.mss);
         if is_short && self.flight() == 0 && !self.timers.is_set(Timer::Persist) {
-            self.timers.set(Timer::Persist, now.after(self.persist_wait()));
+            self.start_persist(now);
         }
+    }
+
+    fn start_persist(&mut self, now: Instant) {
+        self.timers.set(Timer::Persist, self.timeout_after(now, self.persist_wait()));
     }
 
     fn persist_wait(&self) -> u64 {
@@ -52,13 +56,14 @@ impl Tcb {
             self.set(bit::OVERRIDE);
             return;
         }
-        if self.probes == 0 {
+        // Answers that leave the window closed do not stop the user timeout (Linux: icsk_probes_tstamp).
+        if self.persist_backoff == 0 {
             self.unanswered_since = now;
         }
         out.timed_out |= self.probes >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);
         self.set(bit::WINDOW_PROBE);
         self.probes = self.probes.saturating_add(1);
         self.persist_backoff = self.persist_backoff.saturating_add(1);
-        self.timers.set(Timer::Persist, now.after(self.persist_wait()));
+        self.start_persist(now);
     }
 }

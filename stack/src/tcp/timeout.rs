@@ -41,9 +41,9 @@ impl Tcb {
         self.timeout_after(now, self.rtt.rto())
     }
 
-    /// The same where the timeout, ns, is at hand.
+    /// When a timer of `rto` ns, started now, runs out: not beyond the user timeout, which would be reported late.
     #[inline]
-    fn timeout_after(&self, now: Instant, rto: u64) -> Instant {
+    pub(super) fn timeout_after(&self, now: Instant, rto: u64) -> Instant {
         let at = now.after(rto);
         self.user_deadline().filter(|limit| *limit > now).map_or(at, |limit| at.min(limit))
     }

@@ -28,6 +28,9 @@ fn event(machine: &mut Machine, line: &Line) -> Result<(), String> {
     match &line.event {
         Event::Expect(_) => Ok(()),
         Event::Inject(segments) => segments.iter().try_for_each(|segment| {
+            if segment.pause > 0 {
+                skip(machine, segment.pause)?;
+            }
             machine.inject(segment);
             machine.pump()
         }),

@@ -29,6 +29,8 @@ pub type Stamp = (Option<u32>, Option<u32>);
 /// A segment of the peer.
 #[derive(Clone, Debug)]
 pub struct Inject {
+    /// So long after the one before, ns; 0: together with it.
+    pub pause: u64,
     pub flags: Flags,
     /// First and one past the last byte, in the peer's stream.
     pub seq: (i64, i64),
@@ -71,6 +73,8 @@ struct Rest {
     /// Length of each of several segments.
     by: Option<i64>,
     times: Option<usize>,
+    /// Time between two of several, ns.
+    every: u64,
 }
 
 impl Rest {
@@ -86,10 +90,19 @@ impl Rest {
                 "ecn" => rest.ecn = Some(codepoint(words.next()?)?),
                 "by" => rest.by = Some(words.number()?),
                 "times" => rest.times = Some(words.number()?),
+                "every" => rest.every = value::time(words.next()?)?,
                 _ => return Err(format!("`{key}` is no part of a segment")),
             }
         }
         Ok(rest)
+    }
+
+    /// `ack N..M by L`: the ACKs of a peer that acknowledges L bytes at a time of what is between N and M.
+    fn acks(&self, seq: (i64, i64)) -> Result<Option<Vec<i64>>, String> {
+        let Some((from, to)) = self.ack.as_ref().and_then(Bound::limits) else { return Ok(None) };
+        let by = self.by.filter(|by| *by > 0 && seq.0 == seq.1 && self.times.is_none());
+        let by = by.ok_or("`ack N..M` wants `by`, and neither data nor `times` beside it")?;
+        Ok(Some((from..to).step_by(by as usize).map(|at| to.min(at + by)).collect()))
     }
 
     /// The sequence numbers of each segment that one line stands for.
@@ -124,13 +137,14 @@ fn flags(word: &str) -> Result<Flags, String> {
 }
 
 impl Inject {
-    /// `FLAGS START:END [ack N] [win N] [ts VAL/ECR | nots] [sack …] [ecn …] [by N | times N]`
+    /// `FLAGS START:END [ack N | ack N..M] [win N] [ts VAL/ECR | nots] [sack …] [ecn …] [by N | times N] [every TIME]`
     pub fn parse(words: &mut Words<'_>) -> Result<Vec<Self>, String> {
         let flags = flags(words.next()?)?;
         let seq = value::range(words.next()?)?;
         let rest = Rest::parse(words)?;
         let exact = |bound: &Option<Bound>| bound.as_ref().map(|b| value::number::<i64>(&b.to_string())).transpose();
-        let ack = exact(&rest.ack)?;
+        let acks = rest.acks(seq)?;
+        let ack = if acks.is_some() { Some(0) } else { exact(&rest.ack)? };
         if ack.is_none() && flags.has(Flags::ACK) {
             return Err("`ack N` is missing".into());
         }
@@ -138,8 +152,12 @@ impl Inject {
         let window = window.map(u16::try_from).transpose().map_err(|_| "`win` is a field of 16 bits")?;
         let (stamp, without_stamp, sack) = (rest.stamp, rest.without_stamp, rest.sack.clone().unwrap_or_default());
         let ecn = rest.ecn.unwrap_or_default();
-        let one = Self { flags, seq, ack: ack.unwrap_or(0), window, stamp, without_stamp, sack, ecn };
-        Ok(rest.pieces(seq)?.into_iter().map(|seq| Self { seq, ..one.clone() }).collect())
+        let (pause, ack) = (rest.every, ack.unwrap_or(0));
+        let one = Self { pause, flags, seq, ack, window, stamp, without_stamp, sack, ecn };
+        Ok(match acks {
+            Some(acks) => acks.into_iter().map(|ack| Self { ack, ..one.clone() }).collect(),
+            None => rest.pieces(seq)?.into_iter().map(|seq| Self { seq, ..one.clone() }).collect(),
+        })
     }
 }
 
@@ -154,6 +172,9 @@ impl Pattern {
         let flags = if letters == "*" { None } else { Some(flags(&letters.replace(['p', 'P'], ""))?) };
         let seq = Some(words.next()?).filter(|word| *word != "*").map(value::range).transpose()?;
         let rest = Rest::parse(words)?;
+        if rest.every != 0 {
+            return Err("`every` is for what arrives".into());
+        }
         let ack = rest.ack.clone().ok_or("`ack` is missing")?;
         let window = rest.window.clone().map_or_else(|| Bound::parse("*"), Ok)?;
         let one = Self { flags, push, seq, ack, window, stamp: rest.stamp, sack: rest.sack.clone(), ecn: rest.ecn };

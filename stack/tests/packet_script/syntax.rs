@@ -128,7 +128,7 @@ impl Event {
     fn parse(first: &str, words: &mut Words<'_>) -> Result<Self, String> {
         Ok(match first {
             "<" => Self::Inject(Inject::parse(words)?),
-            "<<" => Self::InjectTogether(Inject::parse(words)?),
+            "<<" => Self::InjectTogether(together(Inject::parse(words)?)?),
             ">" => Self::Expect(Pattern::parse(words)?),
             "write" => Self::write(words)?,
             "read" => {
@@ -155,6 +155,15 @@ impl Event {
             word = words.maybe();
         }
         Ok(Self::Write { len, more, takes: takes(len, word, words)? })
+    }
+}
+
+/// What arrives together cannot have time between.
+fn together(segments: Vec<Inject>) -> Result<Vec<Inject>, String> {
+    if segments.iter().any(|segment| segment.pause > 0) {
+        Err("`<<` leaves no time for `every`".into())
+    } else {
+        Ok(segments)
     }
 }
 

@@ -13,6 +13,12 @@ impl Bound {
         Self(n..=n)
     }
 
+    /// Of `N..M`, both.
+    pub fn limits(&self) -> Option<(i64, i64)> {
+        let (least, most) = (*self.0.start(), *self.0.end());
+        (least > i64::MIN && most < i64::MAX && least != most).then_some((least, most))
+    }
+
     /// Is `n` as it has to be?
     pub fn holds(&self, n: i64) -> bool {
         self.0.contains(&n)
