@@ -1,5 +1,6 @@
-//! Acknowledgements that no honest peer sends: of what was never sent, of pieces, of the past, taken back. Nothing grows without bound,
-//! nothing panics (the engine's assertions say whether its records still agree with its numbers), and an honest peer can go on.
+//! Acknowledgements that no honest peer sends: of what was never sent, of pieces, of the past, taken back. What the engine remembers and
+//! what one acknowledgement brings about stay bounded, nothing panics (the engine's assertions say whether its records still agree with
+//! its numbers), and an honest peer can go on.
 
 use proptest::prelude::*;
 use underpass_stack::tcp::image::flag;
@@ -9,6 +10,8 @@ use underpass_stack::testkit::random::Random;
 use underpass_stack::testkit::{A, LinkSpec, Pair, Setup};
 
 const SECOND: u64 = 1_000_000_000;
+/// Bytes of each ring.
+const RING: usize = 1 << 18;
 
 /// A sender whose peer the test plays.
 struct Victim {
@@ -19,7 +22,7 @@ struct Victim {
 
 impl Victim {
     fn new(flags: u32, seed: u64) -> Self {
-        let setup = Setup { flags, isn: [u32::MAX - 100_000, 77], ring: 1 << 18, ..Setup::default() };
+        let setup = Setup { flags, isn: [u32::MAX - 100_000, 77], ring: RING, ..Setup::default() };
         Self { pair: Pair::new(&setup, LinkSpec::default(), seed), random: Random::new(seed), peer: 77 }
     }
 
@@ -49,6 +52,7 @@ impl Victim {
             payload: &[],
         };
         host.connection().on_segment(now, &segment);
+        host.assert_bounded();
     }
 
     fn numbers(&self) -> (u32, u32) {
@@ -79,7 +83,8 @@ impl Victim {
         let window = [0, 1, 300, 2000][self.random.below(4) as usize];
         self.hear(ack, &blocks, window);
         let sent = self.flush();
-        assert!(sent <= 1 << 18, "one acknowledgement brought {sent} bytes about");
+        // All that may be in flight, once.
+        assert!(sent as usize <= RING, "one acknowledgement brought {sent} bytes about");
         self.pair.now = now.after(self.random.below(60) * SECOND / 1000);
         self.pair.hosts[A].timers(self.pair.now);
         self.flush();
@@ -125,11 +130,14 @@ fn a_flight_in_crumbs_is_repaired() {
     victim.flush();
     victim.pair.now = now.after(SECOND / 10);
     let (una, nxt) = victim.numbers();
+    let mut most = 0;
     for at in (1..nxt.wrapping_sub(una) - 1).step_by(2) {
         let start = una.wrapping_add(at);
         victim.hear(una, &[(start, start.wrapping_add(1))], 2000);
         victim.flush();
+        most = most.max(victim.pair.hosts[A].sent_records());
     }
+    assert!(most > 1000, "{most} records: too few to say anything of their bound");
     // It takes all of it back (RFC 2018, section 8): the timeouts send everything again.
     let mut resent = 0;
     for _ in 0..20 {

@@ -169,6 +169,11 @@ impl Recovery {
         })
     }
 
+    /// Pieces that there is memory for beside the record.
+    pub(crate) fn beyond_capacity(&self) -> usize {
+        self.beyond.as_deref().map_or(0, |far| far.0.capacity())
+    }
+
     /// One past the highest byte that arrived, in order or not.
     pub(crate) fn highest_of(&self, near: &Ranges) -> Option<SeqNr> {
         highest(near, &self.beyond)
