@@ -22,7 +22,11 @@ struct Victim {
 
 impl Victim {
     fn new(flags: u32, seed: u64) -> Self {
-        let setup = Setup { flags, isn: [u32::MAX - 100_000, 77], ring: RING, ..Setup::default() };
+        Self::with_ring(flags, seed, RING)
+    }
+
+    fn with_ring(flags: u32, seed: u64, ring: usize) -> Self {
+        let setup = Setup { flags, isn: [u32::MAX - 100_000, 77], ring, ..Setup::default() };
         Self { pair: Pair::new(&setup, LinkSpec::default(), seed), random: Random::new(seed), peer: 77 }
     }
 
@@ -119,6 +123,38 @@ proptest! {
         }
         victim.heal();
     }
+}
+
+/// A large flight may have more records, those of its end as well; when the rest is acknowledged, the next thing sent brings them back to
+/// what a small one may have.
+#[test]
+fn records_shrink_with_the_flight() {
+    let mut victim = Victim::with_ring(flag::SACK | flag::WSCALE, 5, 1 << 22);
+    let data = vec![1; 1 << 22];
+    let (mut una, mut nxt) = victim.numbers();
+    while nxt.wrapping_sub(una) < 2 << 20 {
+        victim.hear(nxt, &[], u16::MAX);
+        let now = victim.pair.now;
+        victim.pair.hosts[A].connection().send(now, &data, false);
+        victim.flush();
+        (una, nxt) = victim.numbers();
+        victim.pair.now = now.after(SECOND / 10);
+    }
+    let tail = nxt.wrapping_sub(8192);
+    for start in (1..8190).step_by(2).map(|at| tail.wrapping_add(at)) {
+        victim.hear(una, &[(start, start.wrapping_add(1))], u16::MAX);
+    }
+    let most = victim.pair.hosts[A].sent_records();
+    assert!(most > 2048, "{most} records");
+    victim.hear(tail, &[], u16::MAX);
+    let left = victim.pair.hosts[A].sent_records();
+    assert!(left > 1024, "{left} records: nothing to shrink");
+    victim.pair.now = victim.pair.now.after(SECOND);
+    victim.pair.hosts[A].timers(victim.pair.now);
+    assert!(victim.flush() > 0, "nothing was sent");
+    let left = victim.pair.hosts[A].sent_records();
+    assert!(left <= 1024, "{left} records");
+    victim.heal();
 }
 
 /// One block a byte: as many pieces as there can be.
