@@ -191,7 +191,7 @@ impl Player {
     /// Everything that the engine wants to send: all of it is ours, where it belongs and allowed.
     pub(super) fn transmit(&mut self) {
         for _ in 0..BURST_MAX {
-            let before = self.image();
+            let (before, path_mtu) = (self.image(), self.host.tcb.path_mtu() as usize);
             let Some((_, frame)) = self.host.frame_out(self.now) else { return };
             assert!(frame.len() <= 14 + self.mtu, "a frame of {} bytes", frame.len());
             let sent = parse(&frame, 14 + self.mtu).expect("a frame that can be read").segment;
@@ -201,6 +201,9 @@ impl Player {
                 let is_old = seq.wrapping_sub(before.snd_una) >= 1 << 31;
                 assert!(is_old || *got == byte(A, seq), "byte {i} of {:?}", sent.seq);
             }
+            // Only new data may be larger, to try whether the path carries it.
+            let is_new = sent.seq.0.wrapping_sub(before.snd_nxt) < 1 << 31 && !sent.payload.is_empty();
+            assert!(is_new || frame.len() <= 14 + path_mtu, "{} bytes once more, {path_mtu} fit", frame.len());
             check_marks(&before, &sent);
             self.marks |= sent.flags.0 & (Flags::ECE.0 | Flags::CWR.0);
             let end = sent.end().0;
