@@ -1,6 +1,6 @@
 //! Frames of a peer that says what it likes, from the Ethernet header on.
 
-use underpass_stack::ip::flow::{FlowKey, PROTO_TCP};
+use underpass_stack::ip::flow::{Addr, FlowKey, PROTO_TCP};
 use underpass_stack::wire::checksum::Sum;
 
 const ETHERNET: usize = 14;
@@ -13,11 +13,19 @@ pub fn ip_header_len(flow: &FlowKey) -> usize {
     if flow.remote.as_v4().is_some() { IPV4 } else { IPV6 }
 }
 
-/// Is the checksum, by chance, the one that a peer on the same host leaves for a network card to complete? It protects nothing.
+/// Is the checksum, by chance, the one that a peer on the same host leaves for a network card to complete? It protects nothing. The
+/// addresses and the length of an IPv6 packet count as they are in the frame: no checksum of its header would tell that they changed.
 pub fn has_partial_checksum(frame: &[u8], flow: &FlowKey) -> bool {
     let at = ETHERNET + ip_header_len(flow);
-    let len = (frame.len() - at) as u16;
-    frame[at + 16..at + 18] == Sum::pseudo(&flow.remote, &flow.local, PROTO_TCP, len).partial()
+    let (source, destination, len) = match ip_header_len(flow) {
+        IPV4 => (flow.remote, flow.local, (frame.len() - at) as u16),
+        _ => (address_at(frame, 22), address_at(frame, 38), u16::from_be_bytes([frame[18], frame[19]])),
+    };
+    frame[at + 16..at + 18] == Sum::pseudo(&source, &destination, PROTO_TCP, len).partial()
+}
+
+fn address_at(frame: &[u8], at: usize) -> Addr {
+    Addr(std::array::from_fn(|i| frame[at + i]))
 }
 
 /// Is this byte of a flow's frames covered by a checksum? An IPv6 header has none, and the pseudo-header (RFC 8200, section 8.1) leaves
