@@ -6,12 +6,12 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../stack/tests/tcp_hostile/forge.rs"]
 mod forge;
-#[path = "../../stack/tests/tcp_hostile/headers.rs"]
-mod headers;
 #[path = "../../stack/tests/shm_hostile/input.rs"]
 mod input;
 #[path = "../../stack/tests/tcp_hostile/invariants.rs"]
 mod invariants;
+#[path = "../../stack/tests/tcp_hostile/peer.rs"]
+mod peer;
 #[path = "../../stack/tests/tcp_hostile/segments.rs"]
 mod segments;
 

@@ -1,5 +1,6 @@
-//! Acknowledgements that no honest peer sends: of what was never sent, of pieces, of the past, taken back. Nothing grows without bound,
-//! nothing panics (the engine's assertions say whether its records still agree with its numbers), and an honest peer can go on.
+//! Acknowledgements that no honest peer sends: of what was never sent, of pieces, of the past, taken back. What the engine remembers and
+//! what one acknowledgement brings about stay bounded, nothing panics (the engine's assertions say whether its records still agree with
+//! its numbers), and an honest peer can go on.
 
 use proptest::prelude::*;
 use underpass_stack::tcp::image::flag;
@@ -9,6 +10,8 @@ use underpass_stack::testkit::random::Random;
 use underpass_stack::testkit::{A, LinkSpec, Pair, Setup};
 
 const SECOND: u64 = 1_000_000_000;
+/// Bytes of each ring.
+const RING: usize = 1 << 18;
 
 /// A sender whose peer the test plays.
 struct Victim {
@@ -19,7 +22,11 @@ struct Victim {
 
 impl Victim {
     fn new(flags: u32, seed: u64) -> Self {
-        let setup = Setup { flags, isn: [u32::MAX - 100_000, 77], ring: 1 << 18, ..Setup::default() };
+        Self::with_ring(flags, seed, RING)
+    }
+
+    fn with_ring(flags: u32, seed: u64, ring: usize) -> Self {
+        let setup = Setup { flags, isn: [u32::MAX - 100_000, 77], ring, ..Setup::default() };
         Self { pair: Pair::new(&setup, LinkSpec::default(), seed), random: Random::new(seed), peer: 77 }
     }
 
@@ -49,6 +56,7 @@ impl Victim {
             payload: &[],
         };
         host.connection().on_segment(now, &segment);
+        host.assert_bounded();
     }
 
     fn numbers(&self) -> (u32, u32) {
@@ -79,7 +87,8 @@ impl Victim {
         let window = [0, 1, 300, 2000][self.random.below(4) as usize];
         self.hear(ack, &blocks, window);
         let sent = self.flush();
-        assert!(sent <= 1 << 18, "one acknowledgement brought {sent} bytes about");
+        // All that may be in flight, once.
+        assert!(sent as usize <= RING, "one acknowledgement brought {sent} bytes about");
         self.pair.now = now.after(self.random.below(60) * SECOND / 1000);
         self.pair.hosts[A].timers(self.pair.now);
         self.flush();
@@ -116,6 +125,38 @@ proptest! {
     }
 }
 
+/// A large flight may have more records, those of its end as well; when the rest is acknowledged, the next thing sent brings them back to
+/// what a small one may have.
+#[test]
+fn records_shrink_with_the_flight() {
+    let mut victim = Victim::with_ring(flag::SACK | flag::WSCALE, 5, 1 << 22);
+    let data = vec![1; 1 << 22];
+    let (mut una, mut nxt) = victim.numbers();
+    while nxt.wrapping_sub(una) < 2 << 20 {
+        victim.hear(nxt, &[], u16::MAX);
+        let now = victim.pair.now;
+        victim.pair.hosts[A].connection().send(now, &data, false);
+        victim.flush();
+        (una, nxt) = victim.numbers();
+        victim.pair.now = now.after(SECOND / 10);
+    }
+    let tail = nxt.wrapping_sub(8192);
+    for start in (1..8190).step_by(2).map(|at| tail.wrapping_add(at)) {
+        victim.hear(una, &[(start, start.wrapping_add(1))], u16::MAX);
+    }
+    let most = victim.pair.hosts[A].sent_records();
+    assert!(most > 2048, "{most} records");
+    victim.hear(tail, &[], u16::MAX);
+    let left = victim.pair.hosts[A].sent_records();
+    assert!(left > 1024, "{left} records: nothing to shrink");
+    victim.pair.now = victim.pair.now.after(SECOND);
+    victim.pair.hosts[A].timers(victim.pair.now);
+    assert!(victim.flush() > 0, "nothing was sent");
+    let left = victim.pair.hosts[A].sent_records();
+    assert!(left <= 1024, "{left} records");
+    victim.heal();
+}
+
 /// One block a byte: as many pieces as there can be.
 #[test]
 fn a_flight_in_crumbs_is_repaired() {
@@ -125,11 +166,14 @@ fn a_flight_in_crumbs_is_repaired() {
     victim.flush();
     victim.pair.now = now.after(SECOND / 10);
     let (una, nxt) = victim.numbers();
+    let mut most = 0;
     for at in (1..nxt.wrapping_sub(una) - 1).step_by(2) {
         let start = una.wrapping_add(at);
         victim.hear(una, &[(start, start.wrapping_add(1))], 2000);
         victim.flush();
+        most = most.max(victim.pair.hosts[A].sent_records());
     }
+    assert!(most > 1000, "{most} records: too few to say anything of their bound");
     // It takes all of it back (RFC 2018, section 8): the timeouts send everything again.
     let mut resent = 0;
     for _ in 0..20 {

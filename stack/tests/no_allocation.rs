@@ -1,5 +1,8 @@
-//! Data moves without the allocator: receiving, acknowledging, sending, requests and responses, timers included.
+//! Data moves without the allocator: receiving, acknowledging, sending, requests and responses, timers included; and bulk transfers, with
+//! losses, once they have got what memory they need.
 
+#[path = "no_allocation/bulk.rs"]
+mod bulk;
 #[path = "counting_allocator/mod.rs"]
 mod counting_allocator;
 

@@ -15,6 +15,9 @@ pub const MAX_PIECES: usize = 1024;
 /// Those of them that are not in the record.
 pub(crate) const MAX_BEYOND: usize = MAX_PIECES - MAX_RANGES;
 
+/// Memory for so many pieces (1 KiB) a connection keeps when it has none.
+const KEPT: usize = 128;
+
 /// The pieces that found no room in the record: disjoint, ascending, not touching each other, and all above those in the record, which is
 /// full as long as there are any.
 #[derive(Debug, Default)]
@@ -140,7 +143,8 @@ impl Ahead<'_> {
         {
             self.near.insert(first.start, first.end);
         }
-        if far.0.is_empty() {
+        // Where one flight has come in many pieces the next one will: only what is large is given back.
+        if far.0.is_empty() && far.0.capacity() > KEPT {
             *self.far = None;
         }
     }
@@ -167,6 +171,11 @@ impl Recovery {
             let range = if at < pieces.0.len() { pieces.0[at] } else { pieces.1[at - pieces.0.len()] };
             [range.start.0, range.end.0]
         })
+    }
+
+    /// Pieces that there is memory for beside the record.
+    pub(crate) fn beyond_capacity(&self) -> usize {
+        self.beyond.as_deref().map_or(0, |far| far.0.capacity())
     }
 
     /// One past the highest byte that arrived, in order or not.

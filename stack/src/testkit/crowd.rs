@@ -64,6 +64,17 @@ impl Peer {
 
     /// Writes its next segment into `frame`; returns the frame's length. The peer's numbers move on.
     pub fn send(&mut self, frame: &mut [u8], flags: Flags, data: &[u8]) -> usize {
+        let len = self.write(frame, flags, SackBlocks::default(), data);
+        self.seq = self.seq.wrapping_add(data.len() as u32);
+        len
+    }
+
+    /// Writes an acknowledgement that tells of data beyond a gap into `frame`; returns the frame's length.
+    pub fn report(&self, frame: &mut [u8], sack: SackBlocks) -> usize {
+        self.write(frame, Flags::default(), sack, &[])
+    }
+
+    fn write(&self, frame: &mut [u8], flags: Flags, sack: SackBlocks, data: &[u8]) -> usize {
         let segment = SegmentOut {
             seq: SeqNr(self.seq),
             ack: SeqNr(self.ack),
@@ -71,13 +82,12 @@ impl Peer {
             window: u16::MAX,
             ecn: Codepoint::NotEct,
             timestamps: None,
-            sack: SackBlocks::default(),
+            sack,
             len: data.len() as u32,
             kind: Kind::Data,
         };
         let path =
             Path { dst_mac: [2, 0, 0, 0, 0, 1], src_mac: [2, 0, 0, 0, 0, 2], mtu: MTU, ttl: 64, ..Path::default() };
-        self.seq = self.seq.wrapping_add(data.len() as u32);
         output::build(frame, &path, &self.flow, &segment, (data, &[]), 0).unwrap_or(0)
     }
 

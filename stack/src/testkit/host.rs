@@ -9,7 +9,7 @@ use crate::ip::path::Path;
 use crate::ip::{input, late, output};
 use crate::stats::Counter;
 use crate::tcp::image::{Image, flag};
-use crate::tcp::{Algorithm, Connection, ImportError, Instant, Outcome, Recovery, SegmentOut, Tcb};
+use crate::tcp::{Algorithm, Connection, ImportError, Instant, Outcome, Recovery, SegmentOut, SeqNr, Tcb};
 
 /// How two simulated ends are set up.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +93,7 @@ pub struct Host {
     pub tcb: Box<Tcb>,
     snd: Vec<u8>,
     rcv: Vec<u8>,
-    recovery: Recovery,
+    pub(super) recovery: Recovery,
     flow: FlowKey,
     path: Path,
     congestion: Algorithm,
@@ -187,9 +187,14 @@ impl Host {
         (self.rcv.len(), self.snd.len())
     }
 
+    /// Do they grow?
+    pub fn grows(&self) -> bool {
+        self.largest != 0
+    }
+
     /// Gives the engine the rings that it has come to want.
     fn fit_rings(&mut self) {
-        if self.largest == 0 {
+        if !self.grows() {
             return;
         }
         let (rcv, snd) = self.tcb.wanted_rings();
@@ -227,6 +232,12 @@ impl Host {
             Ok(_) => self.counted[Counter::RxNoConnection as usize] += 1,
             Err(drop) => self.counted[drop.counter() as usize] += 1,
         }
+    }
+
+    /// A router says that the packet whose segment began at `seq` was too large for `mtu`.
+    pub fn packet_too_big(&mut self, now: Instant, seq: SeqNr, mtu: u32) {
+        let outcome = self.connection().packet_too_big(now, seq, mtu);
+        self.note(&outcome);
     }
 
     /// Runs the timers that are due.

@@ -1,20 +1,19 @@
 //! Any bytes as options of a segment, and as a frame.
 
-use underpass_stack::ip::flow::{FlowKey, PROTO_TCP};
+use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::ip::input::parse;
-use underpass_stack::tcp::SeqNr;
 use underpass_stack::tcp::segment::SackBlocks;
+use underpass_stack::tcp::{Codepoint, SeqNr};
 use underpass_stack::testkit::{A, Setup};
-use underpass_stack::wire::checksum::Sum;
 use underpass_stack::wire::tcp::{self, options_len, parse_options, write_options};
 
-use super::forge::Forged;
+use super::forge::{Forged, has_partial_checksum, is_covered};
 use super::input::Input;
 
 /// Longest frame that is read.
 const FRAME_MAX: usize = 1514;
-/// Where the TCP header begins.
-const TCP_AT: usize = 34;
+/// Frames are IPv6 with this bit in the first byte.
+const V6: u8 = 4;
 
 /// One input: its first byte says what it is. Returns 1, the number of steps.
 pub fn play(input: &[u8]) -> u64 {
@@ -22,8 +21,8 @@ pub fn play(input: &[u8]) -> u64 {
     match kind % 4 {
         0 => options(rest),
         1 => any_frame(rest),
-        2 => good_frame(rest),
-        _ => almost_good_frame(rest),
+        2 => good_frame(rest, kind & V6 != 0),
+        _ => almost_good_frame(rest, kind & V6 != 0),
     }
     1
 }
@@ -54,8 +53,8 @@ fn any_frame(bytes: &[u8]) {
 }
 
 /// A frame says what was put into it.
-fn good_frame(bytes: &[u8]) {
-    let (forged, flow) = forged(&mut Input(bytes));
+fn good_frame(bytes: &[u8], v6: bool) {
+    let (forged, flow) = forged(&mut Input(bytes), v6);
     let frame = forged.frame(&flow);
     let Ok(incoming) = parse(&frame, FRAME_MAX) else {
         assert!(parse_options(&forged.options).is_none() || !forged.options.is_empty(), "{forged:?}");
@@ -65,33 +64,28 @@ fn good_frame(bytes: &[u8]) {
     assert_eq!(incoming.flow, flow);
     assert_eq!((segment.seq.0, segment.ack.0, segment.window), (forged.seq, forged.ack, forged.window));
     assert_eq!((segment.flags.0, segment.payload), (forged.flags, &forged.payload[..]));
+    assert_eq!(segment.ecn, Codepoint::of(forged.tos));
     if forged.options.is_empty() {
         assert_eq!(segment.timestamps.map(|ts| (ts.val, ts.ecr)), forged.timestamps);
     }
 }
 
 /// A frame of which one bit was changed behind the Ethernet header says nothing.
-fn almost_good_frame(bytes: &[u8]) {
+fn almost_good_frame(bytes: &[u8], v6: bool) {
     let mut input = Input(bytes);
     let (at, bit) = (input.word() as usize, input.byte() % 8);
-    let (forged, flow) = forged(&mut input);
+    let (forged, flow) = forged(&mut input, v6);
     let mut frame = forged.frame(&flow);
     let at = 14 + at % (frame.len() - 14);
     frame[at] ^= 1 << bit;
-    if has_partial_checksum(&frame, &flow) {
+    if has_partial_checksum(&frame, &flow) || !is_covered(&flow, at) {
         return;
     }
     assert!(parse(&frame, FRAME_MAX).is_err(), "bit {bit} of byte {at} does not matter: {forged:?}");
 }
 
-/// Is the checksum, by chance, the one that a peer on the same host leaves for a network card to complete? It protects nothing.
-pub fn has_partial_checksum(frame: &[u8], flow: &FlowKey) -> bool {
-    let len = (frame.len() - TCP_AT) as u16;
-    frame[TCP_AT + 16..TCP_AT + 18] == Sum::pseudo(&flow.remote, &flow.local, PROTO_TCP, len).partial()
-}
-
-fn forged(input: &mut Input<'_>) -> (Forged, FlowKey) {
-    let flow = Setup::default().image(A).flow;
+fn forged(input: &mut Input<'_>, v6: bool) -> (Forged, FlowKey) {
+    let flow = Setup { v6, ..Setup::default() }.image(A).flow;
     let [seq, ack] = [0; 2].map(|_: u32| input.word() as u32);
     let flags = input.byte();
     let timestamps = (input.byte() % 2 == 0).then(|| (input.word() as u32, input.word() as u32));

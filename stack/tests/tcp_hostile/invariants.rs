@@ -10,22 +10,38 @@ const CWND_MAX: u32 = 1 << 30;
 /// The connection as it was.
 pub struct Watch {
     before: Image,
-    ring: u32,
+    /// What the rings may grow to.
+    largest: usize,
+    /// Sizes of the rings at first.
+    rings: (usize, usize),
+    /// Most records of what was sent and pieces of what arrived out of order, so far.
+    most: (usize, usize),
     /// What the peer's window allowed when it was largest.
     edge: u32,
     ended: bool,
 }
 
 impl Watch {
-    pub fn new(host: &Host, now: Instant, ring: usize) -> Self {
+    pub fn new(host: &Host, now: Instant, largest: usize) -> Self {
         let before = host.export(now).0;
         let edge = before.snd_una.wrapping_add(before.snd_wnd);
-        Self { before, ring: ring as u32, edge, ended: false }
+        Self { before, largest, rings: host.rings(), most: (0, 0), edge, ended: false }
     }
 
     /// The connection was given away and taken back: an image does not say that TIME-WAIT is over, nor who closed first.
     pub fn changed_hands(&mut self) {
         self.ended = false;
+    }
+
+    /// Most records of what was sent and pieces of what arrived out of order at any time.
+    pub fn most(&self) -> (usize, usize) {
+        self.most
+    }
+
+    /// Did the receive ring grow, did the send ring?
+    pub fn grown(&self, host: &Host) -> [bool; 2] {
+        let (rcv, snd) = host.rings();
+        [rcv > self.rings.0, snd > self.rings.1]
     }
 
     /// `[seq, end)` went out when the connection was as `image` says: within what the program wrote and what the peer's window ever
@@ -47,15 +63,19 @@ impl Watch {
         let image = host.export(now).0;
         self.take_edge(&image);
         self.forwards(&image);
-        self.promises(&image);
+        self.promises(host, &image);
         let (unread, queued) = (image.unread(), image.unacknowledged());
         assert_eq!(host.tcb.readable(), unread as usize);
         assert_eq!(host.tcb.unsent() + host.tcb.unacked(), queued as usize, "{image:?}");
         let (space, limit) = (host.connection().send_space(), host.connection().send_limit());
-        assert!(limit <= self.ring as usize && space <= limit.saturating_sub(queued as usize), "{space} {image:?}");
+        assert!(limit <= host.rings().1 && space <= limit.saturating_sub(queued as usize), "{space} {image:?}");
         let (cwnd, _) = host.tcb.congestion();
         assert!((1..=CWND_MAX).contains(&cwnd), "a congestion window of {cwnd} bytes");
         self.held_back(host, &image);
+        host.assert_bounded();
+        self.most = (self.most.0.max(host.sent_records()), self.most.1.max(host.out_of_order()));
+        let (rcv, snd) = host.rings();
+        assert!(rcv.max(snd) <= self.largest, "rings of {rcv} and {snd} bytes, {} is the most", self.largest);
         self.timers(host);
         let ended = host.tcb.state() == State::Closed;
         assert!(ended || !self.ended, "a connection that has ended lives again");
@@ -78,13 +98,13 @@ impl Watch {
     }
 
     /// The window that we promised is never taken back, fits into the ring, and nothing beyond it is accepted.
-    fn promises(&self, image: &Image) {
+    fn promises(&self, host: &Host, image: &Image) {
         let edge = |image: &Image| image.rcv_wup.wrapping_add(image.rcv_wnd);
         let fin = u32::from(image.flags & flag::FIN_RECEIVED != 0);
         assert!(is_at_most(edge(&self.before), edge(image)), "the window shrank: {:?} {image:?}", self.before);
         assert!(is_at_most(image.rcv_nxt, edge(image)), "accepted what was not allowed: {image:?}");
-        let room = edge(image).wrapping_sub(image.rcv_read);
-        assert!(room <= self.ring + fin + 1, "{room} bytes promised, the ring has {}", self.ring);
+        let (room, (ring, _)) = (edge(image).wrapping_sub(image.rcv_read), host.rings());
+        assert!(room <= ring as u32 + fin + 1, "{room} bytes promised, the ring has {ring}");
     }
 
     /// Data that arrived out of order lies in the ring, apart and in order.

@@ -9,8 +9,10 @@ mod images;
 #[path = "../shm_hostile/input.rs"]
 mod input;
 mod invariants;
+mod peer;
 mod segments;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -26,6 +28,23 @@ const LONGEST: usize = 2000;
 type Target = (&'static str, fn(&[u8]) -> u64);
 
 const TARGETS: [Target; 3] = [("segments", segments), ("headers", headers::play), ("images", images::play)];
+
+/// What [`segments::Player::reached`] can say.
+const MODES: [&str; 13] = [
+    "cubic",
+    "reno",
+    "dctcp",
+    "bbr",
+    "IPv6",
+    "marked packets",
+    "echoed marks",
+    "packet too big, believed",
+    "packet too big, not believed",
+    "a receive ring that grew",
+    "a send ring that grew",
+    "as many records as there may be",
+    "as many pieces out of order as there may be",
+];
 
 fn segments(input: &[u8]) -> u64 {
     let mut input = Input(input);
@@ -65,6 +84,21 @@ fn inputs_of_the_corpora_do_no_harm() {
         let steps: u64 = inputs.iter().map(|input| play(input)).sum();
         assert!(steps > 0, "the corpus {name} was not found");
     }
+}
+
+/// The corpus of `segments` still leads to what its inputs were made for.
+#[test]
+fn the_corpus_reaches_every_mode() {
+    let mut missing: BTreeSet<&str> = MODES.into_iter().collect();
+    for input in inputs("segments") {
+        let mut input = Input(&input);
+        let mut player = segments::Player::new(&mut input);
+        player.play(input);
+        player.reached().iter().for_each(|mode| {
+            missing.remove(mode);
+        });
+    }
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// Makes up inputs for `UNDERPASS_SOAK_SECONDS` a target, new ones and changed ones of the corpus; puts what fails into the corpus.

@@ -3,18 +3,20 @@
 
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::ip::input::parse;
+use underpass_stack::stats::Counter;
 use underpass_stack::tcp::image::{Image, flag};
-use underpass_stack::tcp::{Algorithm, Flags, Instant, State};
+use underpass_stack::tcp::{Algorithm, Codepoint, Flags, Instant, Segment, State};
 use underpass_stack::testkit::{A, Host, Setup};
-use zerocopy::IntoBytes;
 
-use super::forge::Forged;
-use super::headers::has_partial_checksum;
 use super::input::Input;
 use super::invariants::Watch;
 
-/// Frames that the engine may want to send at one point in time.
-const BURST_MAX: usize = 2000;
+/// Frames that the engine may want to send at one point in time: fewer than the largest ring holds of the smallest segments.
+const BURST_MAX: usize = 30_000;
+/// Crumbs of one input; more only take time.
+const CRUMBS: u32 = 1536;
+/// What rings may grow to.
+const LARGEST: usize = 1 << 20;
 const MS: u64 = 1_000_000;
 
 /// The byte of the stream from `side` whose sequence number is `seq`.
@@ -24,55 +26,42 @@ pub fn byte(side: usize, seq: u32) -> u8 {
 
 /// An engine, and what its program and its peer know.
 pub struct Player {
-    host: Host,
-    now: Instant,
-    flow: FlowKey,
-    mtu: usize,
+    pub(super) host: Host,
+    pub(super) now: Instant,
+    pub(super) flow: FlowKey,
+    pub(super) mtu: usize,
     /// What the program will write, and read, next.
     written: u32,
     read: u32,
     closed: bool,
     /// The highest sequence number that the peer has seen, and our newest timestamp.
-    seen: u32,
-    echo: u32,
+    pub(super) seen: u32,
+    pub(super) echo: u32,
+    /// Crumbs that may still come.
+    pub(super) crumbs: u32,
+    /// What the rings may grow to.
+    largest: usize,
+    /// ECE and CWR, if the engine ever said so.
+    marks: u8,
     watch: Watch,
 }
 
 impl Player {
     /// The first bytes of the input say how the connection is.
     pub fn new(input: &mut Input<'_>) -> Self {
-        let kind = input.byte();
-        let mut flags = 0;
-        for (bit, on) in [(flag::WSCALE, 1), (flag::SACK, 2), (flag::TIMESTAMPS, 4), (flag::NODELAY, 8)] {
-            if kind & on == 0 {
-                flags |= bit;
-            }
-        }
-        let wscale = if flags & flag::WSCALE == 0 { 0 } else { 1 + input.byte() % 14 };
-        let near_wrap = |byte: u8| if byte < 128 { 1000 } else { u32::MAX - 500 * u32::from(byte) };
-        let setup = Setup {
-            ring: 1 << (12 + usize::from(kind >> 4) % 6),
-            isn: [near_wrap(input.byte()), near_wrap(input.byte())],
-            flags,
-            wscale,
-            mtu: [1500, 576, 9000, 200][usize::from(input.byte() % 4)],
-            congestion: if input.byte() % 2 == 0 { Algorithm::Cubic } else { Algorithm::Reno },
-            ..Setup::default()
-        };
-        let now = Instant(1_000_000_000);
-        let host = Host::new(&setup, A, now);
-        let (flow, [written, read]) = (setup.image(A).flow, setup.isn);
-        let watch = Watch::new(&host, now, setup.ring);
-        let mtu = setup.mtu as usize;
-        Self { host, now, flow, mtu, written, read, closed: false, seen: written, echo: 0, watch }
+        let (setup, now) = (setup(input), Instant(1_000_000_000));
+        let image = setup.image(A);
+        let largest = setup.ring.max(setup.largest);
+        Self::adopt(Host::new(&setup, A, now), &image, setup.mtu as usize, largest, now)
     }
 
-    /// An engine that has taken over `image`.
-    pub fn adopt(host: Host, image: &Image, mtu: usize, ring: usize, now: Instant) -> Self {
+    /// An engine that has taken over `image`, whose rings may grow to `largest` bytes.
+    pub fn adopt(host: Host, image: &Image, mtu: usize, largest: usize, now: Instant) -> Self {
         let (written, read, seen) = (image.snd_end, image.rcv_read, image.snd_nxt);
         let closed = image.flags & (flag::FIN_QUEUED | flag::FIN_SENT | flag::FIN_ACKED) != 0;
-        let watch = Watch::new(&host, now, ring);
-        Self { host, now, flow: image.flow, mtu, written, read, closed, seen, echo: 0, watch }
+        let watch = Watch::new(&host, now, largest);
+        let (flow, echo, crumbs, marks) = (image.flow, 0, CRUMBS, 0);
+        Self { host, now, flow, mtu, written, read, closed, seen, echo, crumbs, largest, marks, watch }
     }
 
     /// Returns the number of steps.
@@ -86,8 +75,28 @@ impl Player {
         steps
     }
 
+    /// Where it has been, for inputs that are kept because of it.
+    pub fn reached(&self) -> Vec<&'static str> {
+        let (v6, ecn) = (self.flow.remote.as_v4().is_none(), Flags(self.marks));
+        let (records, pieces) = self.watch.most();
+        let [rcv, snd] = self.watch.grown(&self.host);
+        let all = [
+            (true, self.host.tcb.algorithm().name()),
+            (v6, "IPv6"),
+            (ecn.has(Flags::ECE), "marked packets"),
+            (ecn.has(Flags::CWR), "echoed marks"),
+            (self.host.count(Counter::TooBigTaken) != 0, "packet too big, believed"),
+            (self.host.count(Counter::TooBigIgnored) != 0, "packet too big, not believed"),
+            (rcv, "a receive ring that grew"),
+            (snd, "a send ring that grew"),
+            (records > 1000, "as many records as there may be"),
+            (pieces == 1024, "as many pieces out of order as there may be"),
+        ];
+        all.into_iter().filter(|(reached, _)| *reached).map(|(_, place)| place).collect()
+    }
+
     fn step(&mut self, input: &mut Input<'_>) {
-        match input.byte() % 16 {
+        match input.byte() % 20 {
             0 | 1 => self.write(input),
             2 => self.read(input),
             3 | 4 => self.wait(input),
@@ -96,6 +105,10 @@ impl Player {
             7 => self.damaged(input),
             8..=10 => self.honest(input),
             11 => self.transmit(),
+            16 => self.packet_too_big(input),
+            17 => self.marked(input),
+            18 => self.sack_crumbs(input),
+            19 => self.data_crumbs(input),
             _ => self.hostile(input),
         }
     }
@@ -152,6 +165,8 @@ impl Player {
     fn settings(&mut self, input: &mut Input<'_>) {
         let (now, kind, on) = (self.now, input.byte(), input.byte() % 2 == 0);
         let amount = u32::from(input.byte()) << (input.byte() % 20);
+        // The owner of growing rings asks for no more than there may be.
+        let limit = if self.host.grows() { amount.min(self.largest as u32) } else { amount };
         let mut connection = self.host.connection();
         match kind % 8 {
             0 => connection.set_nodelay(on),
@@ -159,8 +174,8 @@ impl Player {
             2 => connection.set_quickack(on),
             3 => connection.set_keepalive(now, on, amount, amount / 4, u32::from(kind >> 3)),
             4 => connection.set_user_timeout(amount),
-            5 => self.host.tcb.limit_queue(amount),
-            6 => self.host.tcb.limit_window(amount),
+            5 => self.host.tcb.limit_queue(limit),
+            6 => self.host.tcb.limit_window(limit),
             _ => {
                 let mtu = (amount % (self.mtu as u32 + 1)).max(128);
                 connection.set_path_mtu(now, mtu, mtu);
@@ -174,9 +189,9 @@ impl Player {
     }
 
     /// Everything that the engine wants to send: all of it is ours, where it belongs and allowed.
-    fn transmit(&mut self) {
+    pub(super) fn transmit(&mut self) {
         for _ in 0..BURST_MAX {
-            let before = self.image();
+            let (before, path_mtu) = (self.image(), self.host.tcb.path_mtu() as usize);
             let Some((_, frame)) = self.host.frame_out(self.now) else { return };
             assert!(frame.len() <= 14 + self.mtu, "a frame of {} bytes", frame.len());
             let sent = parse(&frame, 14 + self.mtu).expect("a frame that can be read").segment;
@@ -186,6 +201,11 @@ impl Player {
                 let is_old = seq.wrapping_sub(before.snd_una) >= 1 << 31;
                 assert!(is_old || *got == byte(A, seq), "byte {i} of {:?}", sent.seq);
             }
+            // Only new data may be larger, to try whether the path carries it.
+            let is_new = sent.seq.0.wrapping_sub(before.snd_nxt) < 1 << 31 && !sent.payload.is_empty();
+            assert!(is_new || frame.len() <= 14 + path_mtu, "{} bytes once more, {path_mtu} fit", frame.len());
+            check_marks(&before, &sent);
+            self.marks |= sent.flags.0 & (Flags::ECE.0 | Flags::CWR.0);
             let end = sent.end().0;
             self.watch.sent(&before, sent.seq.0, end);
             if end.wrapping_sub(self.seen) < 1 << 31 {
@@ -197,128 +217,40 @@ impl Player {
         panic!("the engine sends without end");
     }
 
-    fn image(&self) -> Image {
+    pub(super) fn image(&self) -> Image {
         self.host.tcb.image(self.flow, self.now)
-    }
-
-    /// What a peer would say that has received everything.
-    fn next(&self, image: &Image, payload: Vec<u8>) -> Forged {
-        let val = image.ts_recent.max(1).wrapping_add(1);
-        Forged {
-            seq: image.rcv_nxt,
-            ack: self.seen,
-            flags: Flags::ACK.0,
-            window: 0x1000,
-            timestamps: (image.flags & flag::TIMESTAMPS != 0).then_some((val, self.echo)),
-            payload,
-            ..Forged::default()
-        }
-    }
-
-    /// An honest peer: acknowledges, and says something itself.
-    fn honest(&mut self, input: &mut Input<'_>) {
-        self.transmit();
-        let image = self.image();
-        let window = image.rcv_wup.wrapping_add(image.rcv_wnd).wrapping_sub(image.rcv_nxt) as usize;
-        let fin = image.flags & flag::FIN_RECEIVED != 0;
-        let len = if fin { 0 } else { input.up_to(self.mtu - 52).min(window) };
-        let mut forged = self.next(&image, self.peer_bytes(image.rcv_nxt, len));
-        // Not always the last word: a part may be missing.
-        if input.byte() % 4 == 0 {
-            forged.ack = self.between(&image, input);
-            forged.sack = self.blocks(&image, input);
-        }
-        self.give(&forged);
-    }
-
-    /// A peer that lies, repeats itself, or has lost its mind.
-    fn hostile(&mut self, input: &mut Input<'_>) {
-        let image = self.image();
-        let mut forged = self.next(&image, Vec::new());
-        let edge = image.rcv_wup.wrapping_add(image.rcv_wnd);
-        forged.seq = match input.byte() % 8 {
-            0 => word(input),
-            1 => edge.wrapping_sub(input.byte().into()),
-            2 => edge.wrapping_add(input.byte().into()),
-            3 => image.rcv_nxt.wrapping_sub(u32::from(input.byte()) * 20),
-            4..=6 => image.rcv_nxt.wrapping_add(u32::from(input.byte()) * 100),
-            _ => image.rcv_nxt,
-        };
-        forged.ack = match input.byte() % 8 {
-            0 => word(input),
-            1 => image.snd_una.wrapping_sub(word(input) % 100_000),
-            2 => image.snd_nxt.wrapping_add(input.byte().into()),
-            3..=5 => self.between(&image, input),
-            _ => image.snd_una,
-        };
-        forged.flags = match input.byte() % 8 {
-            0 => input.byte(),
-            1 => (Flags::ACK.0 | Flags::FIN.0) | (input.byte() & Flags::PSH.0),
-            _ => Flags::ACK.0 | (input.byte() & 0xc8),
-        };
-        forged.window = match input.byte() {
-            0..32 => 0,
-            32..64 => u16::MAX,
-            byte => u16::from(byte) << (byte % 8),
-        };
-        forged.tos = input.byte();
-        forged.urgent = u16::from(input.byte());
-        if input.byte() % 4 == 0 {
-            let val =
-                image.ts_recent.wrapping_add(word(input) >> (input.byte() % 32)).wrapping_sub(input.byte().into());
-            forged.timestamps = (input.byte() % 4 != 0).then(|| (val, self.echo.wrapping_sub(word(input) % 5000)));
-        }
-        forged.sack = self.blocks(&image, input);
-        if input.byte() % 16 == 0 {
-            forged.options = (0..input.byte() % 12).map(|_| input.byte()).collect();
-        }
-        forged.payload = self.peer_bytes(forged.seq, input.up_to(self.mtu - 80));
-        self.give(&forged);
-    }
-
-    /// A frame that was changed on the way: as if it had never come.
-    fn damaged(&mut self, input: &mut Input<'_>) {
-        let image = self.image();
-        let forged = self.next(&image, self.peer_bytes(image.rcv_nxt, input.up_to(100)));
-        let mut frame = forged.frame(&self.flow);
-        // Ethernet has a checksum of its own; of the rest any one bit is protected.
-        let at = 14 + usize::from(input.byte()) % (frame.len() - 14);
-        frame[at] ^= 1 << (input.byte() % 8);
-        if has_partial_checksum(&frame, &self.flow) {
-            return;
-        }
-        let before = self.host.tcb.as_bytes().to_vec();
-        self.host.frame_in(self.now, &frame);
-        assert!(before == self.host.tcb.as_bytes(), "a damaged frame has changed the connection");
-    }
-
-    fn give(&mut self, forged: &Forged) {
-        self.host.frame_in(self.now, &forged.frame(&self.flow));
-    }
-
-    /// What the peer's program says from `seq` on.
-    fn peer_bytes(&self, seq: u32, len: usize) -> Vec<u8> {
-        (0..len).map(|i| byte(1, seq.wrapping_add(i as u32))).collect()
-    }
-
-    /// A number within what was sent and is not acknowledged.
-    fn between(&self, image: &Image, input: &mut Input<'_>) -> u32 {
-        image.snd_una.wrapping_add(input.up_to(image.snd_nxt.wrapping_sub(image.snd_una) as usize) as u32)
-    }
-
-    fn blocks(&self, image: &Image, input: &mut Input<'_>) -> Vec<(u32, u32)> {
-        let count = [0, 0, 0, 1, 1, 2, 3, 4][usize::from(input.byte() % 8)];
-        let block = |input: &mut Input<'_>| {
-            if input.byte() % 16 == 0 {
-                return (word(input), word(input));
-            }
-            let start = self.between(image, input);
-            (start, start.wrapping_add(u32::from(input.byte()) * 100))
-        };
-        (0..count).map(|_| block(input)).collect()
     }
 }
 
-fn word(input: &mut Input<'_>) -> u32 {
-    input.word() as u32
+/// What of ECN may be in a packet: nothing unless it was negotiated, and only new data may be marked (RFC 3168, sections 6.1.4 to 6.1.6).
+fn check_marks(before: &Image, sent: &Segment<'_>) {
+    let (seq, said) = (sent.seq.0, (sent.flags, sent.ecn));
+    let speaks = sent.flags.has(Flags::ECE) || sent.flags.has(Flags::CWR) || sent.ecn != Codepoint::NotEct;
+    assert!(!speaks || before.flags & flag::ECN != 0, "ECN was not negotiated: {said:?}");
+    let is_new = !sent.payload.is_empty() && seq == before.snd_nxt;
+    assert!(
+        sent.ecn == Codepoint::NotEct || (is_new && sent.ecn == Codepoint::Ect0),
+        "{seq} may not be marked: {said:?} {before:?}"
+    );
+}
+
+/// How a connection is.
+fn setup(input: &mut Input<'_>) -> Setup {
+    let (path, kind) = (input.byte(), input.byte());
+    let mut flags = if path & 2 != 0 { flag::ECN } else { 0 };
+    for (bit, on) in [(flag::WSCALE, 1), (flag::SACK, 2), (flag::TIMESTAMPS, 4), (flag::NODELAY, 8)] {
+        if kind & on == 0 {
+            flags |= bit;
+        }
+    }
+    let (v6, ring) = (path & 1 != 0, 1 << (12 + usize::from(kind >> 4) % 6));
+    let largest = [0, ring << 1, ring << 3, LARGEST][usize::from(path >> 2) % 4];
+    let wscale = if flags & flag::WSCALE == 0 { 0 } else { 1 + input.byte() % 14 };
+    let near_wrap = |byte: u8| if byte < 128 { 1000 } else { u32::MAX - 500 * u32::from(byte) };
+    let isn = [near_wrap(input.byte()), near_wrap(input.byte())];
+    // Every IPv6 link carries 1280 bytes (RFC 8200, section 5).
+    let mtus = if v6 { [1500, 1280, 9000, 1400] } else { [1500, 576, 9000, 200] };
+    let mtu = mtus[usize::from(input.byte() % 4)];
+    let congestion = Algorithm::ALL[usize::from(input.byte()) % Algorithm::ALL.len()];
+    Setup { ring, isn, flags, largest, wscale, mtu, v6, congestion }
 }

@@ -21,6 +21,11 @@ impl Sent {
         self.records.capacity() != 0
     }
 
+    /// Records that it has memory for.
+    pub fn capacity(&self) -> usize {
+        self.records.capacity()
+    }
+
     /// Gives it memory, so that sending needs no new.
     pub fn lend(&mut self, room: Option<Room>) {
         debug_assert!(!self.has_room(), "its records would be lost");
