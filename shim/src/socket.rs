@@ -107,6 +107,8 @@ pub struct Socket {
     pub retry_at: AtomicU64,
     /// The channel that waits for the socket to come over, plus one; 0 for none.
     pub arrived: AtomicU32,
+    /// Does the kernel tell more of it than bytes? See [`crate::call::told`].
+    pub told: AtomicU8,
     /// Times promoted and demoted.
     pub moves: [AtomicU32; 2],
     /// Attachment while promoted.
@@ -219,6 +221,7 @@ impl Socket {
             seeking: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             arrived: AtomicU32::new(0),
+            told: AtomicU8::new(0),
             asleep: AtomicU64::new(0),
             holder: AtomicU32::new(0),
             moves: [const { AtomicU32::new(0) }; 2],

@@ -241,6 +241,7 @@ groups! {
     options "options";
     options_of_ipv6 "options6";
     odd_calls "odd";
+    ancillary_data_and_reports "told";
 }
 
 mod over_ipv6 {
@@ -256,6 +257,7 @@ mod over_ipv6 {
         options "options";
         options_of_ipv6 "options6";
         odd_calls "odd";
+        ancillary_data_and_reports "told";
     }
 }
 
@@ -286,6 +288,7 @@ mod on_one_host {
         signals "signals";
         options "options";
         odd_calls "odd";
+        ancillary_data_and_reports "told";
     }
 }
 
@@ -315,5 +318,6 @@ mod left_in_the_kernel {
         signals "signals";
         options "options";
         odd_calls "odd";
+        ancillary_data_and_reports "told";
     }
 }

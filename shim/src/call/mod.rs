@@ -9,6 +9,7 @@ pub mod recv;
 pub mod send;
 pub mod short;
 pub mod splice;
+pub mod told;
 pub mod young;
 
 use std::os::fd::RawFd;

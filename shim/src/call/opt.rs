@@ -11,7 +11,7 @@ use underpass_stack::tcp::image::flag;
 use underpass_stack::tcp::{Connection, Instant};
 use zerocopy::IntoBytes;
 
-use super::{Act, conn, needs_kernel, socket_of, steady};
+use super::{Act, conn, needs_kernel, socket_of, steady, told};
 use crate::errno::Result;
 use crate::fd::Ref;
 use crate::socket::{Blocking, Lane, Socket, Where};
@@ -167,6 +167,9 @@ pub fn set(
     real: &mut dyn FnMut() -> Result<c_int>,
 ) -> Act<c_int> {
     let Some(socket) = socket_of(fd) else { return Act::Real };
+    if told::is_asked_by((level, name), value) {
+        conn::pin(fd, Reason::SocketOption);
+    }
     let act = loop {
         match socket.place() {
             Where::Kernel => break Act::Done(steady(&socket, &mut *real)),
@@ -189,6 +192,7 @@ pub fn set(
             },
         }
     };
+    told::forget(&socket);
     if matches!(act, Act::Done(Ok(_)))
         && matches!((level, name), (SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT))
     {

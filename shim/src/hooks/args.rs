@@ -75,6 +75,12 @@ pub fn message_places(msg: *const msghdr) -> Option<(*const iovec, usize)> {
     unsafe { msg.as_ref() }.map(|msg| (msg.msg_iov.cast_const(), msg.msg_iovlen))
 }
 
+/// Has recvmsg(2) a place for ancillary data?
+pub fn has_control_room(msg: *const msghdr) -> bool {
+    // SAFETY: null or valid by the program's promise to recvmsg(2).
+    unsafe { msg.as_ref() }.is_some_and(|msg| !msg.msg_control.is_null() && msg.msg_controllen > 0)
+}
+
 /// The descriptors that a message carries to another process (SCM_RIGHTS, unix(7)).
 ///
 /// # Safety

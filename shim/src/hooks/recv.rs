@@ -6,11 +6,11 @@ use std::io::IoSliceMut;
 use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use underpass_stack::lane::Reason;
 
-use super::args::{buffer_mut, message_places, places_mut};
+use super::args::{buffer_mut, has_control_room, message_places, places_mut};
 use super::{count, run};
 use crate::buffers::Scatter;
 use crate::call::recv::receive;
-use crate::call::{Act, conn, socket_of};
+use crate::call::{Act, conn, socket_of, told};
 use crate::fd as table;
 
 /// The own part of a receiving hook.
@@ -200,6 +200,12 @@ unsafe extern "C-unwind" fn __recvfrom_chk(
 /// recvmsg(2).
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
+    if !table::is_plain(fd) && has_control_room(msg) {
+        run(|| {
+            told::heed(fd);
+            Act::<ssize_t>::Real
+        });
+    }
     if !table::is_plain(fd)
         && let Some((iov, places)) = message_places(msg)
         && let Some(n) = receive_places(fd, iov, places, flags)

@@ -71,6 +71,7 @@ impl Socket {
         }
         self.retry_at.store(0, Relaxed);
         self.foreign.store(0, Relaxed);
+        self.told.store(0, Relaxed);
         self.locality.store(Locality::Unknown as u8, Relaxed);
         self.arrived.store(0, Relaxed);
         self.set_blocking(blocking);

@@ -8,6 +8,7 @@ use underpass_stack::lane::Reason;
 use super::super::address::Ends;
 use super::super::{diag, history};
 use super::Outcome;
+use crate::call::told;
 use crate::errno::Errno;
 use crate::fd::{Own, Record, Ref};
 use crate::socket::Socket;
@@ -33,6 +34,9 @@ fn is_fit(socket: &Ref<Socket>, raw: RawFd) -> Outcome<()> {
         return Err(Reason::Shared);
     }
     if sys::status_flags(raw).is_ok_and(|flags| flags & libc::O_ASYNC != 0) {
+        return Err(Reason::SocketOption);
+    }
+    if told::is_asked(raw) {
         return Err(Reason::SocketOption);
     }
     if sys::sockopt_bytes(raw, libc::IPPROTO_TCP, libc::TCP_ULP, &mut [0; 16]).is_ok_and(|len| len > 0) {

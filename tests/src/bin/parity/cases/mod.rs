@@ -11,6 +11,7 @@ pub mod recv;
 pub mod send;
 pub mod signals;
 pub mod threads;
+pub mod told;
 
 use crate::session::Session;
 
@@ -52,6 +53,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         options::CASES,
         options6::CASES,
         odd::CASES,
+        told::CASES,
     ];
     groups.into_iter().flatten()
 }

@@ -83,6 +83,8 @@ pub struct Message {
     pub name_len: u32,
     /// `msg_controllen`.
     pub control_len: usize,
+    /// Level, type and bytes of each piece of ancillary data.
+    pub told: Vec<(c_int, c_int, Vec<u8>)>,
 }
 
 fn header(iov: &mut [iovec], name: &mut [u8], control: &mut [u8]) -> msghdr {
@@ -110,7 +112,23 @@ pub fn recvmsg(fd: RawFd, sizes: &[usize], flags: c_int) -> Message {
     // SAFETY: the header describes memory of ours.
     let got = outcome(unsafe { libc::recvmsg(fd, &raw mut header, flags) } as i64);
     let (flags, name_len, control_len) = (header.msg_flags, header.msg_namelen, header.msg_controllen);
-    Message { got, bytes: bufs.concat(), flags, name_len, control_len }
+    Message { got, bytes: bufs.concat(), flags, name_len, control_len, told: told(&control, control_len) }
+}
+
+/// The pieces in a control buffer (cmsg(3)).
+fn told(control: &[u8], len: usize) -> Vec<(c_int, c_int, Vec<u8>)> {
+    let mut rest = &control[..len.min(control.len())];
+    let mut pieces = Vec::new();
+    // `struct cmsghdr`: a length that counts the header too, then level and type.
+    while let Some((head, _)) = rest.split_at_checked(16) {
+        let (len, name) = head.split_at(8);
+        let len = usize::from_ne_bytes(len.try_into().unwrap());
+        let [level, kind] = [&name[..4], &name[4..]].map(|word| c_int::from_ne_bytes(word.try_into().unwrap()));
+        let Some(body) = rest.get(16..len) else { break };
+        pieces.push((level, kind, body.to_vec()));
+        rest = rest.get(len.next_multiple_of(8)..).unwrap_or_default();
+    }
+    pieces
 }
 
 /// sendmsg(2); with a destination address if wanted.
