@@ -14,6 +14,9 @@ use crate::octets::{carried_by_kernel, lane_share};
 /// Ring of a connection on the lane, each way, bytes: the kernel's buffers grow by themselves to as much.
 pub const BUFFER: u32 = 4 << 20;
 
+/// Per cent of the bytes: the first of a connection, and its end, are the kernel's.
+const LANE_AT_LEAST: f64 = 75.0;
+
 /// What is set up for a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions {
@@ -117,27 +120,39 @@ impl BadLinks {
         std::thread::sleep(std::time::Duration::from_secs_f64(head_start));
         let mut second = start(1)?;
         let limit = programs::GRACE + std::time::Duration::from_secs_f64(2.0 * seconds);
-        let rate = |server: &mut Process| -> Result<f64, LabError> {
+        let rate = |(server, client): &mut (Process, Process), conditions: &Conditions| -> Result<f64, LabError> {
             let figures: Stream = programs::parse(&server.expect_line("figures ", limit)?)?;
+            if conditions.carriers.of(Side::Client) == Carrier::Underpass {
+                // What else passes the kernel here is the other connection's: the lane's own count has to do.
+                let sent = lab.counters(client.pid())?.get("tx_bytes").copied().unwrap_or_default();
+                expect_lane(figures.bytes.saturating_sub(sent), figures.bytes)?;
+            }
             Ok(figures.gbit_per_s * 1000.0)
         };
-        Ok([rate(&mut first.0)?, rate(&mut second.0)?])
+        Ok([rate(&mut first, &conditions[0])?, rate(&mut second, &conditions[1])?])
     }
 
-    /// Runs a client of requests against its server; the link loses the last segment of some.
+    /// Runs a client of `count` requests against its server; the link loses the last segment of some.
     pub fn requests<T: DeserializeOwned>(
         &self,
         conditions: &Conditions,
-        size: usize,
+        (size, count): (usize, u64),
         args: &[&str],
     ) -> Result<T, LabError> {
         let lab = self.prepare(conditions)?;
         lab.link()?.lose_marked(true)?;
-        let size = ["--size", &size.to_string()];
+        let bytes = size as u64 * count;
+        let (size, count) = (["--size", &size.to_string()], ["--count", &count.to_string()]);
+        let preloaded = conditions.carriers.preloaded().next();
+        let by_kernel = || preloaded.map_or(Ok(0), |side| carried_by_kernel(lab.host(side)));
         let (_server, address) = self.serve(lab, conditions, &[&["request-serve"], &size[..]].concat())?;
         let mut command = self.command(lab, conditions, Side::Client)?;
-        command.args([&["request", "--connect", &address], &size[..], args].concat()).args(self.by(conditions));
-        programs::figures(lab.spawn("client", &mut command)?, 60.0)
+        command.args([&["request", "--connect", &address], &size[..], &count[..], args].concat());
+        command.args(self.by(conditions));
+        let before = by_kernel()?;
+        let figures = programs::figures(lab.spawn("client", &mut command)?, 60.0)?;
+        expect_lane(by_kernel()?.saturating_sub(before), bytes)?;
+        Ok(figures)
     }
 
     /// The lab for these conditions, set up so.
@@ -212,6 +227,15 @@ impl BadLinks {
         let carried = preloaded.map_or(Ok(0), |side| carried_by_kernel(lab.host(side)))?;
         Ok([resent, timeouts, carried])
     }
+}
+
+/// An error if much of what a preloaded side has sent did not go over its lane: the figures would be the kernel's.
+fn expect_lane(by_kernel: u64, bytes: u64) -> Result<(), LabError> {
+    let share = lane_share(by_kernel, bytes);
+    if share >= LANE_AT_LEAST {
+        return Ok(());
+    }
+    Err(LabError::new(format!("only {share:.0} % of {bytes} bytes went over the lane")))
 }
 
 /// A lab whose kernels learn nothing from one connection for the next.
