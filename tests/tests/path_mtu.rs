@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket};
-use underpass_lab::{Kind, Lab, LabOptions, Preload, Router, Side, Standstills, Talk, wait_for};
+use underpass_lab::{Kind, Lab, LabOptions, Over, Preload, Router, Side, Standstills, Talk, wait_for};
 
 const TRAFFIC: &str = env!("CARGO_BIN_EXE_traffic");
 const EAGER: (&str, &str) = ("UNDERPASS_PROMOTE", "eager");
@@ -14,7 +14,11 @@ const MESSAGE: usize = 20_000;
 
 /// Two hosts, a router between them.
 fn lab() -> Lab {
-    Lab::with_daemon(LabOptions { routed: true, ..LabOptions::default() }).unwrap()
+    lab_over(Over::V4)
+}
+
+fn lab_over(over: Over) -> Lab {
+    Lab::with_daemon(LabOptions { routed: true, over, ..LabOptions::default() }).unwrap()
 }
 
 fn router(lab: &Lab) -> &Router {
@@ -48,7 +52,17 @@ fn still_on_the_lane(lab: &Lab, talk: &mut Talk) {
 
 #[test]
 fn a_router_is_believed_at_once() {
-    let lab = lab();
+    believed_at_once(Over::V4);
+}
+
+/// Packet too big of ICMPv6 (RFC 4443, section 3.2).
+#[test]
+fn a_router_is_believed_at_once_over_ipv6() {
+    believed_at_once(Over::V6);
+}
+
+fn believed_at_once(over: Over) {
+    let lab = lab_over(over);
     let mut talk = echo(&lab);
     rounds(&mut talk);
     router(&lab).narrow(&lab, Side::Client, 1400).unwrap();
