@@ -29,6 +29,8 @@ pub struct SocketView {
     pub promoted: u64,
     /// Times demoted.
     pub demoted: u64,
+    /// Bytes that the peer has not acknowledged, sent or not.
+    pub send_q: u64,
     /// Congestion window on the lane, segments; 0 elsewhere.
     pub cwnd: u64,
 }
@@ -73,6 +75,7 @@ fn socket(row: &Value) -> SocketView {
         state: text("state"),
         promoted: number("promoted"),
         demoted: number("demoted"),
+        send_q: number("send_q"),
         cwnd: number("cwnd"),
     }
 }

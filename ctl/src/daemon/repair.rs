@@ -38,7 +38,9 @@ pub(super) const TCPI_OPT_ECN: u8 = 8;
 pub struct TcpInfo {
     /// TCP_ESTABLISHED and so on.
     pub state: u8,
-    ca: [u8; 4],
+    ca: [u8; 3],
+    /// Doublings of the retransmission timeout, or of the wait between probes of a closed window.
+    pub backoff: u8,
     /// TCPI_OPT_* bits.
     pub options: u8,
     /// Low half: shift of the peer's windows; high half: of ours.
@@ -305,7 +307,9 @@ fn image_of(
         ssthresh: if info.snd_ssthresh >= TCP_INFINITE_SSTHRESH { u32::MAX } else { info.snd_ssthresh },
         keep_idle_ms: tcp(libc::TCP_KEEPIDLE)?.saturating_mul(1000),
         keep_interval_ms: tcp(libc::TCP_KEEPINTVL)?.saturating_mul(1000),
-        keep_count: tcp(libc::TCP_KEEPCNT)?,
+        keep_count: u16::try_from(tcp(libc::TCP_KEEPCNT)?).unwrap_or(u16::MAX),
+        backoff: info.backoff,
+        pad: 0,
         user_timeout_ms: tcp(libc::TCP_USER_TIMEOUT)?,
         rcvbuf: get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)? as u32,
         sndbuf: get_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)? as u32,

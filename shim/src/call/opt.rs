@@ -313,7 +313,7 @@ impl Keepalive {
             on: image.flags & flag::KEEPALIVE != 0,
             idle: image.keep_idle_ms,
             interval: image.keep_interval_ms,
-            count: image.keep_count,
+            count: image.keep_count.into(),
         }
     }
 }

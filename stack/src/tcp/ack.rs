@@ -61,6 +61,9 @@ impl Connection<'_> {
         tcb.snd_una = ack;
         tcb.end_reduction();
         tcb.keep_marks_close();
+        if std::mem::take(&mut self.recovery.loss.inherited) {
+            tcb.rtt.forget_back_off();
+        }
         self.recovery.loss.timeouts = 0;
         self.recovery.loss.silent = 0;
         before.lt(ack.earlier(tcb.snd_end))

@@ -91,7 +91,11 @@ pub struct Image {
     /// TCP_KEEPINTVL, ms.
     pub keep_interval_ms: u32,
     /// TCP_KEEPCNT.
-    pub keep_count: u32,
+    pub keep_count: u16,
+    /// Doublings of the retransmission timeout (RFC 6298, section 5.5) that no acknowledgement has undone yet.
+    pub backoff: u8,
+    /// Always zero.
+    pub pad: u8,
     /// TCP_USER_TIMEOUT, ms; 0 for none.
     pub user_timeout_ms: u32,
     /// Receive buffer wanted (SO_RCVBUF as the kernel counts it), bytes.

@@ -43,6 +43,9 @@ pub(crate) struct Loss {
     credit: u32,
     /// Retransmission timeouts since the peer last acknowledged something new.
     pub timeouts: u32,
+    /// The timeout's back-off was taken over with what is in flight. Of that nothing can be measured without timestamps, so that waiting for a
+    /// measurement (Karn's algorithm) might never end where the connection moves often: the next ACK of something new ends it.
+    pub inherited: bool,
     /// Timeouts since the peer was last heard of, if only to say that its window is closed.
     pub silent: u32,
     /// The oldest segment goes out again without regard to the window (RFC 6675, section 5, 4.3; RFC 6582, section 3.2, step 3).
@@ -50,9 +53,9 @@ pub(crate) struct Loss {
 }
 
 impl Loss {
-    /// Nothing is lost, `una` is the oldest unacknowledged number.
-    pub fn new(una: SeqNr) -> Self {
-        Self { recover: una.minus(1), ..Self::default() }
+    /// Nothing is known to be lost, `una` is the oldest unacknowledged number; it was waited for in vain so many times.
+    pub fn new(una: SeqNr, timeouts: u32) -> Self {
+        Self { recover: una.minus(1), timeouts, inherited: timeouts != 0, ..Self::default() }
     }
 }
 
@@ -94,8 +97,8 @@ impl Recovery {
         self.frto = if fresh { Frto::Resent } else { Frto::Off };
         self.tail = None;
         let (timeouts, silent) = (self.loss.timeouts.saturating_add(1), self.loss.silent.saturating_add(1));
-        self.loss =
-            Loss { phase: Phase::Loss, recover: tcb.snd_nxt, timeouts, silent, urgent: true, ..Loss::default() };
+        let (recover, inherited) = (tcb.snd_nxt, self.loss.inherited);
+        self.loss = Loss { phase: Phase::Loss, recover, timeouts, inherited, silent, urgent: true, ..Loss::default() };
     }
 
     /// What was lost was too large for the path, which says nothing of congestion: what is lost goes again, as the window allows.

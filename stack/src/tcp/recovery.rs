@@ -103,7 +103,9 @@ impl Recovery {
         let stamp = rate.stamp(now, tcb.flight(), 0);
         let mut sent = std::mem::take(&mut self.sent);
         sent.restart(una, nxt, stamp);
-        *self = Self { sent, rate, loss: Loss::new(una), rack: Rack::new(una), ..Self::default() };
+        // What was backed off goes on with a series of timeouts: the next is not its first, which would reduce the threshold again.
+        let loss = Loss::new(una, tcb.rtt.backoff().into());
+        *self = Self { sent, rate, loss, rack: Rack::new(una), ..Self::default() };
     }
 }
 

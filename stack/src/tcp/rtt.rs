@@ -12,6 +12,8 @@ const VARIATION_MIN: u64 = 200 * MS;
 const RTO_MAX: u64 = 120_000 * MS;
 /// Before the first sample (RFC 6298, section 2.1).
 const RTO_INITIAL: u64 = 1_000 * MS;
+/// Beyond so many doublings every timeout is the longest.
+const BACKOFF_MAX: u32 = 16;
 /// Longer round trips than this are not believed.
 const SAMPLE_MAX: u64 = RTO_MAX;
 
@@ -36,10 +38,16 @@ impl Rtt {
     /// No retransmission timeout is shorter, ns.
     pub const RTO_MIN: u64 = VARIATION_MIN;
 
-    /// Takes over what the kernel had measured, µs.
-    pub fn new(srtt_us: u32, rttvar_us: u32) -> Self {
+    /// Takes over what the kernel had measured, µs, and how often it had doubled the timeout since.
+    pub fn new(srtt_us: u32, rttvar_us: u32, backoff: u8) -> Self {
         let nanos = |us: u32| (u64::from(us) * 1000).min(SAMPLE_MAX);
-        Self { srtt: nanos(srtt_us), rttvar: nanos(rttvar_us), ..Self::default() }
+        let backoff = u32::from(backoff).min(BACKOFF_MAX);
+        Self { srtt: nanos(srtt_us), rttvar: nanos(rttvar_us), backoff, ..Self::default() }
+    }
+
+    /// Doublings of the timeout since the last sample.
+    pub fn backoff(&self) -> u8 {
+        self.backoff.min(BACKOFF_MAX) as u8
     }
 
     /// Smoothed round-trip time and variation, µs.
@@ -83,7 +91,7 @@ impl Rtt {
 
     /// Doubles the timeout.
     pub fn back_off(&mut self) {
-        self.backoff = self.backoff.saturating_add(1).min(16);
+        self.backoff = self.backoff.saturating_add(1).min(BACKOFF_MAX);
     }
 
     /// The retransmission timeout, ns.
@@ -123,7 +131,7 @@ mod tests {
 
     #[test]
     fn back_off_doubles_until_a_sample() {
-        let mut rtt = Rtt::new(1000, 100);
+        let mut rtt = Rtt::new(1000, 100, 0);
         let base = rtt.rto();
         rtt.back_off();
         assert_eq!(rtt.rto(), 2 * base);
@@ -135,6 +143,18 @@ mod tests {
         assert_eq!(rtt.rto(), RTO_MAX);
         rtt.sample(1_000_000);
         assert!(rtt.rto() <= base);
+    }
+
+    #[test]
+    fn a_back_off_is_taken_over_until_a_sample() {
+        let base = Rtt::new(1000, 100, 0).rto();
+        let mut rtt = Rtt::new(1000, 100, 2);
+        assert_eq!((rtt.rto(), rtt.backoff()), (4 * base, 2));
+        rtt.back_off();
+        assert_eq!((rtt.rto(), rtt.backoff()), (8 * base, 3));
+        rtt.sample(1_000_000);
+        assert_eq!((rtt.rto(), rtt.backoff()), (base, 0));
+        assert_eq!(Rtt::new(1000, 100, u8::MAX).rto(), RTO_MAX, "nor does a hostile one shift bits out");
     }
 
     proptest! {

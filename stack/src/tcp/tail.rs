@@ -39,7 +39,9 @@ impl Connection<'_> {
     pub(crate) fn plan_tail_probe(&mut self, now: Instant) {
         let (tcb, recovery) = (&mut *self.tcb, &*self.recovery);
         let is_out = recovery.tail.is_some_and(|tail| tail.end.gt(tcb.snd_una));
-        let suits = tcb.has(flag::SACK) && !is_out && recovery.sent.sacked() == 0;
+        // After an import, a series of timeouts may go on in the phase Open.
+        let is_silent = recovery.loss.timeouts != 0;
+        let suits = tcb.has(flag::SACK) && !is_out && !is_silent && recovery.sent.sacked() == 0;
         let Some(srtt) = tcb.rtt.smoothed().filter(|_| suits && recovery.loss.phase == Phase::Open) else { return };
         let slack = if tcb.flight() <= tcb.mss { PROBE_SLACK_SINGLE } else { PROBE_SLACK };
         let at = now.after(2 * srtt + slack);

@@ -128,7 +128,9 @@ impl Tcb {
         tcb.assign(bit::PASSIVE, has(flag::FIN_RECEIVED) && !has(flag::FIN_SENT | flag::FIN_ACKED));
         tcb.take_numbers(image);
         tcb.take_settings(image, mtu, now);
-        tcb.rtt = Rtt::new(image.srtt_us, image.rttvar_us);
+        // With nothing in flight the kernel counts probes of a closed window there.
+        let backoff = if tcb.flight() == 0 { 0 } else { image.backoff };
+        tcb.rtt = Rtt::new(image.srtt_us, image.rttvar_us, backoff);
         tcb.cc = Congestion::new(image.cwnd, image.ssthresh, tcb.mss);
         tcb.heard_at = now;
         tcb.data_sent_at = now;
@@ -168,7 +170,7 @@ impl Tcb {
         self.rcv_wscale = u32::from(image.rcv_wscale);
         self.keep_idle_ms = image.keep_idle_ms;
         self.keep_interval_ms = image.keep_interval_ms;
-        self.keep_count = image.keep_count;
+        self.keep_count = image.keep_count.into();
         self.user_timeout_ms = image.user_timeout_ms;
         self.rcvbuf = 0;
         self.sndbuf = image.sndbuf;
@@ -205,7 +207,9 @@ impl Tcb {
             ssthresh,
             keep_idle_ms: self.keep_idle_ms,
             keep_interval_ms: self.keep_interval_ms,
-            keep_count: self.keep_count,
+            keep_count: u16::try_from(self.keep_count).unwrap_or(u16::MAX),
+            backoff: self.rtt.backoff(),
+            pad: 0,
             user_timeout_ms: self.user_timeout_ms,
             rcvbuf: self.rcvbuf,
             sndbuf: self.sndbuf,

@@ -126,6 +126,7 @@ impl Setup {
             "max-wnd" => image.max_window = words.number()?,
             "cc" => self.congestion = Algorithm::named(words.next()?.as_bytes()).ok_or("no such algorithm")?,
             "cwnd" => image.cwnd = words.number()?,
+            "backoff" => image.backoff = words.number()?,
             "ssthresh" => image.ssthresh = words.number()?,
             "ts-val" => image.ts_val = words.number()?,
             "ts-recent" => {

@@ -141,12 +141,13 @@ macro_rules! with {
 }
 
 impl Congestion {
-    /// Takes over windows counted in segments of `mss` bytes; never starts below the initial window.
+    /// Takes over windows counted in segments of `mss` bytes. A window below the initial one is what congestion has left of it: it is
+    /// not for a change of tier to raise it.
     pub fn new(cwnd_segments: u32, ssthresh_segments: u32, mss: u32) -> Self {
         let mss = sane(mss);
         let bytes = |segments: u32| segments.saturating_mul(mss).min(CWND_MAX);
         let ssthresh = if ssthresh_segments >= i32::MAX as u32 { u32::MAX } else { bytes(ssthresh_segments) };
-        let window = Window { cwnd: bytes(cwnd_segments.max(INITIAL_SEGMENTS)), ssthresh };
+        let window = Window { cwnd: bytes(cwnd_segments.max(1)), ssthresh };
         let state = State::of(&Cubic::new(&window));
         let (usage, algorithm) = (Usage::default(), Algorithm::Cubic as u32);
         Self { window, saved: window, usage, state, algorithm, pad: 0 }
@@ -163,7 +164,7 @@ impl Congestion {
             Algorithm::Dctcp => State::of(&Dctcp::default()),
             Algorithm::Bbr => State::of(&Bbr::new(&self.window, srtt)),
         };
-        self.bound(sane(mss));
+        self.keep_one_segment(mss);
     }
 
     /// Takes over what the same algorithm has learnt of the path elsewhere; what another has is ignored.
@@ -363,7 +364,12 @@ impl Congestion {
 
     /// Segments have another size now.
     pub fn rescale(&mut self, mss: u32) {
-        self.bound(sane(mss));
+        self.keep_one_segment(mss);
+    }
+
+    /// Neither is a reason to have more in flight: after a timeout, a single segment is all there may be.
+    fn keep_one_segment(&mut self, mss: u32) {
+        self.window.cwnd = self.window.cwnd.clamp(sane(mss), CWND_MAX);
     }
 
     /// Between two segments and [`CWND_MAX`]. What goes by rates may want a single one for a while.
