@@ -101,9 +101,10 @@ impl Recovery {
         let (una, nxt) = (tcb.snd_una, tcb.snd_nxt);
         let mut rate = Rate::default();
         let stamp = rate.stamp(now, tcb.flight(), 0);
+        let tally = Tally::begin(tcb.unacked() as u32, tcb.mss);
         let mut sent = std::mem::take(&mut self.sent);
         sent.restart(una, nxt, stamp);
-        *self = Self { sent, rate, loss: Loss::new(una), rack: Rack::new(una), ..Self::default() };
+        *self = Self { sent, rate, loss: Loss::new(una), rack: Rack::new(una), tally, ..Self::default() };
     }
 }
 
