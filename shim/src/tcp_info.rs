@@ -136,6 +136,7 @@ pub fn of_lane(mut bytes: Vec<u8>, connection: &mut Connection<'_>, now: Instant
 /// What the kernel counted before, and the lane since.
 fn totals(bytes: &mut [u8], connection: &mut Connection<'_>, now: Instant) {
     let (tally, delivered) = (connection.tally(), connection.delivered());
+    let seldom = connection.seldom();
     let words = [
         (at::TOTAL_RETRANS, connection.tcb.retransmits()),
         (at::SEGS_OUT, tally.segments_out),
@@ -143,17 +144,17 @@ fn totals(bytes: &mut [u8], connection: &mut Connection<'_>, now: Instant) {
         (at::DATA_SEGS_IN, tally.data_in),
         (at::DATA_SEGS_OUT, tally.data_out),
         (at::DELIVERED, delivered),
-        (at::DELIVERED_CE, tally.delivered_ce),
-        (at::DSACK_DUPS, tally.dsack_dups),
-        (at::REORD_SEEN, tally.reordered),
-        (at::RCV_OOOPACK, tally.out_of_order),
+        (at::DELIVERED_CE, seldom.delivered_ce),
+        (at::DSACK_DUPS, seldom.dsack_dups),
+        (at::REORD_SEEN, seldom.reordered),
+        (at::RCV_OOOPACK, seldom.out_of_order),
         (at::TOTAL_RTO_TIME, connection.figures(now).timeout_time),
     ];
     for (offset, more) in words {
         add_word(bytes, offset, more);
     }
-    for (offset, more) in [(at::TOTAL_RTO, tally.timeouts), (at::TOTAL_RTO_RECOVERIES, tally.timeout_recoveries)] {
-        add_short(bytes, offset, more as u16);
+    for (offset, more) in [(at::TOTAL_RTO, seldom.timeouts), (at::TOTAL_RTO_RECOVERIES, seldom.timeout_recoveries)] {
+        add_short(bytes, offset, more);
     }
     let long = [
         (at::BYTES_ACKED, tally.bytes_acked),

@@ -180,8 +180,8 @@ impl Connection<'_> {
     /// An acknowledgement delivered so many bytes: does it say that some of them were marked?
     pub(crate) fn note_marked(&mut self, segment: &Segment<'_>, bytes: u32) {
         if self.tcb.uses_ecn() && segment.flags.has(Flags::ECE) {
-            let (tally, segments) = (&mut self.recovery.tally, bytes.div_ceil(self.tcb.mss.max(1)));
-            tally.delivered_ce = tally.delivered_ce.wrapping_add(segments);
+            let (seldom, segments) = (self.recovery.seldom(), bytes.div_ceil(self.tcb.mss.max(1)));
+            seldom.delivered_ce = seldom.delivered_ce.wrapping_add(segments);
         }
     }
 

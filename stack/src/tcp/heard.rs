@@ -98,7 +98,10 @@ impl Recovery {
             self.rack.measured(now, rtt);
         }
         self.rate.on_delivery(now, &heard.delivery);
-        self.tally.reordered = self.tally.reordered.wrapping_add(u32::from(heard.overtaken));
+        if heard.overtaken {
+            let seldom = self.seldom();
+            seldom.reordered = seldom.reordered.wrapping_add(1);
+        }
         heard
     }
 

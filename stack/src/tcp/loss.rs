@@ -126,15 +126,16 @@ impl Connection<'_> {
             recovery.undo.on_duplicate(start, end);
             recovery.rack.duplicate(tcb.snd_una, tcb.snd_nxt);
             let segments = end.ahead_of(start).div_ceil(tcb.mss.max(1));
-            recovery.tally.dsack_dups = recovery.tally.dsack_dups.wrapping_add(segments);
+            let seldom = recovery.seldom();
+            seldom.dsack_dups = seldom.dsack_dups.wrapping_add(segments);
         }
         match recovery.loss.phase {
             Phase::Open => self.in_open(heard),
             Phase::Recovery => self.in_recovery(heard),
             Phase::Loss => self.in_loss(heard),
         }
-        if self.recovery.loss.phase != Phase::Loss {
-            self.recovery.tally.end_timeout(now);
+        if let Some(seldom) = self.recovery.seldom.as_deref_mut().filter(|_| self.recovery.loss.phase != Phase::Loss) {
+            seldom.end_timeout(now);
         }
         self.detect(now, heard.delivery.bytes, out);
         self.share_out(heard);
@@ -186,7 +187,8 @@ impl Connection<'_> {
         }
         if late_original {
             recovery.rack.reordered();
-            recovery.tally.reordered = recovery.tally.reordered.wrapping_add(1);
+            let seldom = recovery.seldom();
+            seldom.reordered = seldom.reordered.wrapping_add(1);
             // As long as something that was sent again is out, that may have been lost (Linux: tcp_try_undo_partial).
             if !recovery.sent.records().any(|record| record.resent && !record.sacked) {
                 return self.leave(true);

@@ -25,9 +25,14 @@ pub struct Tally {
     pub data_in: u32,
     /// Of those sent, with data.
     pub data_out: u32,
-    /// Of these, sent again.
+}
+
+/// Counts of what seldom happens: a connection has them when something of it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seldom {
+    /// Segments with data, sent again.
     pub data_resent: u32,
-    /// Of those received, with data beyond a gap.
+    /// Segments that arrived with data beyond a gap.
     pub out_of_order: u32,
     /// Segments that the peer said had arrived twice (RFC 2883).
     pub dsack_dups: u32,
@@ -36,11 +41,11 @@ pub struct Tally {
     /// Segments that acknowledgements with ECE delivered (RFC 3168).
     pub delivered_ce: u32,
     /// Retransmission timeouts.
-    pub timeouts: u32,
+    pub timeouts: u16,
     /// Of these, the first in a row.
-    pub timeout_recoveries: u32,
-    /// From the first timeout to the end of the recovery, of those that have ended, ns.
-    pub timeout_time: u64,
+    pub timeout_recoveries: u16,
+    /// From the first timeout to the end of the recovery, of those that have ended, ms.
+    pub timeout_time: u32,
     /// When the recovery after a timeout began that has not ended; never: there is none.
     timed_out_at: Instant,
     /// Segments that were in flight at the import.
@@ -100,6 +105,11 @@ impl Connection<'_> {
         self.recovery.tally
     }
 
+    /// What seldom happens, since the import.
+    pub fn seldom(&self) -> Seldom {
+        self.recovery.seldom.as_deref().copied().unwrap_or_default()
+    }
+
     /// What TCP_INFO tells beside.
     pub fn figures(&self, now: Instant) -> Report {
         let (tcb, recovery) = (&*self.tcb, &*self.recovery);
@@ -130,7 +140,7 @@ impl Connection<'_> {
             ato: narrow(DELAY / 1_000),
             min_rtt: recovery.rack.min_rtt().map(|ns| narrow(ns / 1_000)),
             reordering: DUP_THRESH,
-            timeout_time: narrow(recovery.tally.timeout_time_by(now) / 1_000_000),
+            timeout_time: self.seldom().timeout_time_by(now),
         }
     }
 
@@ -138,17 +148,18 @@ impl Connection<'_> {
     /// cost each acknowledgement something. What is out is known in bytes, so this can be off by what is in flight; it never goes back.
     pub fn delivered(&mut self) -> u32 {
         let out = self.recovery.sent.segments_out(self.tcb.snd_end, self.tcb.mss);
-        let tally = &mut self.recovery.tally;
-        let originals = tally.imported.wrapping_add(tally.data_out).wrapping_sub(tally.data_resent);
-        let more = originals.wrapping_sub(out).wrapping_sub(tally.delivered);
+        let sent = self.recovery.tally.data_out;
+        let seldom = self.recovery.seldom();
+        let originals = seldom.imported.wrapping_add(sent).wrapping_sub(seldom.data_resent);
+        let more = originals.wrapping_sub(out).wrapping_sub(seldom.delivered);
         if (more as i32) > 0 {
-            tally.delivered = tally.delivered.wrapping_add(more);
+            seldom.delivered = seldom.delivered.wrapping_add(more);
         }
-        tally.delivered
+        seldom.delivered
     }
 }
 
-impl Tally {
+impl Seldom {
     /// Nothing but what is in flight: `unacked` bytes.
     pub(crate) fn begin(unacked: u32, mss: u32) -> Self {
         Self { imported: unacked.div_ceil(mss.max(1)), ..Self::default() }
@@ -157,7 +168,7 @@ impl Tally {
     /// The retransmission timer ran out, for the first time in a row or not.
     pub(crate) fn time_out(&mut self, now: Instant, first: bool) {
         self.timeouts = self.timeouts.wrapping_add(1);
-        self.timeout_recoveries = self.timeout_recoveries.wrapping_add(u32::from(first));
+        self.timeout_recoveries = self.timeout_recoveries.wrapping_add(u16::from(first));
         if !self.timed_out_at.is_set() {
             self.timed_out_at = now;
         }
@@ -171,11 +182,13 @@ impl Tally {
         }
     }
 
-    fn timeout_time_by(&self, now: Instant) -> u64 {
+    fn timeout_time_by(&self, now: Instant) -> u32 {
         let present = if self.timed_out_at.is_set() { now.nanos_since(self.timed_out_at) } else { 0 };
-        self.timeout_time.saturating_add(present)
+        self.timeout_time.wrapping_add((present / 1_000_000) as u32)
     }
+}
 
+impl Tally {
     pub(crate) fn take_in(&mut self, segment: &Segment<'_>) {
         self.segments_in = self.segments_in.wrapping_add(1);
         self.data_in = self.data_in.wrapping_add(u32::from(!segment.payload.is_empty()));
@@ -200,7 +213,6 @@ impl Tally {
         let len = u64::from(len);
         self.segments_out = self.segments_out.wrapping_add(1);
         self.data_out = self.data_out.wrapping_add(u32::from(len > 0));
-        self.data_resent = self.data_resent.wrapping_add(u32::from(again & (len > 0)));
         self.bytes_sent = self.bytes_sent.wrapping_add(len);
         self.bytes_resent = self.bytes_resent.wrapping_add(if again { len } else { 0 });
     }
