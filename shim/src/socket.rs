@@ -17,6 +17,7 @@ use crate::errno::Result;
 use crate::fd::{Pool, Record, Ref};
 use crate::shm::Locality;
 use crate::sys;
+use crate::tcp_info::Earlier;
 
 /// Where the socket's calls go now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +120,8 @@ pub struct Socket {
     pub sets: Mutex<Vec<(Ref<EpollSet>, RawFd)>>,
     /// SO_REUSEADDR, SO_KEEPALIVE, SO_BUF_LOCK of the program, while promoted.
     pub restore: Mutex<underpass_stack::control::Restore>,
+    /// What TCP_INFO had counted at the last demotion.
+    pub earlier: Mutex<Earlier>,
 }
 
 static POOL: Pool<Socket> = Pool::new();
@@ -231,6 +234,7 @@ impl Socket {
                 buf_lock: 0,
                 pad: 0,
             }),
+            earlier: parking_lot::const_mutex(Earlier::NONE),
             dual: AtomicBool::new(false),
             port: AtomicU32::new(0),
         }

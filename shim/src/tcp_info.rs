@@ -2,9 +2,12 @@
 //! <linux/tcp.h>).
 
 use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::Relaxed;
 
-use underpass_stack::tcp::{Connection, Instant, State};
+use underpass_stack::tcp::tally::Report;
+use underpass_stack::tcp::{Connection, Instant, State, Tcb};
 
+use crate::socket::Socket;
 use crate::sys;
 
 /// Offsets of the fields that differ.
@@ -17,6 +20,7 @@ mod at {
     pub const RTO: usize = 8;
     /// Bit 0.
     pub const DELIVERY_APP_LIMITED: usize = 7;
+    pub const ATO: usize = 12;
     pub const SND_MSS: usize = 16;
     pub const RCV_MSS: usize = 20;
     pub const UNACKED: usize = 24;
@@ -32,6 +36,7 @@ mod at {
     pub const RTTVAR: usize = 72;
     pub const SND_SSTHRESH: usize = 76;
     pub const SND_CWND: usize = 80;
+    pub const REORDERING: usize = 88;
     pub const RCV_RTT: usize = 92;
     pub const RCV_SPACE: usize = 96;
     pub const TOTAL_RETRANS: usize = 100;
@@ -41,21 +46,61 @@ mod at {
     pub const SEGS_OUT: usize = 136;
     pub const SEGS_IN: usize = 140;
     pub const NOTSENT_BYTES: usize = 144;
+    pub const MIN_RTT: usize = 148;
     pub const DATA_SEGS_IN: usize = 152;
     pub const DATA_SEGS_OUT: usize = 156;
     pub const DELIVERY_RATE: usize = 160;
+    pub const BUSY_TIME: usize = 168;
+    pub const RWND_LIMITED: usize = 176;
+    pub const SNDBUF_LIMITED: usize = 184;
+    pub const DELIVERED: usize = 192;
+    pub const DELIVERED_CE: usize = 196;
     pub const BYTES_SENT: usize = 200;
     pub const BYTES_RETRANS: usize = 208;
+    pub const DSACK_DUPS: usize = 216;
+    pub const REORD_SEEN: usize = 220;
+    pub const RCV_OOOPACK: usize = 224;
     pub const SND_WND: usize = 228;
     pub const RCV_WND: usize = 232;
+    pub const TOTAL_RTO: usize = 240;
+    pub const TOTAL_RTO_RECOVERIES: usize = 242;
+    pub const TOTAL_RTO_TIME: usize = 244;
 }
 
+/// Fields that count over a connection's life, by their size in bits.
+const TOTALS_16: [usize; 2] = [at::TOTAL_RTO, at::TOTAL_RTO_RECOVERIES];
+const TOTALS_32: [usize; 11] = [
+    at::TOTAL_RETRANS,
+    at::SEGS_OUT,
+    at::SEGS_IN,
+    at::DATA_SEGS_IN,
+    at::DATA_SEGS_OUT,
+    at::DELIVERED,
+    at::DELIVERED_CE,
+    at::DSACK_DUPS,
+    at::REORD_SEEN,
+    at::RCV_OOOPACK,
+    at::TOTAL_RTO_TIME,
+];
+const TOTALS_64: [usize; 4] = [at::BYTES_ACKED, at::BYTES_RECEIVED, at::BYTES_SENT, at::BYTES_RETRANS];
+
 /// What the kernel says.
-pub fn of_kernel(fd: RawFd) -> Option<Vec<u8>> {
+fn of_kernel(fd: RawFd) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 512];
     let len = sys::sockopt_bytes(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut bytes).ok()?;
     bytes.truncate(len);
     Some(bytes)
+}
+
+/// Is a kernel socket without a connection?
+pub fn is_closed(fd: RawFd) -> bool {
+    of_kernel(fd).and_then(|bytes| got(&bytes, at::STATE)) == Some([number_of(State::Closed)])
+}
+
+/// What the kernel says of a socket, with what it has forgotten in demotions.
+pub fn of_socket(socket: &Socket) -> Option<Vec<u8>> {
+    let kernel = of_kernel(socket.fd.load(Relaxed))?;
+    Some(socket.earlier.lock().with(kernel))
 }
 
 /// The numbers of enum in <net/tcp_states.h>.
@@ -73,62 +118,58 @@ fn number_of(state: State) -> u8 {
 }
 
 /// The engine's figures in the kernel's answer.
+///
+/// The kernel's socket is silent: what it counted before the promotion is true, and the lane's is added ([`totals`]); what describes the
+/// path and the windows of now is the engine's ([`state`]). The engine does not measure for how long there was something to send
+/// (tcpi_busy_time) and what held it back (tcpi_rwnd_limited, tcpi_sndbuf_limited), and the silent socket's clock of these may go on:
+/// they are 0. Left as the kernel has them are what both have agreed on with the peer, SO_MAX_PACING_RATE, tcpi_rehash (the lane never
+/// chooses another path) and the counts of accurate ECN, which never comes to the lane.
 pub fn of_lane(mut bytes: Vec<u8>, connection: &mut Connection<'_>, now: Instant) -> Vec<u8> {
-    let window = connection.recv_limit() as u32;
-    let (tally, report) = (connection.tally(), connection.figures(now));
-    let tcb = &connection.tcb;
-    let mss = tcb.mss().max(1);
-    let (rtt, rttvar) = tcb.rtt_us();
-    let (cwnd, ssthresh) = tcb.congestion();
-    let total = word(&bytes, at::TOTAL_RETRANS).wrapping_add(tcb.retransmits());
-    let segments = |n: u32| if n == u32::MAX { 0x7fff_ffff } else { n / mss };
-    // What the kernel counted before, and the lane since.
-    let with = |offset: usize, more: u32| word(&bytes, offset).wrapping_add(more);
-    let counted = [
-        (at::SEGS_OUT, with(at::SEGS_OUT, tally.segments_out)),
-        (at::SEGS_IN, with(at::SEGS_IN, tally.segments_in)),
-        (at::DATA_SEGS_IN, with(at::DATA_SEGS_IN, tally.data_in)),
-        (at::DATA_SEGS_OUT, with(at::DATA_SEGS_OUT, tally.data_out)),
-        (at::RTO, report.rto),
-        (at::RCV_MSS, report.rcv_mss),
-        (at::SACKED, report.sacked.div_ceil(mss)),
-        // The kernel goes on counting what is lost as such when it has been sent again.
-        (at::LOST, report.lost.saturating_add(report.resent).div_ceil(mss)),
-        (at::RETRANS, report.resent.div_ceil(mss)),
-        (at::LAST_DATA_SENT, report.last_data_sent),
-        (at::LAST_DATA_RECV, report.last_data_recv),
-        (at::LAST_ACK_RECV, report.last_ack_recv),
-        (at::PMTU, report.pmtu),
-        (at::RCV_SSTHRESH, window),
-        (at::RCV_RTT, report.rcv_rtt),
-        (at::RCV_SPACE, report.rcv_space),
-        (at::SND_WND, report.snd_wnd),
-        (at::RCV_WND, report.rcv_wnd),
+    totals(&mut bytes, connection, now);
+    state(&mut bytes, connection, now);
+    for offset in [at::BUSY_TIME, at::RWND_LIMITED, at::SNDBUF_LIMITED] {
+        put(&mut bytes, offset, 0u64.to_ne_bytes());
+    }
+    bytes
+}
+
+/// What the kernel counted before, and the lane since.
+fn totals(bytes: &mut [u8], connection: &mut Connection<'_>, now: Instant) {
+    let (tally, delivered) = (connection.tally(), connection.delivered());
+    let seldom = connection.seldom();
+    let words = [
+        (at::TOTAL_RETRANS, connection.tcb.retransmits()),
+        (at::SEGS_OUT, tally.segments_out),
+        (at::SEGS_IN, tally.segments_in),
+        (at::DATA_SEGS_IN, tally.data_in),
+        (at::DATA_SEGS_OUT, tally.data_out),
+        (at::DELIVERED, delivered),
+        (at::DELIVERED_CE, seldom.delivered_ce),
+        (at::DSACK_DUPS, seldom.dsack_dups),
+        (at::REORD_SEEN, seldom.reordered),
+        (at::RCV_OOOPACK, seldom.out_of_order),
+        (at::TOTAL_RTO_TIME, connection.figures(now).timeout_time),
     ];
-    let now_known = [
-        (at::SND_MSS, mss),
-        (at::UNACKED, (tcb.unacked() as u32).div_ceil(mss)),
-        (at::RTT, rtt),
-        (at::RTTVAR, rttvar),
-        (at::SND_SSTHRESH, segments(ssthresh)),
-        (at::SND_CWND, segments(cwnd).max(1)),
-        (at::TOTAL_RETRANS, total),
-        (at::NOTSENT_BYTES, tcb.unsent() as u32),
+    for (offset, more) in words {
+        add_word(bytes, offset, more);
+    }
+    for (offset, more) in [(at::TOTAL_RTO, seldom.timeouts), (at::TOTAL_RTO_RECOVERIES, seldom.timeout_recoveries)] {
+        add_short(bytes, offset, more);
+    }
+    let long = [
+        (at::BYTES_ACKED, tally.bytes_acked),
+        (at::BYTES_RECEIVED, tally.bytes_received),
+        (at::BYTES_SENT, tally.bytes_sent),
+        (at::BYTES_RETRANS, tally.bytes_resent),
     ];
-    for (offset, value) in counted.into_iter().chain(now_known) {
-        if let Some(place) = bytes.get_mut(offset..offset + 4) {
-            place.copy_from_slice(&value.to_ne_bytes());
-        }
+    for (offset, more) in long {
+        add_long(bytes, offset, more);
     }
-    let (delivery_rate, app_limited) = tcb.delivery_rate();
-    for (offset, value) in [(at::PACING_RATE, tcb.pacing_rate()), (at::DELIVERY_RATE, delivery_rate)] {
-        if let Some(place) = bytes.get_mut(offset..offset + 8) {
-            place.copy_from_slice(&value.to_ne_bytes());
-        }
-    }
-    if let Some(place) = bytes.get_mut(at::DELIVERY_APP_LIMITED) {
-        *place = (*place & !1) | u8::from(app_limited);
-    }
+}
+
+/// What is so now.
+fn state(bytes: &mut [u8], connection: &Connection<'_>, now: Instant) {
+    let (report, tcb) = (connection.figures(now), &connection.tcb);
     let small = [
         (at::STATE, number_of(tcb.state())),
         (at::CA_STATE, report.ca_state),
@@ -137,63 +178,130 @@ pub fn of_lane(mut bytes: Vec<u8>, connection: &mut Connection<'_>, now: Instant
         (at::BACKOFF, report.retransmits),
     ];
     for (offset, value) in small {
-        if let Some(place) = bytes.get_mut(offset) {
-            *place = value;
-        }
+        put(bytes, offset, [value]);
     }
-    let long = [
-        (at::BYTES_ACKED, tally.bytes_acked),
-        (at::BYTES_RECEIVED, tally.bytes_received),
-        (at::BYTES_SENT, tally.bytes_sent),
-        (at::BYTES_RETRANS, tally.bytes_resent),
+    flight(bytes, connection, &report);
+    let words = [
+        (at::RTO, report.rto),
+        (at::ATO, report.ato),
+        (at::RCV_MSS, report.rcv_mss),
+        (at::LAST_DATA_SENT, report.last_data_sent),
+        (at::LAST_DATA_RECV, report.last_data_recv),
+        (at::LAST_ACK_RECV, report.last_ack_recv),
+        (at::PMTU, report.pmtu),
+        (at::RCV_SSTHRESH, connection.recv_limit() as u32),
+        (at::REORDERING, report.reordering),
+        (at::RCV_RTT, report.rcv_rtt),
+        (at::RCV_SPACE, report.rcv_space),
+        (at::SND_WND, report.snd_wnd),
+        (at::RCV_WND, report.rcv_wnd),
     ];
-    add(&mut bytes, &long);
-    bytes
+    for (offset, value) in words {
+        put(bytes, offset, value.to_ne_bytes());
+    }
+    // Until the lane has measured one, what the kernel measured on the same path.
+    if let Some(min_rtt) = report.min_rtt {
+        put(bytes, at::MIN_RTT, min_rtt.to_ne_bytes());
+    }
+    rates(bytes, tcb);
 }
 
-/// Adds to numbers of 64 bits.
-fn add(bytes: &mut [u8], numbers: &[(usize, u64)]) {
-    for &(offset, more) in numbers {
-        if let Some(place) = bytes.get_mut(offset..offset + 8) {
-            let before = <[u8; 8]>::try_from(&*place).map_or(0, u64::from_ne_bytes);
-            place.copy_from_slice(&before.wrapping_add(more).to_ne_bytes());
+/// What is on its way to the peer, and how much may be. The kernel counts segments.
+fn flight(bytes: &mut [u8], connection: &Connection<'_>, report: &Report) {
+    let tcb = &connection.tcb;
+    let mss = tcb.mss().max(1);
+    let (rtt, rttvar) = tcb.rtt_us();
+    let (cwnd, ssthresh) = tcb.congestion();
+    let segments = |n: u32| if n == u32::MAX { 0x7fff_ffff } else { n / mss };
+    let words = [
+        (at::SND_MSS, mss),
+        (at::UNACKED, (tcb.unacked() as u32).div_ceil(mss)),
+        (at::SACKED, report.sacked.div_ceil(mss)),
+        // The kernel goes on counting what is lost as such when it has been sent again.
+        (at::LOST, report.lost.saturating_add(report.resent).div_ceil(mss)),
+        (at::RETRANS, report.resent.div_ceil(mss)),
+        (at::RTT, rtt),
+        (at::RTTVAR, rttvar),
+        (at::SND_SSTHRESH, segments(ssthresh)),
+        (at::SND_CWND, segments(cwnd).max(1)),
+        (at::NOTSENT_BYTES, tcb.unsent() as u32),
+    ];
+    for (offset, value) in words {
+        put(bytes, offset, value.to_ne_bytes());
+    }
+}
+
+fn rates(bytes: &mut [u8], tcb: &Tcb) {
+    let (delivery_rate, app_limited) = tcb.delivery_rate();
+    put(bytes, at::PACING_RATE, tcb.pacing_rate().to_ne_bytes());
+    put(bytes, at::DELIVERY_RATE, delivery_rate.to_ne_bytes());
+    if let Some([limited]) = got(bytes, at::DELIVERY_APP_LIMITED) {
+        put(bytes, at::DELIVERY_APP_LIMITED, [(limited & !1) | u8::from(app_limited)]);
+    }
+}
+
+/// What a connection had counted when it was last given back to the kernel, whose socket counts from 0 since.
+#[derive(Debug)]
+pub struct Earlier(Vec<u8>);
+
+impl Earlier {
+    /// Nothing.
+    pub const NONE: Self = Self(Vec::new());
+
+    /// The lane's answer of then. The kernel counts the `unread` bytes that it is given as received once more.
+    pub fn of(mut told: Vec<u8>, unread: usize) -> Self {
+        add_long(&mut told, at::BYTES_RECEIVED, (unread as u64).wrapping_neg());
+        Self(told)
+    }
+
+    /// The kernel's answer with all of it.
+    pub fn with(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        for offset in TOTALS_16 {
+            add_short(&mut bytes, offset, got(&self.0, offset).map_or(0, u16::from_ne_bytes));
         }
+        for offset in TOTALS_32 {
+            add_word(&mut bytes, offset, got(&self.0, offset).map_or(0, u32::from_ne_bytes));
+        }
+        for offset in TOTALS_64 {
+            add_long(&mut bytes, offset, got(&self.0, offset).map_or(0, u64::from_ne_bytes));
+        }
+        bytes
     }
 }
 
 /// The kernel's answer with the bytes put in that went through a channel's rings: `read` and `written` by the program, `taken` by the peer.
 pub fn of_channel(mut bytes: Vec<u8>, read: u64, written: u64, taken: u64) -> Vec<u8> {
-    add(&mut bytes, &[(at::BYTES_ACKED, taken), (at::BYTES_RECEIVED, read), (at::BYTES_SENT, written)]);
+    for (offset, more) in [(at::BYTES_ACKED, taken), (at::BYTES_RECEIVED, read), (at::BYTES_SENT, written)] {
+        add_long(&mut bytes, offset, more);
+    }
     bytes
 }
 
-fn word(bytes: &[u8], offset: usize) -> u32 {
-    let field = bytes.get(offset..offset + 4).and_then(|b| b.try_into().ok());
-    field.map_or(0, u32::from_ne_bytes)
+/// A field, if the answer reaches so far: older kernels tell less.
+fn got<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..offset + N)?.try_into().ok()
+}
+
+fn put<const N: usize>(bytes: &mut [u8], offset: usize, value: [u8; N]) {
+    if let Some(place) = bytes.get_mut(offset..offset + N) {
+        place.copy_from_slice(&value);
+    }
+}
+
+fn add_short(bytes: &mut [u8], offset: usize, more: u16) {
+    let before = got(bytes, offset).map_or(0, u16::from_ne_bytes);
+    put(bytes, offset, before.wrapping_add(more).to_ne_bytes());
+}
+
+fn add_word(bytes: &mut [u8], offset: usize, more: u32) {
+    let before = got(bytes, offset).map_or(0, u32::from_ne_bytes);
+    put(bytes, offset, before.wrapping_add(more).to_ne_bytes());
+}
+
+fn add_long(bytes: &mut [u8], offset: usize, more: u64) {
+    let before = got(bytes, offset).map_or(0, u64::from_ne_bytes);
+    put(bytes, offset, before.wrapping_add(more).to_ne_bytes());
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_offsets_are_those_of_libc() {
-        let info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
-        let base = info.as_ptr() as usize;
-        let offset = |field: usize| field - base;
-        // SAFETY: addresses only, nothing is read.
-        unsafe {
-            let info = info.as_ptr();
-            assert_eq!(offset(&raw const (*info).tcpi_rtt as usize), at::RTT);
-            assert_eq!(offset(&raw const (*info).tcpi_snd_cwnd as usize), at::SND_CWND);
-            assert_eq!(offset(&raw const (*info).tcpi_total_retrans as usize), at::TOTAL_RETRANS);
-            assert_eq!(offset(&raw const (*info).tcpi_unacked as usize), at::UNACKED);
-            assert_eq!(offset(&raw const (*info).tcpi_rto as usize), at::RTO);
-            assert_eq!(offset(&raw const (*info).tcpi_rcv_mss as usize), at::RCV_MSS);
-            assert_eq!(offset(&raw const (*info).tcpi_last_data_sent as usize), at::LAST_DATA_SENT);
-            assert_eq!(offset(&raw const (*info).tcpi_last_ack_recv as usize), at::LAST_ACK_RECV);
-            assert_eq!(offset(&raw const (*info).tcpi_pmtu as usize), at::PMTU);
-            assert_eq!(offset(&raw const (*info).tcpi_rcv_space as usize), at::RCV_SPACE);
-        }
-    }
-}
+mod tests;

@@ -169,7 +169,7 @@ mod tests {
     fn a_refused_and_an_undone_promotion_are_noticed() {
         let socket = |tier: &str, promoted| {
             let (reason, state) = (String::new(), "ESTAB".to_owned());
-            SocketView { fd: 3, tier: tier.to_owned(), reason, state, promoted, demoted: 0, cwnd: 0 }
+            SocketView { fd: 3, tier: tier.to_owned(), reason, state, promoted, demoted: 0, cwnd: 0, send_q: 0 }
         };
         let (lane, undone, never) = (socket("xdp", 1), socket("kernel", 1), socket("kernel", 0));
         let explained = |past: Past| [&lane, &undone, &never].map(|socket| past.explains(socket));

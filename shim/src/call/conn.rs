@@ -12,7 +12,7 @@ use crate::epoll_set::EpollSet;
 use crate::errno::Errno;
 use crate::fd::{self, Entry, Ref};
 use crate::socket::{Blocking, Lane, Socket, Where};
-use crate::{engine, holders, log, options, shm, sys, tier};
+use crate::{engine, holders, log, options, shm, sys, tcp_info, tier};
 
 /// socket(2) gave a new descriptor: a TCP socket is entered, anything else marked as plain.
 pub fn made(fd: RawFd, domain: c_int, kind: c_int, proto: c_int) {
@@ -284,6 +284,9 @@ pub fn connect<T>(fd: RawFd) -> Act<T> {
     let Some(socket) = socket_of(fd) else { return Act::Real };
     if socket.reason() == Reason::NotConnected {
         socket.reason.store(Reason::NotYetBusy as u16, Relaxed);
+    }
+    if socket.was_demoted() && tcp_info::is_closed(fd) {
+        socket.forget_earlier();
     }
     needs_kernel(&socket, Reason::CallNotCarried)
 }

@@ -111,7 +111,12 @@ pub fn get(
     }
     loop {
         match socket.place() {
-            Where::Kernel => return Act::Real,
+            Where::Kernel => {
+                return match back_in_kernel(&socket, (level, name)) {
+                    Some(value) if store(&value) => Act::Done(Ok(0)),
+                    _ => Act::Real,
+                };
+            }
             Where::Changing => socket.await_change(),
             Where::Lane(Lane::Xdp(_)) if KERNEL_KNOWS.contains(&(level, name)) => {
                 return Act::Done(steady(&socket, &mut *real));
@@ -142,7 +147,7 @@ fn ours(socket: &Socket, slot: u32, name: Name) -> Option<Vec<u8>> {
         (TCP, libc::TCP_MAXSEG) => int(engine::get()?.stack.connection(slot)?.tcb.mss()),
         (libc::IPPROTO_IP, libc::IP_MTU) => int(engine::get()?.stack.connection(slot)?.tcb.path_mtu()),
         (TCP, libc::TCP_INFO) => {
-            let silent = tcp_info::of_kernel(socket.fd.load(Relaxed))?;
+            let silent = tcp_info::of_socket(socket)?;
             let mut engine = engine::get()?;
             Some(tcp_info::of_lane(silent, &mut engine.stack.connection(slot)?, sys::now()))
         }
@@ -150,10 +155,19 @@ fn ours(socket: &Socket, slot: u32, name: Name) -> Option<Vec<u8>> {
     }
 }
 
+/// The value of an option that the kernel does not know all of since the socket came back from a lane.
+fn back_in_kernel(socket: &Socket, name: Name) -> Option<Vec<u8>> {
+    if name != (TCP, libc::TCP_INFO) || !socket.was_demoted() {
+        return None;
+    }
+    let _inside = socket.enter_kernel()?;
+    tcp_info::of_socket(socket)
+}
+
 /// The value of an option that the kernel does not know all of while bytes go through rings.
 fn of_channel(socket: &Socket, channel: u32, name: Name) -> Option<Vec<u8>> {
     (name == (TCP, libc::TCP_INFO)).then_some(())?;
-    let kernel = tcp_info::of_kernel(socket.fd.load(Relaxed))?;
+    let kernel = tcp_info::of_socket(socket)?;
     let [read, written, taken] = carry::shm::carried(channel)?;
     Some(tcp_info::of_channel(kernel, read, written, taken))
 }

@@ -9,6 +9,7 @@ use super::asleep::ASLEEP;
 use super::{Blocking, KERNEL, POOL, Socket};
 use crate::fd::{self, Ref};
 use crate::shm::Locality;
+use crate::tcp_info::Earlier;
 
 impl Socket {
     /// A record for the socket behind `fd`, in the kernel tier; its inode, or 0 if that is not known yet.
@@ -55,6 +56,16 @@ impl Socket {
             && !self.seeking.load(Relaxed)
     }
 
+    /// Has it come back from a lane?
+    pub fn was_demoted(&self) -> bool {
+        self.moves[1].load(Relaxed) != 0
+    }
+
+    /// Its next connection has counted nothing yet.
+    pub fn forget_earlier(&self) {
+        *self.earlier.lock() = Earlier::NONE;
+    }
+
     /// The record's next life.
     fn begin(&self, fd: RawFd, inode: u64, blocking: Blocking, reason: Reason) {
         self.word.store(KERNEL, Relaxed);
@@ -66,6 +77,9 @@ impl Socket {
         }
         self.fd.store(fd, Relaxed);
         self.reason.store(reason as u16, Relaxed);
+        if self.was_demoted() {
+            self.forget_earlier();
+        }
         for counter in [&self.score, &self.bulk, &self.refusals, &self.holder, &self.moves[0], &self.moves[1]] {
             counter.store(0, Relaxed);
         }

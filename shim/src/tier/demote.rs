@@ -14,7 +14,8 @@ use super::{Change, close_gates, follow};
 use crate::fd::Ref;
 use crate::shm::leave;
 use crate::socket::{Lane, Socket, Where};
-use crate::{engine, log, policy, session, sys};
+use crate::tcp_info::Earlier;
+use crate::{engine, log, policy, session, sys, tcp_info};
 
 /// Gives a socket back to the kernel. An error means that it stays on the lane, and works there.
 pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
@@ -33,7 +34,7 @@ pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
 /// Returns whether there was something to give back.
 fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
     let Some(slot) = socket.slot() else { return Ok(false) };
-    let Some(generation) = freeze(socket, slot) else { return Ok(false) };
+    let Some((generation, counted)) = freeze(socket, slot) else { return Ok(false) };
     let fd = socket.fd.load(Relaxed);
     let mut change = Change { socket, end: Where::Lane(Lane::Xdp(slot)) };
     let given_back = session::ensure().and_then(|()| session::ask(&Demote { slot, generation }, &[])?.expect::<Done>());
@@ -52,6 +53,10 @@ fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
         end_if_incomplete(fd, slot, refused);
     }
     let leftovers = release(slot);
+    // The daemon has connected the kernel's socket anew.
+    if let Some(counted) = counted {
+        *socket.earlier.lock() = counted;
+    }
     change.end = Where::Kernel;
     socket.moves[1].fetch_add(1, Relaxed);
     policy::demoted(socket, reason);
@@ -73,14 +78,21 @@ fn end_if_incomplete(fd: RawFd, slot: u32, refused: Reason) {
     }
 }
 
-fn freeze(socket: &Socket, slot: u32) -> Option<u32> {
+/// Stops the connection; returns its record's generation and what it has counted.
+fn freeze(socket: &Socket, slot: u32) -> Option<(u32, Option<Earlier>)> {
+    let silent = tcp_info::of_socket(socket);
     let mut engine = engine::get()?;
     engine.pass(sys::now());
     if !socket.leave_lane(Lane::Xdp(slot)) {
         return None;
     }
+    let connection = engine.stack.connection(slot);
+    let counted = connection.zip(silent).map(|(mut connection, silent)| {
+        let unread = connection.tcb.readable();
+        Earlier::of(tcp_info::of_lane(silent, &mut connection, sys::now()), unread)
+    });
     match engine.stack.freeze(slot) {
-        Some(record) => Some(record.generation),
+        Some(record) => Some((record.generation, counted)),
         None => {
             // No such connection any more: nothing to give back.
             socket.settle(Where::Kernel);

@@ -36,6 +36,7 @@ impl Connection<'_> {
         let window_changed = self.tcb.take_window(segment.seq, segment.ack, segment.window);
         self.take_feedback(segment);
         let heard = self.recovery.hear(now, self.tcb, segment, window_changed);
+        self.note_marked(segment, heard.delivery.bytes);
         if heard.acked > 0 {
             out.writable = self.advance(segment.ack);
         } else if self.tcb.snd_wnd == 0 && self.tcb.flight() > 0 {

@@ -177,6 +177,14 @@ impl Tcb {
 }
 
 impl Connection<'_> {
+    /// An acknowledgement delivered so many bytes: does it say that some of them were marked?
+    pub(crate) fn note_marked(&mut self, segment: &Segment<'_>, bytes: u32) {
+        if self.tcb.uses_ecn() && segment.flags.has(Flags::ECE) {
+            let (seldom, segments) = (self.recovery.seldom(), bytes.div_ceil(self.tcb.mss.max(1)));
+            seldom.delivered_ce = seldom.delivered_ce.wrapping_add(segments);
+        }
+    }
+
     /// What an acceptable acknowledgement tells of marks. The window is reduced as for a loss, once a round trip (RFC 3168, section
     /// 6.1.2); recovery has reduced it already.
     pub(crate) fn take_feedback(&mut self, segment: &Segment<'_>) {

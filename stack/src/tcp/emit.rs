@@ -71,6 +71,8 @@ impl Connection<'_> {
         if start == tcb.snd_una || !tcb.timers.is_set(Timer::Retransmit) {
             tcb.timers.set(Timer::Retransmit, tcb.timeout_at(now));
         }
+        let (seldom, has_data) = (self.recovery.seldom(), start.lt(self.tcb.snd_end));
+        seldom.data_resent = seldom.data_resent.wrapping_add(u32::from(has_data));
         self.segment(now, start, end, blocks, Kind::Retransmission)
     }
 

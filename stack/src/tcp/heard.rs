@@ -28,6 +28,8 @@ pub(crate) struct Heard {
     pub echo: Option<u32>,
     /// Something that was sent once only, and before the present recovery, was delivered.
     pub original: bool,
+    /// Something was delivered that others had overtaken on their way.
+    pub overtaken: bool,
     /// Bytes in the network before it came.
     pub pipe_before: u32,
     /// Bytes that had been lost before it came ([`super::rate::Rate::lost`]).
@@ -96,6 +98,10 @@ impl Recovery {
             self.rack.measured(now, rtt);
         }
         self.rate.on_delivery(now, &heard.delivery);
+        if heard.overtaken {
+            let seldom = self.seldom();
+            seldom.reordered = seldom.reordered.wrapping_add(1);
+        }
         heard
     }
 
@@ -119,7 +125,7 @@ impl Recovery {
                 heard.delivery.ambiguous |= piece.resent;
                 heard.original |= !piece.resent && !piece.blurred && piece.end.le(loss.recover);
                 heard.delivery.add(piece);
-                rack.arrived(now, piece, heard.echo);
+                heard.overtaken |= rack.arrived(now, piece, heard.echo);
             }
         });
     }
@@ -134,7 +140,7 @@ impl Recovery {
                 heard.delivery.add(piece);
                 heard.delivery.sacked = heard.delivery.sacked.saturating_add(piece.len());
                 // Out of order, the peer echoes what came before the gap (RFC 7323, section 4.3).
-                rack.arrived(now, piece, None);
+                heard.overtaken |= rack.arrived(now, piece, None);
             });
         }
     }

@@ -17,7 +17,7 @@ use super::undo::Frto;
 use crate::stats::Counter;
 
 /// Duplicate acknowledgements that mean loss (RFC 5681, section 3.2).
-const DUP_THRESH: u32 = 3;
+pub(super) const DUP_THRESH: u32 = 3;
 
 /// Where loss recovery stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,11 +128,17 @@ impl Connection<'_> {
         if let Some((start, end)) = heard.duplicate {
             recovery.undo.on_duplicate(start, end);
             recovery.rack.duplicate(tcb.snd_una, tcb.snd_nxt);
+            let segments = end.ahead_of(start).div_ceil(tcb.mss.max(1));
+            let seldom = recovery.seldom();
+            seldom.dsack_dups = seldom.dsack_dups.wrapping_add(segments);
         }
         match recovery.loss.phase {
             Phase::Open => self.in_open(heard),
             Phase::Recovery => self.in_recovery(heard),
             Phase::Loss => self.in_loss(heard),
+        }
+        if let Some(seldom) = self.recovery.seldom.as_deref_mut().filter(|_| self.recovery.loss.phase != Phase::Loss) {
+            seldom.end_timeout(now);
         }
         self.detect(now, heard.delivery.bytes, out);
         self.share_out(heard);
@@ -184,6 +190,8 @@ impl Connection<'_> {
         }
         if late_original {
             recovery.rack.reordered();
+            let seldom = recovery.seldom();
+            seldom.reordered = seldom.reordered.wrapping_add(1);
             // As long as something that was sent again is out, that may have been lost (Linux: tcp_try_undo_partial).
             if !recovery.sent.records().any(|record| record.resent && !record.sacked) {
                 return self.leave(true);

@@ -83,21 +83,21 @@ impl Rack {
     }
 
     /// Something has arrived that was not known to have (steps 2 and 3). `echo` is our clock, ms, as the acknowledgement
-    /// echoes it, if it is of this piece.
-    pub fn arrived(&mut self, now: Instant, piece: &Record, echo: Option<u32>) {
-        if !piece.resent && !piece.blurred && piece.end.lt(self.fack) {
-            self.reordering_seen = true;
-        }
+    /// echoes it, if it is of this piece. Says whether the piece was overtaken on its way.
+    pub fn arrived(&mut self, now: Instant, piece: &Record, echo: Option<u32>) -> bool {
+        let overtaken = !piece.resent && !piece.blurred && piece.end.lt(self.fack);
+        self.reordering_seen |= overtaken;
         self.fack = self.fack.later(piece.end);
         let rtt = now.nanos_since(piece.sent_from);
         let echoes_older = echo.is_some_and(|ms| (ms.wrapping_sub(piece.stamp.sent_at.millis()) as i32) < 0);
         if piece.resent && (echoes_older || rtt < self.min_rtt) {
-            return;
+            return overtaken;
         }
         self.rtt = rtt;
         if piece.was_sent_after(self.sent_at, self.end) {
             (self.sent_at, self.end) = (piece.sent_from, piece.end);
         }
+        overtaken
     }
 
     /// The same for each piece of a run, in their order.
@@ -200,7 +200,9 @@ mod tests {
     }
 
     fn sack(rack: &mut Rack, sent: &mut Sent, now: Instant, start: u32, end: u32) {
-        sent.take_sacked(SeqNr(start), SeqNr(end), |piece| rack.arrived(now, piece, None));
+        sent.take_sacked(SeqNr(start), SeqNr(end), |piece| {
+            rack.arrived(now, piece, None);
+        });
     }
 
     #[test]
@@ -236,10 +238,14 @@ mod tests {
         rack.measured(at(100), 100 * MS);
         sent.push_again(SeqNr(0), SeqNr(1000), stamp(105));
         let before = rack;
-        sent.take_acked(SeqNr(1000), |piece| rack.arrived(at(110), piece, None));
+        sent.take_acked(SeqNr(1000), |piece| {
+            rack.arrived(at(110), piece, None);
+        });
         assert_eq!((rack.sent_at, rack.rtt), (before.sent_at, before.rtt), "5 ms are no round trip");
         sent.push_again(SeqNr(1000), SeqNr(2000), stamp(120));
-        sent.take_acked(SeqNr(2000), |piece| rack.arrived(at(300), piece, Some(at(119).millis())));
+        sent.take_acked(SeqNr(2000), |piece| {
+            rack.arrived(at(300), piece, Some(at(119).millis()));
+        });
         assert_eq!(rack.sent_at, before.sent_at, "it echoes an older one");
     }
 

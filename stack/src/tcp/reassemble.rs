@@ -126,6 +126,8 @@ impl Connection<'_> {
     /// Out of order: kept at its place in the ring, unless there are too many pieces.
     fn set_aside(&mut self, start: SeqNr, data: &[u8], out: &mut Outcome) {
         out.count(Counter::RxOutOfOrder);
+        let seldom = self.recovery.seldom();
+        seldom.out_of_order = seldom.out_of_order.wrapping_add(1);
         self.tcb.ack_gap();
         let end = start.plus(data.len() as u32);
         if let Some(held) = self.ahead().holding(start).filter(|held| end.le(held.end)) {

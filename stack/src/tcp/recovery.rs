@@ -10,7 +10,7 @@ use super::rack::Rack;
 use super::rate::Rate;
 use super::sent::{Room, Sent};
 use super::tail::Tail;
-use super::tally::Tally;
+use super::tally::{Seldom, Tally};
 use super::tcb::Tcb;
 use super::time::Instant;
 use super::tune::Tuning;
@@ -24,6 +24,8 @@ pub struct Recovery {
     pub(crate) loss: Loss,
     pub(crate) tuning: Tuning,
     pub(crate) tally: Tally,
+    /// `None`: nothing of it has happened.
+    pub(crate) seldom: Option<Box<Seldom>>,
     pub(crate) rack: Rack,
     pub(crate) prr: Prr,
     pub(crate) undo: Undo,
@@ -96,16 +98,22 @@ impl Recovery {
         (self.loss.phase == Phase::Open) & (self.sent.sacked() | self.sent.lost() == 0)
     }
 
+    pub(crate) fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
+
     /// The connection was imported: what is in flight went out nobody knows when.
     pub(crate) fn begin(&mut self, tcb: &Tcb, now: Instant) {
         let (una, nxt) = (tcb.snd_una, tcb.snd_nxt);
         let mut rate = Rate::default();
         let stamp = rate.stamp(now, tcb.flight(), 0);
+        let unacked = tcb.unacked() as u32;
+        let seldom = (unacked != 0).then(|| Box::new(Seldom::begin(unacked, tcb.mss)));
         let mut sent = std::mem::take(&mut self.sent);
         sent.restart(una, nxt, stamp);
         // What was backed off goes on with a series of timeouts: the next is not its first, which would reduce the threshold again.
         let loss = Loss::new(una, tcb.rtt.backoff().into());
-        *self = Self { sent, rate, loss, rack: Rack::new(una), ..Self::default() };
+        *self = Self { sent, rate, loss, rack: Rack::new(una), seldom, ..Self::default() };
     }
 }
 

@@ -63,6 +63,13 @@ impl Sent {
         self.records.iter().filter(again).map(Record::len).fold(0, u32::saturating_add)
     }
 
+    /// Segments of `mss` bytes of data, which ends at `end`, that the peer is not known to have.
+    pub fn segments_out(&self, end: SeqNr, mss: u32) -> u32 {
+        let unheard = self.records.iter().filter(|record| !record.sacked);
+        let segments = unheard.map(|record| record.end.earlier(end).ahead_of(record.start).div_ceil(mss.max(1)));
+        segments.fold(0, u32::saturating_add)
+    }
+
     /// Bytes in the network (RFC 6675, section 4, pipe).
     #[inline]
     pub fn in_flight(&self) -> u32 {

@@ -1,7 +1,8 @@
 //! What has gone in and out, for those who ask (TCP_INFO; RFC 4898 has names for most of it).
 
 use super::connection::Connection;
-use super::loss::Phase;
+use super::delack::DELAY;
+use super::loss::{DUP_THRESH, Phase};
 use super::segment::Segment;
 use super::time::Instant;
 
@@ -24,6 +25,33 @@ pub struct Tally {
     pub data_in: u32,
     /// Of those sent, with data.
     pub data_out: u32,
+}
+
+/// Counts of what seldom happens: a connection has them when something of it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seldom {
+    /// Segments with data, sent again.
+    pub data_resent: u32,
+    /// Segments that arrived with data beyond a gap.
+    pub out_of_order: u32,
+    /// Segments that the peer said had arrived twice (RFC 2883).
+    pub dsack_dups: u32,
+    /// Acknowledgements that showed that segments had overtaken each other.
+    pub reordered: u32,
+    /// Segments that acknowledgements with ECE delivered (RFC 3168).
+    pub delivered_ce: u32,
+    /// Retransmission timeouts.
+    pub timeouts: u16,
+    /// Of these, the first in a row.
+    pub timeout_recoveries: u16,
+    /// From the first timeout to the end of the recovery, of those that have ended, ms.
+    pub timeout_time: u32,
+    /// When the recovery after a timeout began that has not ended; never: there is none.
+    timed_out_at: Instant,
+    /// Segments that were in flight at the import.
+    imported: u32,
+    /// What [`Connection::delivered`] has said.
+    delivered: u32,
 }
 
 /// A connection's state as `struct tcp_info` wants it, beside what [`Tally`] counts. Times in ms or µs as there.
@@ -61,6 +89,14 @@ pub struct Report {
     pub snd_wnd: u32,
     /// The window that the peer may still use, bytes.
     pub rcv_wnd: u32,
+    /// The longest time for which an acknowledgement is put off, µs.
+    pub ato: u32,
+    /// Shortest round trip of late, µs, if one was measured.
+    pub min_rtt: Option<u32>,
+    /// Segments that arrive before one that is missing until it is taken for lost.
+    pub reordering: u32,
+    /// In recoveries after timeouts, the present one included, ms.
+    pub timeout_time: u32,
 }
 
 impl Connection<'_> {
@@ -69,10 +105,16 @@ impl Connection<'_> {
         self.recovery.tally
     }
 
+    /// What seldom happens, since the import.
+    pub fn seldom(&self) -> Seldom {
+        self.recovery.seldom.as_deref().copied().unwrap_or_default()
+    }
+
     /// What TCP_INFO tells beside.
     pub fn figures(&self, now: Instant) -> Report {
         let (tcb, recovery) = (&*self.tcb, &*self.recovery);
-        let since = |at: Instant| (now.nanos_since(at) / 1_000_000).min(u64::from(u32::MAX)) as u32;
+        let narrow = |number: u64| number.min(u64::from(u32::MAX)) as u32;
+        let since = |at: Instant| narrow(now.nanos_since(at) / 1_000_000);
         let (rcv_rtt, rcv_space) = recovery.tuning.measured();
         Report {
             ca_state: match recovery.loss.phase {
@@ -82,7 +124,7 @@ impl Connection<'_> {
             },
             retransmits: recovery.loss.timeouts.min(255) as u8,
             probes: tcb.probes.min(255) as u8,
-            rto: (tcb.rtt.rto() / 1_000).min(u64::from(u32::MAX)) as u32,
+            rto: narrow(tcb.rtt.rto() / 1_000),
             rcv_mss: tcb.rcv_mss,
             sacked: recovery.sent.sacked(),
             lost: recovery.sent.lost(),
@@ -95,7 +137,54 @@ impl Connection<'_> {
             rcv_space,
             snd_wnd: tcb.snd_wnd,
             rcv_wnd: tcb.rcv_window(),
+            ato: narrow(DELAY / 1_000),
+            min_rtt: recovery.rack.min_rtt().map(|ns| narrow(ns / 1_000)),
+            reordering: DUP_THRESH,
+            timeout_time: self.seldom().timeout_time_by(now),
         }
+    }
+
+    /// Segments that have arrived since the import: those that were sent, less those still out. Counting them as they arrive would
+    /// cost each acknowledgement something. What is out is known in bytes, so this can be off by what is in flight; it never goes back.
+    pub fn delivered(&mut self) -> u32 {
+        let out = self.recovery.sent.segments_out(self.tcb.snd_end, self.tcb.mss);
+        let sent = self.recovery.tally.data_out;
+        let seldom = self.recovery.seldom();
+        let originals = seldom.imported.wrapping_add(sent).wrapping_sub(seldom.data_resent);
+        let more = originals.wrapping_sub(out).wrapping_sub(seldom.delivered);
+        if (more as i32) > 0 {
+            seldom.delivered = seldom.delivered.wrapping_add(more);
+        }
+        seldom.delivered
+    }
+}
+
+impl Seldom {
+    /// Nothing but what is in flight: `unacked` bytes.
+    pub(crate) fn begin(unacked: u32, mss: u32) -> Self {
+        Self { imported: unacked.div_ceil(mss.max(1)), ..Self::default() }
+    }
+
+    /// The retransmission timer ran out, for the first time in a row or not.
+    pub(crate) fn time_out(&mut self, now: Instant, first: bool) {
+        self.timeouts = self.timeouts.wrapping_add(1);
+        self.timeout_recoveries = self.timeout_recoveries.wrapping_add(u16::from(first));
+        if !self.timed_out_at.is_set() {
+            self.timed_out_at = now;
+        }
+    }
+
+    /// No recovery after a timeout is going on.
+    pub(crate) fn end_timeout(&mut self, now: Instant) {
+        if self.timed_out_at.is_set() {
+            self.timeout_time = self.timeout_time_by(now);
+            self.timed_out_at = Instant::NEVER;
+        }
+    }
+
+    fn timeout_time_by(&self, now: Instant) -> u32 {
+        let present = if self.timed_out_at.is_set() { now.nanos_since(self.timed_out_at) } else { 0 };
+        self.timeout_time.wrapping_add((present / 1_000_000) as u32)
     }
 }
 

@@ -97,6 +97,8 @@ impl Connection<'_> {
             tcb.unanswered_since = Instant(now.0.saturating_sub(tcb.rtt.rto()).max(1));
         }
         let before = self.recovery.rate.lost();
+        let first = self.recovery.loss.timeouts == 0;
+        self.recovery.seldom().time_out(now, first);
         self.recovery.begin_loss(tcb, now, pipe);
         // A small last segment gets through any hole; one as large as those that are missing does not.
         let one_arrived = self.recovery.sent.records().any(|record| record.sacked && record.len() >= tcb.mss);

@@ -10,8 +10,8 @@ pub(crate) struct Undo {
     since: Option<SeqNr>,
     /// Bytes sent again since that the peer has not reported to be duplicates.
     unproven: u32,
-    /// When something was first sent again since.
-    resent_at: Option<Instant>,
+    /// When something was first sent again since; never: nothing was.
+    resent_at: Instant,
     /// What was sent again lies between these.
     span: Option<(SeqNr, SeqNr)>,
 }
@@ -31,7 +31,9 @@ impl Undo {
     pub fn on_resent(&mut self, now: Instant, start: SeqNr, end: SeqNr) {
         if self.since.is_some() {
             self.unproven = self.unproven.saturating_add(end.ahead_of(start));
-            self.resent_at.get_or_insert(now);
+            if !self.resent_at.is_set() {
+                self.resent_at = now;
+            }
             let (low, high) = self.span.unwrap_or((start, end));
             self.span = Some((low.earlier(start), high.later(end)));
         }
@@ -46,13 +48,13 @@ impl Undo {
 
     /// Does an acknowledgement that echoes this of our clock, ms, answer what was sent before anything was sent again (RFC 3522)?
     pub fn is_late_original(&self, echo: Option<u32>) -> bool {
-        let (Some(echo), Some(at)) = (echo, self.resent_at.filter(|_| self.since.is_some())) else { return false };
-        (echo.wrapping_sub(at.millis()) as i32) < 0
+        let can_tell = self.since.is_some() && self.resent_at.is_set();
+        echo.is_some_and(|echo| can_tell && (echo.wrapping_sub(self.resent_at.millis()) as i32) < 0)
     }
 
     /// Was everything that was sent again reported to have arrived twice (RFC 3708)?
     pub fn all_were_duplicates(&self) -> bool {
-        self.resent_at.is_some() && self.unproven == 0
+        self.resent_at.is_set() && self.unproven == 0
     }
 }
 
