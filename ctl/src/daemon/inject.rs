@@ -51,10 +51,15 @@ impl Daemon {
         let Some(namespace) = namespaces.get(&netns) else { return 0 };
         let inside = namespace.enter(home).map_err(|error| format!("cannot enter its namespace: {error}"));
         let injected = inside.and_then(|_inside| injector.inject(frames, ifindex).map_err(|error| error.to_string()));
-        let done = injected.unwrap_or_else(|error| {
-            tracing::warn!("interface {ifindex}: {} frames not injected: {error}", frames.len());
-            0
-        });
+        let why = injected.as_ref().err().cloned().unwrap_or_else(|| "refused by the kernel".into());
+        let done = injected.unwrap_or_default();
+        if done < frames.len() {
+            tracing::warn!(
+                "interface {ifindex}: {} of {} frames not injected: {why}",
+                frames.len() - done,
+                frames.len()
+            );
+        }
         totals.injected += done as u64;
         done as u32
     }

@@ -78,14 +78,18 @@ impl Injector {
     /// generic-mode XDP program of the interface sees the frames once more, so their flows must not be redirected any longer.
     ///
     /// # Errors
-    /// What bpf(2) says; then `frames` may have been received in part.
+    /// What bpf(2) said last, if none was received for it.
     pub fn inject(&mut self, frames: &[Vec<u8>], ifindex: u32) -> io::Result<usize> {
         let fit: Vec<&[u8]> = frames.iter().map(Vec::as_slice).filter(|frame| fits(frame)).collect();
-        let mut passed = 0;
+        let (mut passed, mut failed) = (0, None);
         for batch in fit.chunks(BATCH) {
-            passed += self.inject_batch(batch, ifindex)?;
+            match self.inject_batch(batch, ifindex) {
+                Ok(more) => passed += more,
+                // The next may fare better.
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(passed)
+        failed.filter(|_| passed == 0).map_or(Ok(passed), Err)
     }
 
     fn inject_batch(&mut self, batch: &[&[u8]], ifindex: u32) -> io::Result<usize> {

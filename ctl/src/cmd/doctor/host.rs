@@ -13,7 +13,7 @@ use super::Check;
 use underpass_ctl::bpf::Cwnd;
 use underpass_ctl::steer::{Injector, Steer};
 
-/// The oldest whose parts have all been there for a while: AF_XDP, SO_NETNS_COOKIE, XDP programs in generic and native mode.
+/// The oldest that is promised. The youngest part that cannot be done without, SO_NETNS_COOKIE, came with 5.14.
 const MIN_KERNEL: (u32, u32) = (5, 18);
 
 /// Numbers of linux/capability.h.
