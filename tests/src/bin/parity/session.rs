@@ -111,7 +111,7 @@ impl Session {
         line.trim_end().to_owned()
     }
 
-    /// Waits until exactly so many bytes can be read.
+    /// Waits until so many bytes can be read: all that were sent, where a case shows how many are left.
     pub fn arrived(&self, bytes: i32) {
         until(&format!("{bytes} bytes to arrive"), || fds::ioctl(self.fd, libc::FIONREAD, 0).1 >= bytes);
     }
