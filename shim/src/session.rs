@@ -94,7 +94,7 @@ pub fn reopen() -> Result<(), Reason> {
     }
     let opened = open();
     if opened.is_err() {
-        NEXT_TRY.store(now + RETRY, Relaxed);
+        NEXT_TRY.store(sys::now().after(RETRY).0, Relaxed);
     }
     opened
 }

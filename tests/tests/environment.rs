@@ -1,6 +1,6 @@
 //! Where Underpass cannot do its work, programs do theirs: wrong settings, no privilege, no daemon, no queue, no link.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use underpass_lab::{Kind, Lab, LabOptions, Preload, Profile, Side, Talk, wait_for};
 
@@ -88,6 +88,27 @@ fn a_privileged_program_starts_a_daemon_that_ends_with_its_last_client() {
     talk.go_on(500).unwrap();
     talk.end().unwrap();
     wait_for("the daemon to end", LIMIT, || daemons(&lab).is_empty()).unwrap();
+}
+
+/// The program's own thread waits for the daemon that it starts, so not in vain, and not again and again.
+#[test]
+fn a_daemon_that_cannot_listen_holds_the_program_up_no_longer_than_it_lives() {
+    let lab = Lab::with(options()).unwrap();
+    std::fs::create_dir(lab.dir().join("control.sock")).unwrap();
+    let mut talk = Talk::start(&lab, TRAFFIC, Kind::PingPong(64), Preload::Client, &[EAGER]).unwrap();
+    let begin = Instant::now();
+    let mut rounds = Vec::new();
+    while begin.elapsed() < Duration::from_secs(4) {
+        let round = Instant::now();
+        talk.go_on(1).unwrap();
+        rounds.push(round.elapsed());
+    }
+    let longest = rounds.iter().max().unwrap();
+    assert!(*longest < Duration::from_secs(2), "{} rounds, one took {longest:?}", rounds.len());
+    let said = talk.program(Side::Client).stderr();
+    assert_eq!(said.matches("does not listen").count(), 1, "{said}");
+    assert_eq!(talk.connection(&lab, Side::Client).unwrap().reason, "no-daemon");
+    talk.end().unwrap();
 }
 
 #[test]
