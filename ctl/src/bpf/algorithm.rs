@@ -5,7 +5,7 @@
 //! The kernel has it as a structure of operations (BPF_MAP_TYPE_STRUCT_OPS, since Linux 5.6). Its name is known to all network namespaces.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use zerocopy::IntoBytes;
 
@@ -52,14 +52,15 @@ impl Algorithm {
     /// # Errors
     /// A kernel without type information (CONFIG_DEBUG_INFO_BTF) or without BPF's compiler (CONFIG_BPF_JIT).
     pub fn load() -> Result<Self, Error> {
-        match Self::load_by(true) {
+        match Self::load_as(PREFIX, true) {
             // It does not know the flag.
-            Err(error) if error.errno() == Some(libc::EINVAL) => Self::load_by(false),
+            Err(error) if error.errno() == Some(libc::EINVAL) => Self::load_as(PREFIX, false),
             done => done,
         }
     }
 
-    fn load_by(link: bool) -> Result<Self, Error> {
+    /// With a name that begins so (nine letters at most), registered by a link or without.
+    pub(crate) fn load_as(prefix: &str, link: bool) -> Result<Self, Error> {
         let types = Btf::of_kernel()?;
         let wanted = sys::Cell::array(size_of::<Wanted>()).map_err(Error::of("making a map"))?;
         let mut template = Template::new(&types)?;
@@ -67,7 +68,7 @@ impl Algorithm {
         for (member, program) in &programs {
             template.set_program(member, program)?;
         }
-        let (name, registered) = register(&template, link)?;
+        let (name, registered) = register(&template, prefix, link)?;
         Ok(Self { name, wanted, _registered: registered })
     }
 
@@ -135,7 +136,6 @@ impl Template {
     }
 
     fn set_program(&mut self, member: &'static str, program: &OwnedFd) -> Result<(), Error> {
-        use std::os::fd::AsRawFd;
         let descriptor = program.as_raw_fd() as usize;
         write(&mut self.bytes, self.begin + self.operations.member(member)?.offset, &descriptor.to_ne_bytes())
     }
@@ -154,17 +154,17 @@ fn write(bytes: &mut [u8], at: usize, what: &[u8]) -> Result<(), Error> {
     place.ok_or_else(out).map(|place| place.copy_from_slice(what))
 }
 
-fn register(template: &Template, link: bool) -> Result<(String, Registered), Error> {
+fn register(template: &Template, prefix: &str, link: bool) -> Result<(String, Registered), Error> {
     let mut number = std::process::id();
     for _ in 0..ATTEMPTS {
         // Fifteen letters at most.
-        let name = format!("{PREFIX}{:x}", number & 0xff_ffff);
+        let name = format!("{prefix}{:x}", number & 0xff_ffff);
         match try_register(template.type_id, &template.named(&name)?, link) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => number = number.wrapping_add(1),
             done => return done.map(|registered| (name, registered)).map_err(Error::of("registering it")),
         }
     }
-    Err(Error { what: PREFIX, source: "every name that was tried is taken".into() })
+    Err(Error { what: "registering it", source: "every name that was tried is taken".into() })
 }
 
 fn try_register(type_id: u32, operations: &[u8], link: bool) -> io::Result<Registered> {
@@ -185,9 +185,18 @@ mod tests {
     }
 
     #[test]
+    fn the_verifiers_words_are_told() {
+        let operations = Btf::of_kernel().unwrap().structure(OPERATIONS).unwrap();
+        let index = operations.member("ssthresh").unwrap().index;
+        let without_answer = &instructions::cong_avoid()[1..];
+        let error = sys::load(without_answer, operations.id, index).unwrap_err().to_string();
+        assert!(error.contains("denied") && error.contains("R0"), "{error}");
+    }
+
+    #[test]
     fn several_are_registered_at_once_and_gone_with_their_owners() {
         for link in [true, false] {
-            let algorithms = [(); 3].map(|()| Algorithm::load_by(link).unwrap());
+            let algorithms = [(); 3].map(|()| Algorithm::load_as(PREFIX, link).unwrap());
             let names = algorithms.each_ref().map(|algorithm| algorithm.name().to_owned());
             assert!(
                 names.iter().all(|name| available(name) && name.len() <= 15 && Algorithm::is_kin(name)),

@@ -10,7 +10,8 @@ use super::Error;
 /// The kernel's own types.
 const KERNEL: &str = "/sys/kernel/btf/vmlinux";
 const READING: &str = "reading the kernel's types";
-const MAGIC: u16 = 0xeb9f;
+/// What type information begins with.
+pub const MAGIC: u16 = 0xeb9f;
 /// Of a type's `info`: it is a structure's, and `offset` of its members is split (see [`Member`]).
 const KIND_FLAG: u32 = 1 << 31;
 

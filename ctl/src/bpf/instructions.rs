@@ -10,7 +10,7 @@ use zerocopy::{Immutable, IntoBytes};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct Instruction {
     code: u8,
-    /// Low half: the destination; high half: the source.
+    /// Destination and source, four bits each: as a compiler for the machine lays out bit-fields.
     registers: u8,
     offset: i16,
     value: i32,
@@ -47,7 +47,8 @@ const R3: u8 = 3;
 const R4: u8 = 4;
 
 const fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) -> Instruction {
-    Instruction { code, registers: from << 4 | to, offset, value }
+    let registers = if cfg!(target_endian = "little") { from << 4 | to } else { to << 4 | from };
+    Instruction { code, registers, offset, value }
 }
 
 /// `to = *(u64 *)(from + offset)`.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use zerocopy::{Immutable, IntoBytes};
 
+use super::btf::MAGIC;
 use super::instructions::Instruction;
 
 /// Commands.
@@ -27,7 +28,11 @@ const LICENCE: &[u8] = b"Dual MIT/GPL\0";
 /// As objects are called for those who list them.
 const NAME: [u8; 16] = *b"underpass\0\0\0\0\0\0\0";
 /// The smallest type information there is: a header, a pointer to void, an empty name.
-const SMALLEST: [u32; 10] = [0x1_eb9f, 24, 0, 12, 12, 4, 0, 2 << 24, 0, 0];
+const SMALLEST: [u32; 10] = [MAGIC_AND_VERSION, 24, 0, 12, 12, 4, 0, 2 << 24, 0, 0];
+const MAGIC_AND_VERSION: u32 = {
+    let [first, second] = MAGIC.to_ne_bytes();
+    u32::from_ne_bytes([first, second, 1, 0])
+};
 /// Room for the verifier's words.
 const LOG: usize = 4096;
 
@@ -228,8 +233,8 @@ pub fn load(program: &[Instruction], type_id: u32, index: u32) -> io::Result<Own
 /// What the verifier said before it told its figures.
 fn words(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);
-    let said = text.trim_end_matches('\0').lines().filter(|line| !line.starts_with("processed "));
-    said.last().unwrap_or_default().to_owned()
+    let said = text.trim_end_matches('\0').lines().rfind(|line| !line.starts_with("processed "));
+    said.unwrap_or_default().to_owned()
 }
 
 fn btf_load(types: &[u32]) -> io::Result<OwnedFd> {

@@ -86,7 +86,8 @@ fn transfer(ours: &TcpStream, peer: &TcpStream) {
 fn two_daemons_do_not_get_into_each_others_way() {
     let algorithms = [Algorithm::load().unwrap(), Algorithm::load().unwrap()];
     let ((ours, _peer), (theirs, _their_peer)) = (pair(), pair());
-    [&ours, &theirs].map(|stream| choose(stream, "reno"));
+    choose(&ours, "reno");
+    choose(&theirs, "reno");
     let wanted = [Congestion { cwnd: 40, ssthresh: 20 }, Congestion { cwnd: 60, ssthresh: 30 }];
     algorithms[1].expect(cookie(&ours), 50, 50).unwrap();
     for ((algorithm, stream), wanted) in algorithms.iter().zip([&ours, &theirs]).zip(wanted) {
@@ -130,6 +131,20 @@ fn a_socket_whose_route_has_chosen_is_left_alone() {
             talk(&mut ours, &mut peer, 1);
         });
     });
+}
+
+#[test]
+fn a_socket_whose_algorithm_is_gone_is_left_alone() {
+    let algorithm = Algorithm::load().unwrap();
+    let (mut ours, mut peer) = pair();
+    let stranger = Algorithm::load_as("stranger", true).unwrap();
+    let chosen = stranger.name().to_owned();
+    choose(&ours, &chosen);
+    drop(stranger);
+    let error = give(&algorithm, ours.as_fd(), cookie(&ours), Congestion { cwnd: 40, ssthresh: 20 }).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+    assert_eq!((name(&ours), of(&ours)), (chosen, ANEW));
+    talk(&mut ours, &mut peer, 1);
 }
 
 #[test]
