@@ -21,6 +21,9 @@ const OPERATIONS: &str = "tcp_congestion_ops";
 /// What the kernel keeps of them in the map.
 const VALUE: &str = "bpf_struct_ops_tcp_congestion_ops";
 
+/// No socket's cookie. 0 is that of all whose cookie nobody has asked for.
+const NOBODY: Wanted = Wanted { cookie: u64::MAX, cwnd: 1, ssthresh: 2 };
+
 /// The registered algorithm; it goes when this is dropped.
 pub struct Algorithm {
     name: String,
@@ -63,6 +66,7 @@ impl Algorithm {
     pub(crate) fn load_as(prefix: &str, link: bool) -> Result<Self, Error> {
         let types = Btf::of_kernel()?;
         let wanted = sys::Cell::array(size_of::<Wanted>()).map_err(Error::of("making a map"))?;
+        wanted.set(NOBODY.as_bytes()).map_err(Error::of("filling a map"))?;
         let mut template = Template::new(&types)?;
         let programs = load_programs(&types, &template.operations, &wanted)?;
         for (member, program) in &programs {

@@ -143,7 +143,7 @@ fn a_socket_whose_algorithm_is_gone_is_left_alone() {
     drop(stranger);
     let error = give(&algorithm, ours.as_fd(), cookie(&ours), Congestion { cwnd: 40, ssthresh: 20 }).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
-    assert_eq!((name(&ours), of(&ours)), (chosen, ANEW));
+    assert_eq!((name(&ours), of(&ours)), (chosen, ANEW), "a socket without a cookie is nobody's");
     talk(&mut ours, &mut peer, 1);
 }
 
