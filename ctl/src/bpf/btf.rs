@@ -12,8 +12,6 @@ const KERNEL: &str = "/sys/kernel/btf/vmlinux";
 const READING: &str = "reading the kernel's types";
 /// What type information begins with.
 pub const MAGIC: u16 = 0xeb9f;
-/// Of a type's `info`: it is a structure's, and `offset` of its members is split (see [`Member`]).
-const KIND_FLAG: u32 = 1 << 31;
 
 /// Kinds of types.
 mod kind {
@@ -58,7 +56,7 @@ struct Type {
     size: u32,
 }
 
-/// `struct btf_member`. With [`KIND_FLAG`], the upper eight bits of `offset` are the width of a bit-field, 0 of any other member.
+/// `struct btf_member`. In structures with bit-fields, the upper eight bits of `offset` are a bit-field's width, and 0 of any other member.
 #[derive(FromBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct Member {
@@ -103,7 +101,7 @@ pub struct Structure {
     pub id: u32,
     /// Bytes.
     pub size: usize,
-    /// Names (of one that is anonymous, empty) and bits from the structure's begin, in order.
+    /// Names (of one that is anonymous, empty) and offsets as they are written, in order.
     members: Vec<(Vec<u8>, u32)>,
 }
 
@@ -155,19 +153,17 @@ impl Btf {
             let (head, after) = Type::read_from_prefix(rest).map_err(|_| malformed())?;
             let (own, next) = head.following().and_then(|len| after.split_at_checked(len)).ok_or_else(malformed)?;
             if head.kind() == kind::STRUCT && self.string(head.name)? == name.as_bytes() {
-                let members = self.members(own, head.info & KIND_FLAG != 0)?;
-                return Ok(Structure { id, size: head.size as usize, members });
+                return Ok(Structure { id, size: head.size as usize, members: self.members(own)? });
             }
             rest = next;
         }
         Err(missing(name))
     }
 
-    fn members(&self, bytes: &[u8], split: bool) -> Result<Vec<(Vec<u8>, u32)>, Error> {
+    fn members(&self, bytes: &[u8]) -> Result<Vec<(Vec<u8>, u32)>, Error> {
         let member = |bytes| {
             let member = Member::read_from_bytes(bytes).map_err(|_| malformed())?;
-            let offset = if split { member.offset & 0xff_ffff } else { member.offset };
-            Ok((self.string(member.name)?.to_vec(), offset))
+            Ok((self.string(member.name)?.to_vec(), member.offset))
         };
         bytes.chunks(size_of::<Member>()).map(member).collect()
     }
@@ -182,11 +178,12 @@ impl Structure {
     /// Where the member of this name is.
     ///
     /// # Errors
-    /// There is none, or it does not begin with a byte.
+    /// There is none, or it is a bit-field.
     pub fn member(&self, name: &'static str) -> Result<Place, Error> {
-        let found = self.members.iter().position(|(own, bits)| own == name.as_bytes() && bits % 8 == 0);
-        let index = found.ok_or_else(|| missing(name))?;
-        Ok(Place { index: index as u32, offset: (self.members[index].1 / 8) as usize })
+        let mut members = (0..).zip(&self.members);
+        let whole = |bits: u32| bits >> 24 == 0 && bits % 8 == 0;
+        let found = members.find(|(_, (own, bits))| own == name.as_bytes() && whole(*bits));
+        found.map(|(index, (_, bits))| Place { index, offset: (bits / 8) as usize }).ok_or_else(|| missing(name))
     }
 }
 
@@ -204,18 +201,23 @@ mod tests {
 
     use super::*;
 
-    /// An integer; a structure "ab" without and one "cd" with KIND_FLAG, of two members each: "x", and an anonymous one or "y".
-    fn sample() -> Vec<u8> {
+    /// A type of any kind; a structure "ab" and one "cd" with bit-fields, of two members each: "x", and an anonymous one or "y", which
+    /// is three bits wide.
+    fn sample_after(first: &[u32]) -> Vec<u8> {
+        const BIT_FIELDS: u32 = 1 << 31;
         let strings = b"\0ab\0cd\0x\0y\0";
-        let structure = |name, flag, second, offset| {
-            [name, flag | kind::STRUCT << 24 | 2, 16, 7, 1, 32, second, 1, offset].to_vec()
-        };
-        let types = [vec![1, kind::INT << 24, 4, 32], structure(1, 0, 0, 64), structure(4, KIND_FLAG, 9, 3 << 24 | 65)]
-            .concat();
+        let structure =
+            |name, flag, second, offset| [name, flag | kind::STRUCT << 24 | 2, 16, 7, 1, 32, second, 1, offset];
+        let types = [first, &structure(1, 0, 0, 64), &structure(4, BIT_FIELDS, 9, 3 << 24 | 64)].concat();
         let header = [u32::from(MAGIC) | 1 << 16, 24, 0, 4 * types.len() as u32];
         let sections = [4 * types.len() as u32, strings.len() as u32];
         let words = header.into_iter().chain(sections).chain(types);
         words.flat_map(u32::to_ne_bytes).chain(strings.iter().copied()).collect()
+    }
+
+    /// With an integer.
+    fn sample() -> Vec<u8> {
+        sample_after(&[1, kind::INT << 24, 4, 32])
     }
 
     #[test]
@@ -247,10 +249,24 @@ mod tests {
         for len in 0..whole.len() {
             assert!(Btf::parse(whole[..len].to_vec()).is_err(), "{len}");
         }
-        for (at, value) in [(0, 0), (24 + 7, 31), (24 + 7, 0), (24 + 16 + 4, 200), (24 + 16 + 3, 0xff)] {
+        // The magic number, a count of members, a name, the length of the types.
+        for (at, value) in [(0, 0), (24 + 16 + 4, 200), (24 + 16 + 3, 0xff), (12, 70)] {
             let mut broken = whole.clone();
             broken[at] = value;
             assert!(Btf::parse(broken).and_then(|btf| btf.structure("cd")).is_err(), "{at} {value}");
+        }
+        let error = Btf::parse(sample_after(&[1, 31 << 24, 4])).unwrap().structure("ab").unwrap_err();
+        assert!(error.to_string().contains("malformed"), "{error}");
+    }
+
+    #[test]
+    fn types_of_every_kind_are_passed_over() {
+        // Words that follow, for two members where they are counted.
+        let kinds = [0, 1, 0, 3, 6, 6, 4, 0, 0, 0, 0, 0, 0, 4, 1, 6, 0, 1, 0, 6];
+        for (number, words) in (0..).zip(kinds).skip(1) {
+            let mut first = vec![0, number << 24 | 2, 0];
+            first.extend(std::iter::repeat_n(0, words));
+            assert_eq!(Btf::parse(sample_after(&first)).unwrap().structure("cd").unwrap().id, 3, "{number}");
         }
     }
 
