@@ -181,7 +181,7 @@ impl Structure {
     /// There is none, or it is a bit-field.
     pub fn member(&self, name: &'static str) -> Result<Place, Error> {
         let mut members = (0..).zip(&self.members);
-        let whole = |bits: u32| bits >> 24 == 0 && bits % 8 == 0;
+        let whole = |bits: u32| bits >> 24 == 0 && bits.is_multiple_of(8);
         let found = members.find(|(_, (own, bits))| own == name.as_bytes() && whole(*bits));
         found.map(|(index, (_, bits))| Place { index, offset: (bits / 8) as usize }).ok_or_else(|| missing(name))
     }
@@ -237,7 +237,7 @@ mod tests {
         let btf = Btf::of_kernel().unwrap();
         let socket = btf.structure("tcp_sock").unwrap();
         let (cwnd, all) = (socket.member("snd_cwnd").unwrap(), btf.structure("sock").unwrap().size);
-        assert!((all..socket.size).contains(&cwnd.offset) && cwnd.offset % 4 == 0, "{cwnd:?} {all}");
+        assert!((all..socket.size).contains(&cwnd.offset) && cwnd.offset.is_multiple_of(4), "{cwnd:?} {all}");
         assert_eq!(btf.structure("sock").unwrap().member("__sk_common").unwrap(), Place { index: 0, offset: 0 });
         let error = btf.structure("no_such_structure").unwrap_err().to_string();
         assert!(error.contains("not among"), "{error}");

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::btf::MAGIC;
 use super::instructions::Instruction;
@@ -37,7 +37,7 @@ const MAGIC_AND_VERSION: u32 = {
 const LOG: usize = 4096;
 
 #[repr(C)]
-#[derive(Default, IntoBytes, Immutable)]
+#[derive(Default, IntoBytes)]
 struct MapCreate {
     map_type: u32,
     key_size: u32,
@@ -55,7 +55,7 @@ struct MapCreate {
 }
 
 #[repr(C)]
-#[derive(Default, IntoBytes, Immutable)]
+#[derive(Default, IntoBytes)]
 struct Element {
     map_fd: u32,
     pad: u32,
@@ -65,7 +65,7 @@ struct Element {
 }
 
 #[repr(C)]
-#[derive(Default, IntoBytes, Immutable)]
+#[derive(Clone, Copy, Default, IntoBytes)]
 struct ProgLoad {
     prog_type: u32,
     insn_cnt: u32,
@@ -90,18 +90,18 @@ struct ProgLoad {
 }
 
 #[repr(C)]
-#[derive(Default, IntoBytes, Immutable)]
+#[derive(Default, IntoBytes)]
 struct BtfLoad {
     btf: u64,
     btf_log_buf: u64,
     btf_size: u32,
     btf_log_size: u32,
     btf_log_level: u32,
-    pad: u32,
+    btf_log_true_size: u32,
 }
 
 #[repr(C)]
-#[derive(Default, IntoBytes, Immutable)]
+#[derive(Default, IntoBytes)]
 struct LinkCreate {
     map_fd: u32,
     target_fd: u32,
@@ -113,10 +113,9 @@ struct LinkCreate {
 ///
 /// # Safety
 /// What `attr` points to is as the command has it: there to be read, or written, for the lengths that `attr` gives.
-unsafe fn bpf(command: libc::c_int, attr: &(impl IntoBytes + Immutable)) -> io::Result<libc::c_int> {
-    let bytes = attr.as_bytes();
-    // SAFETY: the kernel reads `bytes.len()` bytes of `bytes`, and none of the commands here writes there; the rest is the caller's promise.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, command, bytes.as_ptr(), bytes.len()) };
+unsafe fn bpf<T: IntoBytes>(command: libc::c_int, mut attr: T) -> io::Result<libc::c_int> {
+    // SAFETY: the kernel reads the bytes of `attr`, none of which is padding, and may write there; the rest is the caller's promise.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<T>()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as libc::c_int) }
 }
 
@@ -124,7 +123,7 @@ unsafe fn bpf(command: libc::c_int, attr: &(impl IntoBytes + Immutable)) -> io::
 ///
 /// # Safety
 /// That of [`bpf`], and `command` is such a one.
-unsafe fn bpf_fd(command: libc::c_int, attr: &(impl IntoBytes + Immutable)) -> io::Result<OwnedFd> {
+unsafe fn bpf_fd(command: libc::c_int, attr: impl IntoBytes) -> io::Result<OwnedFd> {
     // SAFETY: the caller's promise; the descriptor is new and nobody else's.
     unsafe { bpf(command, attr).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
@@ -159,7 +158,7 @@ impl Cell {
         let value_size = u32::try_from(size).map_err(io::Error::other)?;
         let attr = MapCreate { key_size: 4, value_size, max_entries: 1, map_name: NAME, ..attr };
         // SAFETY: no pointers.
-        let map = unsafe { bpf_fd(MAP_CREATE, &attr) }?;
+        let map = unsafe { bpf_fd(MAP_CREATE, attr) }?;
         Ok(Self { map, size })
     }
 
@@ -174,14 +173,14 @@ impl Cell {
         let key = 0u32;
         let attr = Element { value: value.as_ptr() as u64, ..self.element(&key) };
         // SAFETY: a key of four bytes and a value of the map's size, both only read.
-        unsafe { bpf(MAP_UPDATE_ELEM, &attr) }.map(drop)
+        unsafe { bpf(MAP_UPDATE_ELEM, attr) }.map(drop)
     }
 
     /// Takes the element away: the operations are in use no longer.
     pub fn delete(&self) -> io::Result<()> {
         let key = 0u32;
         // SAFETY: a key of four bytes, only read.
-        unsafe { bpf(MAP_DELETE_ELEM, &self.element(&key)) }.map(drop)
+        unsafe { bpf(MAP_DELETE_ELEM, self.element(&key)) }.map(drop)
     }
 
     fn element(&self, key: &u32) -> Element {
@@ -200,7 +199,7 @@ pub fn link(operations: &Cell) -> io::Result<OwnedFd> {
     let map_fd = operations.map.as_raw_fd() as u32;
     let attr = LinkCreate { map_fd, attach_type: ATTACH_STRUCT_OPS, ..LinkCreate::default() };
     // SAFETY: no pointers.
-    unsafe { bpf_fd(LINK_CREATE, &attr) }
+    unsafe { bpf_fd(LINK_CREATE, attr) }
 }
 
 /// Loads a program for member `index` of the structure of operations `type_id` of the kernel's types.
@@ -208,7 +207,7 @@ pub fn link(operations: &Cell) -> io::Result<OwnedFd> {
 /// # Errors
 /// The kernel's, with the verifier's last words.
 pub fn load(program: &[Instruction], type_id: u32, index: u32) -> io::Result<OwnedFd> {
-    let mut attr = ProgLoad {
+    let attr = ProgLoad {
         prog_type: PROG_STRUCT_OPS,
         insn_cnt: program.len() as u32,
         insns: program.as_ptr() as u64,
@@ -219,14 +218,14 @@ pub fn load(program: &[Instruction], type_id: u32, index: u32) -> io::Result<Own
         ..ProgLoad::default()
     };
     // SAFETY: so many instructions and a string with its end, both only read.
-    let refused = match unsafe { bpf_fd(PROG_LOAD, &attr) } {
+    let refused = match unsafe { bpf_fd(PROG_LOAD, attr) } {
         Ok(program) => return Ok(program),
         Err(error) => error,
     };
-    let mut log = vec![0; LOG];
-    (attr.log_level, attr.log_size, attr.log_buf) = (1, LOG as u32, log.as_mut_ptr() as u64);
+    let mut log = vec![0u8; LOG];
+    let attr = ProgLoad { log_level: 1, log_size: LOG as u32, log_buf: log.as_mut_ptr() as u64, ..attr };
     // SAFETY: as before, and `log_size` bytes to be written.
-    unsafe { bpf_fd(PROG_LOAD, &attr) }
+    unsafe { bpf_fd(PROG_LOAD, attr) }
         .map_err(|_| io::Error::new(refused.kind(), format!("{refused}: {}", words(&log))))
 }
 
@@ -240,5 +239,5 @@ fn words(log: &[u8]) -> String {
 fn btf_load(types: &[u32]) -> io::Result<OwnedFd> {
     let attr = BtfLoad { btf: types.as_ptr() as u64, btf_size: size_of_val(types) as u32, ..BtfLoad::default() };
     // SAFETY: so many bytes, only read.
-    unsafe { bpf_fd(BTF_LOAD, &attr) }
+    unsafe { bpf_fd(BTF_LOAD, attr) }
 }

@@ -99,7 +99,8 @@ impl Daemon {
         let Some(algorithm) = &self.algorithm else { return };
         let wanted = Congestion::of(image);
         match give(algorithm, conn.fd.as_fd(), conn.cookie, wanted) {
-            Ok(()) => tracing::debug!("{:?}: goes on with {wanted:?}", conn.flow),
+            Ok(true) => tracing::debug!("{:?}: goes on with {wanted:?}", conn.flow),
+            Ok(false) => tracing::debug!("{:?}: the kernel did not take {wanted:?}", conn.flow),
             Err(error) => tracing::warn!("{:?}: {wanted:?} is lost: {error}", conn.flow),
         }
     }

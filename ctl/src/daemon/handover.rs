@@ -36,11 +36,11 @@ impl Congestion {
 }
 
 /// Gives `wanted` to the socket with this cookie (SO_COOKIE), unless it has it already. The socket keeps its congestion control; an
-/// algorithm may have its own idea of the threshold (BBR, which has none).
+/// algorithm may have its own idea of the threshold (BBR, which has none). Has it taken it? If not, it goes on with the window that it had.
 ///
 /// # Errors
-/// A system call's, or the socket did not take it. It has its own window then.
-pub fn give(algorithm: &Algorithm, fd: BorrowedFd<'_>, cookie: u64, wanted: Congestion) -> io::Result<()> {
+/// A system call's; then, too.
+pub fn give(algorithm: &Algorithm, fd: BorrowedFd<'_>, cookie: u64, wanted: Congestion) -> io::Result<bool> {
     let mut name = congestion_control(fd)?;
     if Algorithm::is_kin(&name) {
         // A daemon was killed between two calls.
@@ -48,15 +48,18 @@ pub fn give(algorithm: &Algorithm, fd: BorrowedFd<'_>, cookie: u64, wanted: Cong
         name = congestion_control(fd)?;
     }
     if has(fd)? == wanted {
-        return Ok(());
+        return Ok(true);
     }
     // Does the socket take its own one's name? Not if the route has chosen it for good, or if the kernel has put another in its place
     // (DCTCP without ECN). Then nothing is touched.
-    choose(fd, &name)?;
+    if let Err(error) = choose(fd, &name) {
+        tracing::debug!("a socket does not take its own congestion control {name}: {error}");
+        return Ok(false);
+    }
     algorithm.expect(cookie, wanted.cwnd, wanted.ssthresh)?;
     choose(fd, algorithm.name())?;
     switch_to_first(fd, &[&name, FALLBACKS[0], FALLBACKS[1]])?;
-    if has(fd)?.cwnd == wanted.cwnd { Ok(()) } else { Err(io::Error::other("the socket did not take it")) }
+    Ok(has(fd)?.cwnd == wanted.cwnd)
 }
 
 /// To the first of these algorithms that exists.
