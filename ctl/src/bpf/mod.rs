@@ -1,10 +1,11 @@
 //! What the daemon's BPF programs have in common: how they fail; and what those do that do not steer.
 
-mod allowance;
-pub mod cwnd;
-mod looker;
+pub mod algorithm;
+mod btf;
+mod instructions;
+mod sys;
 
-pub use cwnd::Cwnd;
+pub use algorithm::Algorithm;
 
 /// What the kernel refused, and why.
 #[derive(Debug)]
@@ -19,6 +20,11 @@ impl Error {
     /// An error of `what`.
     pub fn of<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self { what, source: source.into() }
+    }
+
+    /// The system call's number for it, if it was one that failed.
+    fn errno(&self) -> Option<i32> {
+        self.source.downcast_ref::<std::io::Error>()?.raw_os_error()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Demotion: off the lane, back into the kernel socket.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use underpass_stack::arena::{ConnRecord, Phase};
 use underpass_stack::control::{Demote, Restore};
@@ -11,6 +11,7 @@ use underpass_stack::mem::{Region, ring};
 use underpass_stack::tcp::image::{Image, flag};
 use underpass_stack::wire::{ipv4, ipv6};
 
+use super::handover::{Congestion, give};
 use super::repair::{self, Dump};
 use super::reply::{Answer, Refusal, Reply};
 use super::restore::{restore, set_window};
@@ -93,18 +94,14 @@ impl Daemon {
         restored.map_err(|error| Refusal { reason: Reason::Lost, errno: error.raw_os_error().unwrap_or(0) })
     }
 
-    /// Gives the socket, which was restored but has sent nothing yet, the congestion window that the connection had. What the
-    /// connection cannot have used, for its peer never offered as much, it does not get.
-    fn hand_on_window(&mut self, conn: &Conn, image: &Image) {
-        let Self { windows, namespaces, home, .. } = self;
-        let segments = image.cwnd.min(image.max_window / u32::from(image.mss_clamp.max(1)));
-        let round_trip = Duration::from_micros(image.srtt_us.into());
-        let Some(windows) = windows.as_mut().filter(|windows| windows.pays(segments, round_trip)) else { return };
-        let Some(Ok(_inside)) = namespaces.get(&conn.netns).map(|namespace| namespace.enter(home)) else { return };
-        match windows.give(conn.cookie, segments, round_trip) {
-            Ok(true) => tracing::debug!("{:?}: goes on with a window of {segments} segments", conn.flow),
-            Ok(false) => tracing::debug!("{:?}: the kernel did not take a window of {segments} segments", conn.flow),
-            Err(error) => tracing::warn!("{:?}: a window of {segments} segments is lost: {error}", conn.flow),
+    /// Gives the socket, which was restored but has sent nothing yet, what the connection had found out about its path.
+    fn hand_on_window(&self, conn: &Conn, image: &Image) {
+        let Some(algorithm) = &self.algorithm else { return };
+        let wanted = Congestion::of(image);
+        match give(algorithm, conn.fd.as_fd(), conn.cookie, wanted) {
+            Ok(true) => tracing::debug!("{:?}: goes on with {wanted:?}", conn.flow),
+            Ok(false) => tracing::debug!("{:?}: the kernel did not take {wanted:?}", conn.flow),
+            Err(error) => tracing::warn!("{:?}: {wanted:?} is lost: {error}", conn.flow),
         }
     }
 

@@ -15,6 +15,7 @@ pub mod eligible;
 mod error;
 mod foreign;
 pub mod gap;
+pub mod handover;
 mod inject;
 pub mod interface;
 mod leftbehind;
@@ -39,6 +40,8 @@ pub mod sockopt;
 mod state;
 mod wire;
 
+#[cfg(test)]
+mod handover_tests;
 #[cfg(test)]
 mod repair_tests;
 

@@ -25,7 +25,7 @@ const SIOCOUTQNSD: libc::Ioctl = 0x894B;
 /// An skb whose head was acknowledged in part is still shown whole when the send queue is read.
 const SEND_SLACK: usize = 64 << 10;
 /// The kernel's "no slow start threshold".
-const TCP_INFINITE_SSTHRESH: u32 = 0x7fff_ffff;
+pub(super) const TCP_INFINITE_SSTHRESH: u32 = 0x7fff_ffff;
 /// Bits of `tcpi_options`, linux/tcp.h.
 const TCPI_OPT_TIMESTAMPS: u8 = 1;
 const TCPI_OPT_SACK: u8 = 2;

@@ -11,17 +11,16 @@ use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::tcp::image::flag;
 
 use super::eligible::Endpoints;
-use super::repair::{Dump, DumpError, TcpInfo, dump, in_repair, open, remember, silence, thaw, unacked};
+use super::repair::{Dump, DumpError, dump, in_repair, open, remember, silence, thaw, unacked};
 use super::restore::{hollow, restore, set_window};
 use super::sockopt::{self, Family, get_int, set_int};
-use crate::bpf::Cwnd;
 use crate::net::flow_label::Label;
 
-fn pair() -> (TcpStream, TcpStream) {
+pub(super) fn pair() -> (TcpStream, TcpStream) {
     pair_over(Ipv4Addr::LOCALHOST.into())
 }
 
-fn pair_over(address: IpAddr) -> (TcpStream, TcpStream) {
+pub(super) fn pair_over(address: IpAddr) -> (TcpStream, TcpStream) {
     let listener = listen_on(address);
     let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (peer, _) = listener.accept().unwrap();
@@ -56,11 +55,11 @@ fn settled_dump(fd: BorrowedFd<'_>, flow: FlowKey, saved: &Restore) -> Dump {
 }
 
 /// Takes the connection out of the kernel and puts it back, as promotion and demotion do.
-fn cycle(stream: &TcpStream, change: impl FnOnce(&mut Dump)) {
+pub(super) fn cycle(stream: &TcpStream, change: impl FnOnce(&mut Dump)) {
     cycle_and(stream, change, || ());
 }
 
-fn cycle_and(stream: &TcpStream, change: impl FnOnce(&mut Dump), before_waking: impl FnOnce()) {
+pub(super) fn cycle_and(stream: &TcpStream, change: impl FnOnce(&mut Dump), before_waking: impl FnOnce()) {
     let fd = stream.as_fd();
     let saved = remember(fd).unwrap();
     let mss = get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap();
@@ -77,7 +76,7 @@ fn cycle_and(stream: &TcpStream, change: impl FnOnce(&mut Dump), before_waking: 
     assert!(stream.take_error().unwrap().is_none());
 }
 
-fn talk(ours: &mut TcpStream, peer: &mut TcpStream, round: u8) {
+pub(super) fn talk(ours: &mut TcpStream, peer: &mut TcpStream, round: u8) {
     let mut seen = [0; 100];
     ours.write_all(&[round; 100]).unwrap();
     peer.read_exact(&mut seen).unwrap();
@@ -87,7 +86,7 @@ fn talk(ours: &mut TcpStream, peer: &mut TcpStream, round: u8) {
     assert_eq!(seen, [!round; 100]);
 }
 
-const BOTH: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+pub(super) const BOTH: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 #[test]
 fn a_live_connection_survives_two_hundred_cycles() {
@@ -97,30 +96,6 @@ fn a_live_connection_survives_two_hundred_cycles() {
             cycle(&ours, |_| ());
             talk(&mut ours, &mut peer, round);
         }
-    }
-}
-
-#[test]
-fn a_restored_socket_takes_a_congestion_window_and_its_neighbours_do_not() {
-    const LONG: Duration = Duration::from_secs(1);
-    let mut windows = Cwnd::load().unwrap();
-    for address in BOTH {
-        let (mut ours, mut peer) = pair_over(address);
-        let (neighbour, _its_peer) = pair_over(address);
-        let window = |stream: &TcpStream| TcpInfo::of(stream.as_fd()).unwrap().snd_cwnd;
-        let cookie =
-            |stream: &TcpStream| sockopt::get::<u64>(stream.as_fd(), libc::SOL_SOCKET, libc::SO_COOKIE).unwrap().0;
-        let own = (cookie(&ours), cookie(&neighbour)).0;
-        talk(&mut ours, &mut peer, 1);
-        cycle(&ours, |_| ());
-        assert_eq!(window(&ours), 10, "the kernel begins anew");
-        for segments in [700, 3] {
-            cycle_and(&ours, |_| (), || assert!(windows.give(own, segments, LONG).unwrap()));
-            assert_eq!((window(&ours), window(&neighbour)), (segments, 10));
-        }
-        talk(&mut ours, &mut peer, 2);
-        assert!(!windows.give(own, 50, LONG).unwrap(), "it has sent data");
-        assert!(window(&ours) < 50);
     }
 }
 

@@ -20,7 +20,7 @@ use super::reply::Refusal;
 use super::session::Session;
 use super::settings::Settings;
 use super::{Error, wire};
-use crate::bpf::Cwnd;
+use crate::bpf::Algorithm;
 use crate::net::netns::Netns;
 use crate::steer::Injector;
 
@@ -55,7 +55,7 @@ pub struct Daemon {
     /// Puts frames into the kernel.
     pub injector: Injector,
     /// Gives sockets their congestion window; not every kernel can.
-    pub windows: Option<Cwnd>,
+    pub algorithm: Option<Algorithm>,
     /// Namespaces by cookie.
     pub namespaces: HashMap<u64, Namespace>,
     /// Clients by number.
@@ -90,7 +90,7 @@ impl Daemon {
             home: Netns::current().map_err(|error| Error::Io("opening the own network namespace", error))?,
             settings,
             injector: Injector::load().map_err(Error::Steering)?,
-            windows: windows(),
+            algorithm: algorithm(),
             namespaces: HashMap::new(),
             sessions: BTreeMap::new(),
             waiting: Vec::new(),
@@ -171,8 +171,8 @@ impl Daemon {
     }
 }
 
-fn windows() -> Option<Cwnd> {
-    let loaded = Cwnd::load();
+fn algorithm() -> Option<Algorithm> {
+    let loaded = Algorithm::load();
     if let Err(error) = &loaded {
         tracing::warn!(
             "connections that come back from a lane begin with the kernel's initial congestion window: {error}"

@@ -21,7 +21,7 @@ use underpass_stack::control::{
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
 use underpass_stack::stack::{ImportRequest, PortConfig, Stack};
-use underpass_stack::tcp;
+use underpass_stack::tcp::{self, image::Image};
 use underpass_stack::xsk::RingSizes;
 
 const FRAMES: u32 = 1024;
@@ -117,7 +117,14 @@ impl Client {
 
     /// Asks for a promotion, attaches to the interface if need be, and imports the connection.
     pub fn promote(&mut self, stream: &TcpStream) -> Result<u32, Reason> {
-        let (slot, generation, promoted, bytes) = self.promote_only(stream).inspect_err(|_| self.return_strays())?;
+        self.promote_changed(stream, |_| ())
+    }
+
+    /// As [`Client::promote`], with another image than the daemon's.
+    pub fn promote_changed(&mut self, stream: &TcpStream, change: impl FnOnce(&mut Image)) -> Result<u32, Reason> {
+        let (slot, generation, mut promoted, bytes) =
+            self.promote_only(stream).inspect_err(|_| self.return_strays())?;
+        change(&mut promoted.image);
         let (recv, send) = bytes.split_at(promoted.recv_len as usize);
         let request = ImportRequest {
             image: &promoted.image,

@@ -19,6 +19,7 @@ macro_rules! over_both_ip_versions {
 }
 
 mod client;
+mod handover;
 mod hostile;
 mod lifecycle;
 mod network;

@@ -10,7 +10,7 @@ use underpass_stack::xsk;
 use super::super::client::{AskError, Client};
 use super::super::run::find_library;
 use super::Check;
-use underpass_ctl::bpf::Cwnd;
+use underpass_ctl::bpf::Algorithm;
 use underpass_ctl::steer::{Injector, Steer};
 
 /// The oldest that is promised. The youngest part that cannot be done without, SO_NETNS_COOKIE, came with 5.14.
@@ -38,7 +38,7 @@ pub fn checks(socket: &Path) -> Vec<Check> {
         (Some(set), daemon) if !has(set, NET_ADMIN) => checks.push(unprivileged(daemon)),
         (set, _) => {
             checks.extend(capabilities(set));
-            checks.extend([af_xdp(), bpf(), injection(), iterator(), tcp_repair(), memlock()]);
+            checks.extend([af_xdp(), bpf(), injection(), handover(), tcp_repair(), memlock()]);
         }
     }
     checks
@@ -172,13 +172,15 @@ fn injection() -> Check {
     }
 }
 
-fn iterator() -> Check {
-    match Cwnd::load() {
-        Ok(_) => Check::ok("iterator", "the program that gives congestion windows back to the kernel loads"),
+fn handover() -> Check {
+    match Algorithm::load() {
+        Ok(_) => {
+            Check::ok("handover", "the congestion control that gives windows back to the kernel can be registered")
+        }
         Err(error) => Check::warn(
-            "iterator",
+            "handover",
             format!("connections that leave a lane begin with the initial congestion window: {error}"),
-            "on long paths a kernel with type information (CONFIG_DEBUG_INFO_BTF) spares some round trips",
+            "a kernel with type information and BPF's compiler (CONFIG_DEBUG_INFO_BTF, CONFIG_BPF_JIT) spares some round trips",
         ),
     }
 }
