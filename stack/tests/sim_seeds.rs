@@ -157,10 +157,15 @@ fn connection(seed: u64) -> (Kind, Tally) {
         pair.links[side].spec = links[side];
     }
     let mut traffic = Traffic::new(goal, chunk, seed);
+    let mut deaths = Random::new(seed ^ 0xdead);
     traffic.run(&mut pair, LIMIT, |pair| {
         if hands != 0 && random.below(hands) == 0 {
             let side = random.below(2) as usize;
-            pair.hosts[side].change_hands(pair.now);
+            if deaths.chance(200) {
+                pair.hosts[side].change_hands_by_image(pair.now);
+            } else {
+                pair.hosts[side].change_hands(pair.now);
+            }
             // The other owner has to find it out anew.
             narrowing.iter_mut().for_each(|narrowing| narrowing.told[side] = false);
         }
