@@ -134,7 +134,7 @@ fn bytes_in_flight_that_were_lost_are_sent_again_after_the_import() {
 fn beyond_gaps(v6: bool, change: fn(&mut Host, Instant)) -> ([Vec<(u32, u32)>; 2], u64) {
     let mut pair = Pair::new(&Setup { v6, ..Setup::default() }, LinkSpec::default(), 1);
     let full = pair.hosts[A].tcb.mss() as usize;
-    let data: Vec<u8> = (0..8 * full).map(|n| (n * 31 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..8 * full).map(|n| ((n * 31) >> 3) as u8).collect();
     for (n, segment) in data.chunks(full).enumerate() {
         let now = pair.now;
         pair.links[A].spec.loss = if n == 0 || n == 3 { 1000 } else { 0 };
@@ -147,7 +147,7 @@ fn beyond_gaps(v6: bool, change: fn(&mut Host, Instant)) -> ([Vec<(u32, u32)>; 2
     let before = host.ahead();
     change(host, now);
     let after = host.ahead();
-    assert!(pair.run(5 * SECOND, |pair| pair.hosts[B].tcb.readable() as usize == data.len()), "stuck");
+    assert!(pair.run(5 * SECOND, |pair| pair.hosts[B].tcb.readable() == data.len()), "stuck");
     let mut got = vec![0; data.len()];
     assert_eq!(pair.hosts[B].connection().recv(&mut got), data.len());
     assert!(got == data);
