@@ -58,6 +58,7 @@ look() {
     need command haproxy haproxy
     need pattern '/usr/lib/postgresql/*/bin/pgbench' postgresql
     need command node nodejs
+    need command valgrind valgrind
     need command javac default-jdk-headless
 }
 

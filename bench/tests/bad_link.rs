@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use underpass_lab::{Standstills, is_root};
@@ -15,31 +15,50 @@ const MARGIN: f64 = 0.8;
 const LATE: f64 = 10_000.0;
 /// The part of the time for which the machine may stand still, likewise.
 const AWAY: f64 = 0.05;
-/// How often a comparison is made at most.
+/// So often a cell may be found wanting on a machine that was there.
 const ATTEMPTS: usize = 4;
+/// How long attempts begin: one that is under way then still ends within the time that a test has.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The modes of one run of a section, with their medians.
 struct Modes(Vec<(String, Value)>);
 
-/// Compares until the lane is as good as it should be. A lane that is not fails every time; so does any on a machine that is busy with
-/// something else, which is no verdict: then only what the comparison checks of every run (all bytes, all promotions) is known.
-fn compare(section: &str, only: &str, rounds: &str, judge: impl Fn(&Modes) -> Result<(), String>) {
-    let mut against = Vec::new();
-    for _ in 0..ATTEMPTS {
-        let watch = Standstills::watch().unwrap();
-        let start = Instant::now();
-        let modes = measure(section, only, rounds);
-        let Err(why) = judge(&modes) else { return };
+/// A cell of the table that is not known to be as good as it should be.
+struct Open {
+    kind: &'static str,
+    against: Vec<String>,
+}
+
+/// Compares each cell until the lane is as good as it should be. A lane that is not fails every time; so does any on a machine that is busy
+/// with something else, which is no verdict, and then the cell is measured again as long as there is time. Not every cell has to be
+/// comparable in the end, for who has the machine besides us nobody knows; but where none was, nothing was tested.
+fn compare(section: &str, kinds: &[&'static str], rounds: &str, judge: impl Fn(&Modes, &str) -> Result<(), String>) {
+    let begun = Instant::now();
+    let mut open: Vec<Open> = kinds.iter().map(|&kind| Open { kind, against: Vec::new() }).collect();
+    while !open.is_empty() && begun.elapsed() < PATIENCE {
+        let only: Vec<&str> = open.iter().map(|cell| cell.kind).collect();
+        let (watch, start) = (Standstills::watch().unwrap(), Instant::now());
+        let modes = measure(section, &only.join(","), rounds);
         let away = watch.total().as_secs_f64() / start.elapsed().as_secs_f64();
-        if modes.link_was_late() || away > AWAY {
-            println!("no verdict: {watch}; {why}");
-        } else {
-            println!("once more: {watch}; {why}");
-            against.push(why);
-        }
+        open.retain_mut(|cell| {
+            let Err(why) = judge(&modes, cell.kind) else { return false };
+            if modes.link_was_late(cell.kind) || away > AWAY {
+                println!("no verdict: {watch}; {why}");
+            } else {
+                println!("once more: {watch}; {why}");
+                cell.against.push(why);
+            }
+            true
+        });
+        let failed = open.iter().find(|cell| cell.against.len() >= ATTEMPTS);
+        assert!(failed.is_none(), "{:#?}", failed.map(|cell| &cell.against));
     }
+    let against: Vec<&String> = open.iter().flat_map(|cell| &cell.against).collect();
     assert!(against.is_empty(), "{against:#?}");
-    println!("NOT COMPARED: this machine is busy with something else");
+    for cell in &open {
+        println!("NOT COMPARED: {}: this machine is busy with something else", cell.kind);
+    }
+    assert!(open.len() < kinds.len(), "no cell could be compared for {PATIENCE:?}: this machine is busy");
 }
 
 /// Runs one section, only modes whose name contains one of `only`.
@@ -66,8 +85,10 @@ impl Modes {
         medians[metric].as_f64().unwrap_or_else(|| panic!("no {metric} of {title}: {medians}"))
     }
 
-    fn link_was_late(&self) -> bool {
-        self.0.iter().any(|(_, medians)| medians["link's error us"].as_f64().is_some_and(|late| late > LATE))
+    /// In any mode of a kind?
+    fn link_was_late(&self, kind: &str) -> bool {
+        let late = |medians: &Value| medians["link's error us"].as_f64().is_some_and(|late| late > LATE);
+        self.0.iter().any(|(mode, medians)| mode.ends_with(&format!(", {kind}")) && late(medians))
     }
 }
 
@@ -75,18 +96,14 @@ impl Modes {
 fn goodput_is_as_good_as_the_kernels() {
     // Cells in which little depends on which frames are lost.
     let kinds = ["cubic 1 ms 0.0 %", "cubic 1 ms 0.1 %", "cubic 1 ms 1.0 %", "cubic 20 ms 1.0 %"];
-    compare("bad-link", &kinds.join(","), "3", |modes| {
-        for kind in kinds {
-            let kernel = modes.figure("kernel", kind, "Mbit/s");
-            for name in ["underpass sends", "underpass receives"] {
-                let lane = modes.figure(name, kind, "lane %");
-                assert!(lane > 50.0, "{name}, {kind}: only {lane} % on the lane, whatever the machine does");
-                let ours = modes.figure(name, kind, "Mbit/s");
-                if lane < 90.0 || ours < MARGIN * kernel {
-                    return Err(format!(
-                        "{name}, {kind}: {ours} Mbit/s, {lane} % on the lane; the kernel's are {kernel}"
-                    ));
-                }
+    compare("bad-link", &kinds, "3", |modes, kind| {
+        let kernel = modes.figure("kernel", kind, "Mbit/s");
+        for name in ["underpass sends", "underpass receives"] {
+            let lane = modes.figure(name, kind, "lane %");
+            assert!(lane > 50.0, "{name}, {kind}: only {lane} % on the lane, whatever the machine does");
+            let ours = modes.figure(name, kind, "Mbit/s");
+            if lane < 90.0 || ours < MARGIN * kernel {
+                return Err(format!("{name}, {kind}: {ours} Mbit/s, {lane} % on the lane; the kernel's are {kernel}"));
             }
         }
         Ok(())
@@ -96,13 +113,11 @@ fn goodput_is_as_good_as_the_kernels() {
 #[test]
 fn a_lost_tail_is_repaired_no_later_than_by_the_kernel() {
     let kinds = ["1 ms 1000 bytes", "20 ms 2500 bytes", "20 ms 14000 bytes"];
-    compare("tail-loss", &kinds.join(","), "1", |modes| {
-        for kind in kinds {
-            let of = |name| modes.figure(name, kind, "median ms");
-            let (kernel, ours) = (of("kernel"), of("underpass sends"));
-            if ours > 1.05 * kernel {
-                return Err(format!("{kind}: {ours} ms, the kernel needs {kernel}"));
-            }
+    compare("tail-loss", &kinds, "1", |modes, kind| {
+        let of = |name| modes.figure(name, kind, "median ms");
+        let (kernel, ours) = (of("kernel"), of("underpass sends"));
+        if ours > 1.05 * kernel {
+            return Err(format!("{kind}: {ours} ms, the kernel needs {kernel}"));
         }
         Ok(())
     });

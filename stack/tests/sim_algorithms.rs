@@ -115,18 +115,34 @@ fn with_ecn(algorithm: Algorithm) -> Setup {
     Setup { flags: plain.flags | flag::ECN, ..plain }
 }
 
+/// Over either family, of which each carries marks in a field of its own: who goes by marks has nothing to send again.
+#[test]
+fn with_marks_each_fills_the_link() {
+    for (algorithm, v6) in Algorithm::ALL.iter().flat_map(|algorithm| [(*algorithm, false), (*algorithm, true)]) {
+        let mut link = path(40_000_000, 20 * MS, 2.0);
+        link.mark = link.queue / 4;
+        let mut seen = play("marks", &[Setup { v6, ..with_ecn(algorithm) }], 0, link, 5, 20);
+        assert!(seen.used >= 0.88, "{algorithm:?}, IPv6 {v6}: {}", seen.used);
+        let host = &mut seen.shared.flows[0].hosts[A];
+        let (echoed, again) = (host.connection().seldom().delivered_ce, host.count(Counter::Retransmits));
+        assert!(seen.shared.links[A].marked() > 10 && echoed > 10, "{algorithm:?}, IPv6 {v6}: {echoed} echoed");
+        // BBR goes by rates.
+        assert!(algorithm == Bbr || (seen.wait < 1.0 && again == 0), "{algorithm:?}, {v6}: {} {again}", seen.wait);
+    }
+}
+
 /// Marks do what losses do, without anything to be sent again.
 #[test]
 fn marks_keep_the_queue_short_and_nothing_is_lost() {
-    for algorithm in [Cubic, Reno] {
+    for (algorithm, v6) in [(Cubic, false), (Cubic, true), (Reno, false), (Reno, true)] {
         let mut link = path(50_000_000, 20 * MS, 2.0);
         link.mark = link.queue / 4;
-        let seen = play("ecn", &[with_ecn(algorithm)], 0, link, 5, 20);
+        let seen = play("ecn", &[Setup { v6, ..with_ecn(algorithm) }], 0, link, 5, 20);
         let again = seen.shared.flows[0].hosts[A].count(Counter::Retransmits);
         assert!(seen.used >= 0.85, "{algorithm:?} {}", seen.used);
         assert!(seen.shared.links[A].marked() > 0);
         let before = {
-            let plain = play("no ecn", &[setup(algorithm)], 0, link, 5, 20);
+            let plain = play("no ecn", &[Setup { v6, ..setup(algorithm) }], 0, link, 5, 20);
             (plain.wait, plain.shared.flows[0].hosts[A].count(Counter::Retransmits))
         };
         assert!(seen.wait < before.0 && again * 4 < before.1, "{algorithm:?}: {} {again}, {before:?}", seen.wait);
@@ -138,13 +154,15 @@ fn marks_keep_the_queue_short_and_nothing_is_lost() {
 fn dctcp_keeps_the_queue_at_the_threshold() {
     let mut link = path(1_000_000_000, MS, 4.0);
     link.mark = 30_000;
-    let dctcp = play("dctcp", &[with_ecn(Dctcp); 2], 10 * MS, link, 2, 5);
-    let reno = play("reno with ecn", &[with_ecn(Reno); 2], 10 * MS, link, 2, 5);
-    assert!(dctcp.used >= 0.9 && dctcp.used >= reno.used, "{} {}", dctcp.used, reno.used);
-    let queue = dctcp.wait * 125_000.0;
-    assert!(queue <= 3.0 * 30_000.0, "{queue} bytes in the queue on average");
-    assert!(fairness(&dctcp.rates) >= 0.95, "{:?}", dctcp.rates);
-    assert_eq!(dctcp.shared.links[A].overflowed(), 0);
+    for v6 in [false, true] {
+        let dctcp = play("dctcp", &[Setup { v6, ..with_ecn(Dctcp) }; 2], 10 * MS, link, 2, 5);
+        let reno = play("reno with ecn", &[Setup { v6, ..with_ecn(Reno) }; 2], 10 * MS, link, 2, 5);
+        assert!(dctcp.used >= 0.9 && dctcp.used >= reno.used, "{} {}", dctcp.used, reno.used);
+        let queue = dctcp.wait * 125_000.0;
+        assert!(queue <= 3.0 * 30_000.0, "{queue} bytes in the queue on average");
+        assert!(fairness(&dctcp.rates) >= 0.95, "{:?}", dctcp.rates);
+        assert_eq!(dctcp.shared.links[A].overflowed(), 0);
+    }
 }
 
 /// SO_MAX_PACING_RATE, with an algorithm that does not pace by itself.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::Algorithm;
+use underpass_stack::tcp::image::flag;
 use underpass_stack::testkit::{A, LinkSpec, Pair, Setup};
 
 const MS: u64 = 1_000_000;
@@ -21,7 +22,9 @@ const QUEUE_MIN: u64 = 32 << 10;
 const PATHS: [(u64, u64); 3] = [(1, 4), (20, 8), (100, 25)];
 /// Frames lost in either direction, per mille.
 const LOSSES: [u64; 6] = [0, 1, 10, 30, 100, 300];
-const ALGORITHMS: [Algorithm; 3] = [Algorithm::Cubic, Algorithm::Reno, Algorithm::Bbr];
+const ALGORITHMS: [Algorithm; 4] = [Algorithm::Cubic, Algorithm::Reno, Algorithm::Bbr, Algorithm::Dctcp];
+/// Where DCTCP's link marks: so much of its queue. The others' links do not.
+const MARK_PART: u64 = 4;
 const SEEDS: u64 = 3;
 /// What a cell may lose by chance, and what all together may.
 const CELL: f64 = 0.80;
@@ -31,14 +34,16 @@ const TOO_SMALL: f64 = 0.2;
 
 const HEADING: &str =
     "# Megabits of payload a second over a link of 40 Mbit/s, by congestion control, round-trip time and loss in either
-# direction. Written by sim_goodput.rs, which says how.
+# direction; DCTCP's link marks. Written by sim_goodput.rs, which says how.
 ";
 
 /// Megabits a second that arrive in `seconds` of a bulk transfer.
 fn goodput(congestion: Algorithm, rtt_ms: u64, loss: u64, seconds: u64, seed: u64) -> f64 {
-    let setup = Setup { ring: 1 << 20, wscale: 8, congestion, ..Setup::default() };
     let queue = (RATE / 8 * rtt_ms / 1000).max(QUEUE_MIN);
-    let link = LinkSpec { delay: rtt_ms * MS / 2, loss, rate: RATE, queue, ..LinkSpec::CLEAN };
+    let (ecn, mark) = if congestion == Algorithm::Dctcp { (flag::ECN, queue / MARK_PART) } else { (0, 0) };
+    let plain = Setup { ring: 1 << 20, wscale: 8, congestion, ..Setup::default() };
+    let setup = Setup { flags: plain.flags | ecn, ..plain };
+    let link = LinkSpec { delay: rtt_ms * MS / 2, loss, rate: RATE, queue, mark, ..LinkSpec::CLEAN };
     let mut pair = Pair::new(&setup, link, seed);
     let (data, mut received) = (vec![7; 1 << 16], 0);
     pair.run(seconds * SECOND, |pair| {
@@ -49,11 +54,14 @@ fn goodput(congestion: Algorithm, rtt_ms: u64, loss: u64, seconds: u64, seed: u6
         false
     });
     println!(
-        "{congestion:?} {rtt_ms} ms {loss} seed {seed}: timeouts {} fast {} again {}",
+        "{congestion:?} {rtt_ms} ms {loss} seed {seed}: timeouts {} fast {} again {} marked {}",
         pair.hosts[A].count(Counter::Timeouts),
         pair.hosts[A].count(Counter::FastRetransmits),
-        pair.hosts[A].count(Counter::Retransmits)
+        pair.hosts[A].count(Counter::Retransmits),
+        pair.links[A].marked(),
     );
+    // With losses, there may be no queue.
+    assert!(mark == 0 || loss != 0 || pair.links[A].marked() > 0, "nothing was marked");
     received as f64 * 8.0 / seconds as f64 / 1e6
 }
 

@@ -2,10 +2,10 @@
 
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::image::{Image, flag};
-use underpass_stack::tcp::{Algorithm, Connection, ImportError, Recovery, State, Tcb};
+use underpass_stack::tcp::{Algorithm, Connection, ImportError, Instant, Recovery, State, Tcb};
 use underpass_stack::testkit::random::Random;
 use underpass_stack::testkit::traffic::Traffic;
-use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
+use underpass_stack::testkit::{A, B, Host, LinkSpec, Pair, Setup};
 use zerocopy::FromZeros;
 
 const SECOND: u64 = 1_000_000_000;
@@ -75,7 +75,7 @@ fn an_image_is_the_same_after_a_round_trip() {
         traffic.run(&mut pair, 3000 * SECOND, |pair| {
             let host = &mut pair.hosts[A];
             let before = host.export(pair.now);
-            host.change_hands(pair.now);
+            host.change_hands_by_image(pair.now);
             let after = host.export(pair.now);
             // Of a back-off with nothing in flight nobody knows whether it is the retransmission timer's.
             let backoff = if before.0.snd_nxt == before.0.snd_una { 0 } else { before.0.backoff };
@@ -94,7 +94,7 @@ fn impossible_images_are_refused() {
     let import = |image: &Image, recv: usize, send: usize, ring: usize, mtu: u32| {
         let mut tcb = Tcb::new_zeroed();
         let (mut snd, mut rcv) = (vec![0; 1 << 16], vec![0; ring]);
-        let now = underpass_stack::tcp::Instant(1);
+        let now = Instant(1);
         let mut recovery = Recovery::default();
         let (recv, send) = (vec![0; recv], vec![0; send]);
         Connection::import(&mut tcb, &mut snd, &mut rcv, &mut recovery, image, &recv, &send, mtu, now)
@@ -129,11 +129,52 @@ fn bytes_in_flight_that_were_lost_are_sent_again_after_the_import() {
     assert!(pair.run(3 * SECOND, |p| p.hosts[B].tcb.readable() == 5000));
 }
 
+/// A sends eight full segments, of which the first and the fourth are lost; then B changes hands, and all arrives. Returns where data lay beyond
+/// gaps before and after, and how often something was sent again.
+fn beyond_gaps(v6: bool, change: fn(&mut Host, Instant)) -> ([Vec<(u32, u32)>; 2], u64) {
+    let mut pair = Pair::new(&Setup { v6, ..Setup::default() }, LinkSpec::default(), 1);
+    let full = pair.hosts[A].tcb.mss() as usize;
+    let data: Vec<u8> = (0..8 * full).map(|n| ((n * 31) >> 3) as u8).collect();
+    for (n, segment) in data.chunks(full).enumerate() {
+        let now = pair.now;
+        pair.links[A].spec.loss = if n == 0 || n == 3 { 1000 } else { 0 };
+        assert_eq!(pair.hosts[A].connection().send(now, segment, false), full);
+        pair.flush();
+    }
+    // They arrive, and nothing of what B says of it yet.
+    pair.pass(60_000);
+    let (now, host) = (pair.now, &mut pair.hosts[B]);
+    let before = host.ahead();
+    change(host, now);
+    let after = host.ahead();
+    assert!(pair.run(5 * SECOND, |pair| pair.hosts[B].tcb.readable() == data.len()), "stuck");
+    let mut got = vec![0; data.len()];
+    assert_eq!(pair.hosts[B].connection().recv(&mut got), data.len());
+    assert!(got == data);
+    ([before, after], pair.hosts[A].count(Counter::Retransmits) + pair.hosts[A].count(Counter::Timeouts))
+}
+
+/// The peer was told of it by SACK and will not send it again.
+#[test]
+fn what_arrived_out_of_order_goes_along() {
+    for v6 in [false, true] {
+        let ([before, after], again) = beyond_gaps(v6, Host::change_hands);
+        assert_eq!((before.len(), again), (2, 2), "what was lost is sent again, once");
+        assert_eq!(before, after);
+    }
+}
+
+#[test]
+fn what_a_dead_owner_had_out_of_order_is_sent_again() {
+    let ([before, after], again) = beyond_gaps(false, Host::change_hands_by_image);
+    assert_eq!((before.len(), after.len()), (2, 0));
+    assert!(again > 2, "{again}");
+}
+
 mod any_record {
     use super::*;
     use proptest::prelude::*;
     use underpass_stack::ip::flow::FlowKey;
-    use underpass_stack::tcp::Instant;
     use zerocopy::{FromBytes, IntoBytes};
 
     proptest! {

@@ -1,12 +1,14 @@
 //! What a segment costs in a TCP engine alone: whole frames in, whole frames out, no kernel and no wire. Underpass's own stack and
 //! smoltcp do the same work under the same hands.
 
+mod callgrind;
 mod ours;
 mod scene;
 mod smol;
 
 use std::io;
 
+pub use self::callgrind::instructions;
 pub use self::ours::Ours;
 pub use self::scene::{Figures, SCENES, Scene, run};
 pub use self::smol::Smol;

@@ -1,10 +1,10 @@
 //! The TCP engine alone, beside smoltcp's: what a segment costs, in time and in instructions.
 
 use std::cell::Cell;
-use std::process::Command;
+use std::io::ErrorKind;
 use std::rc::Rc;
 
-use underpass_bench::engine::{SCENES, Scene, Which};
+use underpass_bench::engine::{SCENES, Scene, Which, instructions};
 use underpass_lab::LabError;
 
 use super::Section;
@@ -21,8 +21,6 @@ const SMOLTCP_MAX: usize = 1_000;
 /// Groups of 64 times that are timed: with many sockets fewer, for smoltcp's sake.
 const GROUPS: usize = 400;
 const GROUPS_MANY: usize = 20;
-/// Groups counted under callgrind, beside those that warm up.
-const COUNTED: usize = 4;
 
 /// The modes.
 pub fn section(programs: &Programs) -> Section<'_> {
@@ -66,12 +64,12 @@ fn mode(programs: &Programs, run: Run) -> Mode<'_> {
     let checksums = if run.verify { "" } else { ", received checksums unverified" };
     let kind = format!("{}{checksums}, {} connections", run.scene.name(), run.connections);
     // The same in every round: counted once.
-    let counted: Rc<Cell<Option<Option<f64>>>> = Rc::default();
+    let count: Rc<Cell<Option<Option<f64>>>> = Rc::default();
     Mode::new(run.which.name(), move || {
-        if counted.get().is_none() {
-            counted.set(Some(instructions(programs, run)?));
+        if count.get().is_none() {
+            count.set(Some(counted(programs, run)?));
         }
-        sample(programs, run, counted.get().flatten())
+        sample(programs, run, count.get().flatten())
     })
     .of_kind(kind)
 }
@@ -86,25 +84,11 @@ fn sample(programs: &Programs, run: Run, instructions: Option<f64>) -> Result<Sa
 }
 
 /// Instructions each time; `None` without valgrind.
-fn instructions(programs: &Programs, run: Run) -> Result<Option<f64>, LabError> {
-    let scene = SCENES.iter().position(|scene| *scene == run.scene).unwrap_or(0);
-    let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"]);
-    command.arg("--toggle-collect=*measured_region*").arg(programs.load.with_file_name("underpass-engine"));
-    command.args([scene.to_string(), run.which.name().to_owned(), run.connections.to_string(), COUNTED.to_string()]);
-    if !run.verify {
-        command.arg("trust");
-    }
-    let output = match command.output() {
-        Ok(output) => output,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(LabError::new(format!("valgrind: {error}"))),
-    };
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let collected = err.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse::<f64>().ok());
-    let times = out.lines().find_map(|line| line.strip_prefix("all times: ")?.parse::<f64>().ok());
-    match (collected, times) {
-        (Some(collected), Some(times)) if output.status.success() && times > 0.0 => Ok(Some(collected / times)),
-        _ => Err(LabError::new(format!("valgrind: {}: {err}", output.status))),
+fn counted(programs: &Programs, run: Run) -> Result<Option<f64>, LabError> {
+    let program = programs.load.with_file_name("underpass-engine");
+    match instructions(&program, run.scene, run.which, run.connections, run.verify) {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LabError::new(format!("valgrind: {error}"))),
     }
 }

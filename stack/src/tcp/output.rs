@@ -136,15 +136,14 @@ impl Connection<'_> {
         } else {
             return None;
         };
-        // A peer that shrank its window would not look at a segment beyond it.
-        let seq = tcb.snd_nxt.earlier(tcb.snd_edge().later(tcb.snd_una));
+        let seq = tcb.ack_seq();
         let blocks = tcb.sack_blocks();
         Some(self.segment(now, seq, seq, blocks, kind))
     }
 
     /// An acknowledgement of what came before `ack`, with or without the echo of a mark (RFC 8257, section 3.2).
     fn acknowledge_apart(&mut self, now: Instant, ack: SeqNr, echo: bool) -> SegmentOut {
-        let seq = self.tcb.snd_nxt.earlier(self.tcb.snd_edge().later(self.tcb.snd_una));
+        let seq = self.tcb.ack_seq();
         let flags = if echo { Flags::ACK.with(Flags::ECE) } else { Flags::ACK };
         // The same edge as of any other segment, counted from here.
         self.tcb.offer_window(self.rcv.len());

@@ -220,6 +220,13 @@ impl Tcb {
         self.snd_una.plus(self.snd_wnd)
     }
 
+    /// Where a bare acknowledgement stands: a peer that shrank its window would not look at it beyond. But a window that lost less than a unit
+    /// of its scale did not shrink, and a peer that has everything would not look at it before SND.NXT (as Linux: tcp_acceptable_seq).
+    pub(crate) fn ack_seq(&self) -> SeqNr {
+        let edge = self.snd_edge().later(self.snd_una);
+        if self.snd_nxt.ahead_of(edge) >> self.snd_wscale.min(14) == 0 { self.snd_nxt } else { edge }
+    }
+
     /// Sent and not acknowledged, in the sequence space.
     pub(crate) fn flight(&self) -> u32 {
         self.snd_nxt.since(self.snd_una)

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::ip::flow::FlowKey;
+use crate::ip::output::FromPeer;
 use crate::ip::path::Path;
 use crate::ip::{input, late, output};
 use crate::stats::Counter;
@@ -210,10 +211,41 @@ impl Host {
         }
     }
 
-    /// Gives the connection away and takes it back, as a demotion and promotion would.
+    /// Gives the connection away and takes it back, as a demotion and promotion would. What arrived out of order is no part of the image: as by
+    /// the daemon, it is told the new owner once more, as if it came just now.
     pub fn change_hands(&mut self, now: Instant) {
+        let frames = self.frames_ahead(now);
+        self.change_hands_by_image(now);
+        frames.iter().for_each(|frame| self.frame_in(now, frame));
+    }
+
+    /// The image alone goes over, and what arrived out of order goes nowhere, though the peer was told of it: as where the owner died, who may
+    /// have been about to write it.
+    pub fn change_hands_by_image(&mut self, now: Instant) {
         let (image, unread, unacked) = self.export(now);
         self.import(&image, &unread, &unacked, now);
+    }
+
+    /// What arrived out of order, as segments of the peer, without timestamps: these would be older than what it has just sent.
+    fn frames_ahead(&self, now: Instant) -> Vec<Vec<u8>> {
+        let image = self.tcb.image(self.flow, now);
+        let image = Image { flags: image.flags & !flag::TIMESTAMPS, ..image };
+        // Room for all headers.
+        let room = self.path.mtu - if self.flow.is_v6() { 72 } else { 52 };
+        let mut frames = Vec::new();
+        for (start, end) in self.ahead() {
+            for at in (0..end.wrapping_sub(start)).step_by(room as usize) {
+                let (seq, len) = (start.wrapping_add(at), room.min(end.wrapping_sub(start) - at));
+                let mut data = vec![0; len as usize];
+                crate::mem::ring::read(&self.rcv, self.tcb.rcv_place(seq), &mut data);
+                let mut frame = vec![0; 14 + self.path.mtu as usize];
+                let what = FromPeer::Data(seq, &data);
+                let len = output::synthesize(&mut frame, &self.path, &image, what).expect("room for a segment");
+                frame.truncate(len);
+                frames.push(frame);
+            }
+        }
+        frames
     }
 
     /// A frame arrived. Frames that are damaged are dropped and counted.

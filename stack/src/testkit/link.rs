@@ -9,7 +9,7 @@ use super::random::Random;
 use crate::ip::input;
 use crate::tcp::{Codepoint, Instant};
 use crate::wire::checksum::Sum;
-use crate::wire::{ethernet, ipv4};
+use crate::wire::{ethernet, ipv4, ipv6};
 
 /// Frames that leave further apart than this are in no burst together, ns.
 const BURST_MAX: u64 = 5_000_000;
@@ -47,6 +47,8 @@ pub struct LinkSpec {
     pub stall_len: u64,
     /// Bytes waiting beyond which frames that allow it are marked (RFC 3168); 0: never.
     pub mark: u64,
+    /// Frames marked beside these, whatever waits, per mille.
+    pub marking: u64,
 }
 
 /// Bytes of the longest frame without data: Ethernet, IPv6, and a TCP header full of options.
@@ -70,6 +72,7 @@ impl LinkSpec {
         stall_every: 0,
         stall_len: 0,
         mark: 0,
+        marking: 0,
     };
 }
 
@@ -184,7 +187,9 @@ impl Link {
         let Some(waiting) = self.queue(now, frame.len() as u64) else { return };
         let bytes = waiting.saturating_mul(self.spec.rate) / 8_000_000_000;
         self.waited = (self.waited.0 + waiting, self.waited.1 + 1);
-        if self.spec.mark != 0 && bytes > self.spec.mark {
+        let is_late = self.spec.mark != 0 && bytes > self.spec.mark;
+        // A random number only where one is needed, as above.
+        if is_late || (self.spec.marking != 0 && self.random.chance(self.spec.marking)) {
             self.marked += u64::from(mark(&mut frame));
         }
         let held = if self.random.chance(self.spec.reordering) { self.random.below(self.spec.jitter) } else { 0 };
@@ -235,17 +240,38 @@ impl Link {
     }
 }
 
-/// Marks an IPv4 packet that allows it (RFC 3168, section 5), as a router does. True if it is marked now.
+/// Marks a packet that allows it (RFC 3168, section 5), as a router does. True if it is marked now. A damaged one is left alone: a new
+/// checksum would hide it.
 fn mark(frame: &mut [u8]) -> bool {
-    let Ok((header, _)) = ipv4::Header::mut_from_prefix(frame.get_mut(ethernet::HEADER_LEN..).unwrap_or_default())
-    else {
+    if input::parse(frame, usize::MAX).is_err() {
         return false;
-    };
-    if header.version_ihl >> 4 != 4 || Codepoint::of(header.tos) == Codepoint::NotEct {
+    }
+    let packet = frame.get_mut(ethernet::HEADER_LEN..).unwrap_or_default();
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => mark_v4(packet),
+        Some(6) => mark_v6(packet),
+        _ => false,
+    }
+}
+
+fn mark_v4(packet: &mut [u8]) -> bool {
+    let Ok((header, _)) = ipv4::Header::mut_from_prefix(packet) else { return false };
+    if Codepoint::of(header.tos) == Codepoint::NotEct {
         return false;
     }
     header.tos |= Codepoint::Ce as u8;
     header.checksum = [0; 2];
     header.checksum = Sum::default().plus(header.as_bytes()).checksum();
+    true
+}
+
+/// No checksum covers the traffic class.
+fn mark_v6(packet: &mut [u8]) -> bool {
+    let Ok((header, _)) = ipv6::Header::mut_from_prefix(packet) else { return false };
+    let class = header.traffic_class();
+    if Codepoint::of(class) == Codepoint::NotEct {
+        return false;
+    }
+    header.start = ipv6::Header::start(class | Codepoint::Ce as u8, header.start.get());
     true
 }

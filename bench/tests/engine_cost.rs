@@ -1,0 +1,103 @@
+//! What a segment costs in the engine, in instructions, compared with the committed figures in `data/engine_cost.txt`.
+//!
+//! `UNDERPASS_WRITE_ENGINE_COST=1 cargo test -p underpass-bench --test engine_cost` writes them anew. They are of one connection, counted by
+//! valgrind's callgrind in the release build, and do not depend on what else the machine does: run after run they are the same. But they
+//! are of one compiler, one libc (which copies data in its own way for each processor) and a processor with AVX2. For the first two there is
+//! a margin; without AVX2 only those scenes are compared in which nothing is long enough for it.
+#![cfg(target_arch = "x86_64")]
+
+use std::fmt::Write;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use underpass_bench::engine::{SCENES, Scene, Which, instructions};
+
+/// Of the committed figure.
+const MOST: f64 = 1.10;
+/// The page rounds, and may be of another day than the file.
+const PAGE: f64 = 0.02;
+const ANEW: &str = "if that is as it should be, write it anew: UNDERPASS_WRITE_ENGINE_COST=1 cargo test -p underpass-bench --test \
+                    engine_cost; and the figures in docs/engine-cost.md";
+
+const HEADING: &str = "# Instructions that the engine needs each time, with one connection, on a processor with AVX2. Written by engine_cost.rs, which
+# says how. The table in docs/engine-cost.md has the same figures.
+";
+
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/engine_cost.txt")
+}
+
+/// The figure of a scene in `name: value` lines.
+fn committed(text: &str, scene: Scene) -> f64 {
+    let found = text.lines().find_map(|line| line.split_once(": ").filter(|(name, _)| *name == scene.name()));
+    let value = found.and_then(|(_, value)| value.parse().ok());
+    value.unwrap_or_else(|| panic!("no figure of {}: {ANEW}", scene.name()))
+}
+
+/// The release build of `underpass-engine` as the sources are now; `make test` has just built it. The features are the workspace's, as there.
+fn engine() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--release", "--workspace", "--locked", "--bin", "underpass-engine"]);
+    command.arg("--message-format=json").current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit());
+    let output = command.output().expect("cargo runs");
+    assert!(output.status.success(), "the release build fails");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    programs.find(|path| path.ends_with("underpass-engine")).expect("cargo says where the program is")
+}
+
+fn count(engine: &Path, scene: Scene) -> f64 {
+    instructions(engine, scene, Which::Underpass, 1, true).unwrap_or_else(|error| match error.kind() {
+        ErrorKind::NotFound => panic!("valgrind is missing: apt-get install valgrind, or scripts/setup.sh"),
+        _ => panic!("valgrind: {error}"),
+    })
+}
+
+/// Is something in the scene long enough for AVX2 to make a difference?
+fn is_long(scene: Scene) -> bool {
+    matches!(scene, Scene::Receive | Scene::Send)
+}
+
+#[test]
+fn no_segment_costs_more_than_it_did() {
+    let engine = engine();
+    let counted = SCENES.map(|scene| (scene, count(&engine, scene)));
+    if std::env::var_os("UNDERPASS_WRITE_ENGINE_COST").is_some() {
+        assert!(std::arch::is_x86_feature_detected!("avx2"), "the figures are of processors with AVX2");
+        let mut text = HEADING.to_owned();
+        counted.iter().for_each(|(scene, count)| writeln!(text, "{}: {count:.0}", scene.name()).expect("memory"));
+        std::fs::write(file(), text).expect("the figures can be written");
+    }
+    let text = std::fs::read_to_string(file()).expect("the figures");
+    let mut worse = Vec::new();
+    for (scene, count) in counted {
+        let (name, before) = (scene.name(), committed(&text, scene));
+        println!("{name}: {count:.0} instructions, committed {before:.0}");
+        if is_long(scene) && !std::arch::is_x86_feature_detected!("avx2") {
+            println!("{name}: not compared, this processor has no AVX2");
+        } else if count > MOST * before {
+            worse.push(format!("{name}: {count:.0} instructions instead of {before:.0}"));
+        }
+    }
+    assert!(worse.is_empty(), "{worse:#?}\n{ANEW}");
+}
+
+/// Ours with one connection is the first number of a row.
+#[test]
+fn the_page_has_the_same_figures() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/engine-cost.md");
+    let (page, text) = (std::fs::read_to_string(page).expect("the page"), std::fs::read_to_string(file()).unwrap());
+    let table = page.split_once("| instructions |").expect("the table of instructions").1;
+    let rows =
+        ["| receive 1,460 B and read them |", "| pure ACK |", "| send 1,460 B |", "| 64 B request and response |"];
+    for (scene, row) in SCENES.into_iter().zip(rows) {
+        let (_, rest) = table.split_once(row).unwrap_or_else(|| panic!("no row {row}"));
+        let digits = rest.split(" / ").next().unwrap_or_default().chars().filter(char::is_ascii_digit);
+        let (told, before) = (digits.collect::<String>().parse::<f64>().expect("a number"), committed(&text, scene));
+        assert!((told - before).abs() <= PAGE * before, "{row} {told}, but {before} in {}", file().display());
+    }
+}
