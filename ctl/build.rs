@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-const SOURCES: [&str; 2] = ["steer", "inject"];
+const SOURCES: [&str; 3] = ["steer", "inject", "scoreboard"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=CLANG");

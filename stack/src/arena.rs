@@ -19,7 +19,7 @@ use crate::tcp::tcb::Tcb;
 /// First word of an arena: "UPAR".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAR");
 /// Layout version.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 /// Name of the memfd; `/proc/PID/fd/N` shows `/memfd:underpass-arena (deleted)`.
 pub const MEMFD_NAME: &std::ffi::CStr = c"underpass-arena";
 /// Interface attachments of one stack at most.
@@ -28,6 +28,8 @@ pub const MAX_PORTS: usize = 16;
 pub const MAX_FDS: usize = 131_072;
 /// Connections of one stack at most.
 pub const MAX_CONNS: usize = 131_072;
+/// Bytes of a pair of sequence numbers.
+const PAIR: usize = 8;
 /// Smallest ring, bytes.
 pub const MIN_RING: u32 = 64 << 10;
 /// Largest ring, bytes.
@@ -203,26 +205,37 @@ impl RingRef {
 /// The receive and the send ring of a connection, as its owner keeps them.
 pub type Rings = Apart<RINGS_AT, ARENA_LEN>;
 
-/// Where those pieces of out-of-order data are listed that a frozen connection's record has no room for: pairs of sequence numbers in
-/// the ring space ([`crate::tcp::Recovery::beyond`]).
+/// What lies beside a frozen connection's record, in the ring space: pairs of sequence numbers. First those pieces of out-of-order data
+/// that the record has no room for ([`crate::tcp::Recovery::beyond`]), then what of our own data the peer has acknowledged
+/// selectively ([`crate::tcp::Recovery::sacked`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct PiecesRef {
     /// Offset in the arena.
     pub offset: u64,
-    /// How many.
+    /// How many pieces of out-of-order data.
     pub count: u32,
-    /// Always zero.
-    pub pad: u32,
+    /// How many of what the peer has.
+    pub sacked: u32,
 }
 
 impl PiecesRef {
-    /// As a range of the arena, if the claim is a possible one.
+    /// The out-of-order data's as a range of the arena, if the claim is a possible one.
     pub fn range(&self) -> Option<(usize, usize)> {
-        let offset = usize::try_from(self.offset).ok()?;
-        let len = (self.count as usize).checked_mul(8)?;
+        self.part(0, self.count)
+    }
+
+    /// The same of what the peer has.
+    pub fn sacked_range(&self) -> Option<(usize, usize)> {
+        self.part(self.count, self.sacked)
+    }
+
+    fn part(&self, from: u32, count: u32) -> Option<(usize, usize)> {
+        let possible = from.max(count) as usize <= MAX_PIECES;
+        let offset = usize::try_from(self.offset).ok()?.checked_add(from as usize * PAIR)?;
+        let len = count as usize * PAIR;
         let inside = offset >= RINGS_AT && offset.checked_add(len)? <= ARENA_LEN;
-        (self.count as usize <= MAX_PIECES && inside).then_some((offset, len))
+        (possible && inside).then_some((offset, len))
     }
 }
 

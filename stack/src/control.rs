@@ -15,7 +15,7 @@ use crate::tcp::image::Image;
 /// First word of every message: "UPAS".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAS");
 /// Raised whenever a message or the arena's layout changes.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Descriptors in one message at most (AF_XDP queues of one interface).
 pub const MAX_FDS: usize = 64;
 /// Frames in one [`Inject`] at most.
@@ -207,7 +207,7 @@ messages! {
         session: u32,
     }
     /// Answer to [`Promote`]: the kernel socket is silent, the flow points at the port. Descriptor, if `recv_len + send_len > 0`: a
-    /// memfd with the unread bytes, then the unacknowledged and unsent bytes.
+    /// memfd with the unread bytes, the unacknowledged and unsent bytes, and the scoreboard ([`crate::tcp::scoreboard::Piece`]).
     Promoted = 102 {
         /// The connection's numbers.
         image: Image,
@@ -217,6 +217,12 @@ messages! {
         recv_len: u32,
         /// Send-queue bytes in the memfd.
         send_len: u32,
+        /// Pieces of the scoreboard in the memfd.
+        pieces: u32,
+        /// [`crate::tcp::Scoreboard::phase`].
+        phase: u32,
+        /// [`crate::tcp::Scoreboard::recover`].
+        recover: u32,
         /// How packets reach the peer.
         path: Path,
         /// What the daemon must put back at demotion; handed to the next daemon in [`AdoptConn`].

@@ -3,7 +3,8 @@
 use underpass_stack::arena::{ConnRecord, PiecesRef};
 use underpass_stack::mem::ring;
 use underpass_stack::tcp::ahead::MAX_PIECES;
-use underpass_stack::tcp::{Flags, Instant};
+use underpass_stack::tcp::segment::SackBlocks;
+use underpass_stack::tcp::{Flags, Instant, SeqNr};
 use underpass_stack::testkit::Crowd;
 
 const RING: u32 = 64 << 10;
@@ -107,6 +108,34 @@ fn a_frozen_connection_shows_all_of_them_and_goes_on_with_them_when_it_is_thawed
     play.crowd.stack.release(0);
 }
 
+/// What the peer has of our own data goes along, beside the pieces that have no room in the record.
+#[test]
+fn a_frozen_connection_shows_what_its_peer_has() {
+    let mut play = Play::new();
+    let ours = play.crowd.peers[0].ack;
+    play.crowd.stack.send(0, play.now, &bytes(0, 9000), false).expect("a live connection");
+    play.crowd.stack.send_touched(play.now);
+    play.crowd.wire.collect(|_| ());
+    play.scatter();
+    let blocks = [[1460u32, 2920], [4380, 5840]].map(|block| block.map(|at| ours.wrapping_add(at)));
+    let mut sack = SackBlocks::default();
+    for [start, end] in blocks {
+        assert!(sack.push(SeqNr(start), SeqNr(end)));
+    }
+    play.crowd.peers[0].seq = play.start;
+    let len = play.crowd.peers[0].report(&mut play.frame, sack);
+    assert!(play.crowd.wire.stage(&play.frame[..len]));
+    play.crowd.wire.show(1);
+    play.crowd.stack.pass(play.now);
+    play.crowd.stack.freeze(0).expect("a live connection");
+    let record = play.record();
+    let (offset, len) = record.beyond.sacked_range().expect("a list");
+    let memory = play.crowd.stack.arena().bytes(offset, len).expect("in the arena");
+    let words: Vec<u32> = memory.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap())).collect();
+    assert_eq!(words, blocks.concat());
+    assert_eq!(play.found().len(), PIECES as usize);
+}
+
 #[test]
 fn there_is_a_bound_and_what_is_beyond_it_comes_again() {
     let mut play = Play::new();
@@ -125,11 +154,13 @@ fn there_is_a_bound_and_what_is_beyond_it_comes_again() {
 
 #[test]
 fn a_claim_that_cannot_be_is_none() {
-    let sound = PiecesRef { offset: underpass_stack::arena::RINGS_AT as u64, count: 1024, pad: 0 };
+    let sound = PiecesRef { offset: underpass_stack::arena::RINGS_AT as u64, count: 1024, sacked: 0 };
     assert_eq!(sound.range(), Some((underpass_stack::arena::RINGS_AT, 8192)));
+    assert_eq!(PiecesRef { sacked: 2, ..sound }.sacked_range(), Some((underpass_stack::arena::RINGS_AT + 8192, 16)));
     let end = underpass_stack::arena::ARENA_LEN as u64;
     for (offset, count) in [(0, 1), (sound.offset - 8, 1), (sound.offset, 1025), (end - 8, 2), (u64::MAX, 1), (end, 1)]
     {
-        assert_eq!(PiecesRef { offset, count, pad: 0 }.range(), None, "{offset} {count}");
+        assert_eq!(PiecesRef { offset, count, sacked: 0 }.range(), None, "{offset} {count}");
+        assert_eq!(PiecesRef { offset, count: 0, sacked: count }.sacked_range(), None, "{offset} {count}");
     }
 }

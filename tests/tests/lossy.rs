@@ -37,6 +37,11 @@ fn shuttle(over: Over, kind: Kind, preload: Preload, demotions: u64) {
     let tally = Tally::take(&lab, &mut talk, preload).unwrap().since(&before);
     println!("{over:?} {kind:?} {preload:?}: {tally}");
     assert!(tally.sum(&["stack retransmits"]) > 0, "the wire lost nothing of the lane's: {tally}");
+    // What had arrived and was sent again, told by a kernel. A connection that forgets what its peer has, whenever it changes tiers, sends all of
+    // that again: a window full of a bulk transfer.
+    let in_vain = tally.sum(&["TcpExt.TCPDSACKOldSent", "TcpExt.TCPDSACKOfoSent"]);
+    let sent = tally.sum(&["stack segments_sent"]);
+    assert!(in_vain * 14 < sent, "{in_vain} of {sent} segments were sent in vain: {tally}");
     assert_eq!(tally.sum(&["Tcp.OutRsts", "TcpExt.TCPAbortOnTimeout"]), 0, "{tally}");
     talk.end().unwrap();
 }

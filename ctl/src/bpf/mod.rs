@@ -3,9 +3,11 @@
 pub mod algorithm;
 mod btf;
 mod instructions;
+pub mod scoreboard;
 mod sys;
 
 pub use algorithm::Algorithm;
+pub use scoreboard::Scoreboard;
 
 /// What the kernel refused, and why.
 #[derive(Debug)]

@@ -5,31 +5,19 @@ use std::time::Instant;
 
 use underpass_stack::arena::{ConnRecord, Phase};
 use underpass_stack::control::{Demote, Restore};
-use underpass_stack::ip::output::{FromPeer, synthesize};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::{Region, ring};
 use underpass_stack::tcp::image::{Image, flag};
-use underpass_stack::wire::{ipv4, ipv6};
+use underpass_stack::tcp::scoreboard::{Piece, fate};
 
 use super::handover::{Congestion, give};
-use super::repair::{self, Dump};
+use super::repair::{self, Dump, Transmissions};
 use super::reply::{Answer, Refusal, Reply};
 use super::restore::{restore, set_window};
 use super::session::{Conn, Session};
 use super::sockopt;
 use super::state::{Daemon, monotonic};
-use crate::steer::inject::MAX_FRAME;
-
-/// Room for a made-up segment without data.
-const CONTROL_FRAME: usize = 128;
-/// Segments made up of out-of-order data at most, more than a window of 8 MiB has: each costs a system call, and others wait. But what is
-/// left out was acknowledged (RFC 2018), and the peer finds out that it was dropped by a timeout.
-const MAX_AHEAD: usize = 8192;
-/// What every path carries (RFC 791: hosts accept 576 bytes).
-const MIN_MTU: usize = 576;
-/// Bytes of an Ethernet header; of a TCP header with a timestamp.
-const ETHERNET: usize = 14;
-const TCP_HEADER: usize = 32;
+use super::unheard::frames;
 
 impl Daemon {
     /// Answers [`Demote`].
@@ -88,8 +76,7 @@ impl Daemon {
                 abandon(conn.fd.as_fd());
             }
         }
-        let mut frames = control_frames(&conn, &dump.image);
-        frames.extend(data_frames(&conn, dump));
+        let frames = frames(&conn, dump);
         self.let_go(session, conn, &frames);
         restored.map_err(|error| Refusal { reason: Reason::Lost, errno: error.raw_os_error().unwrap_or(0) })
     }
@@ -144,71 +131,28 @@ pub fn read_record(session: &Session, conn: &Conn, record: &ConnRecord) -> Optio
     let piece = |(start, end): (u32, u32)| Some((start, received(start, end.wrapping_sub(start))?));
     let beyond = record.beyond.range().and_then(|(offset, len)| arena.bytes(offset, len)).unwrap_or_default();
     let ahead = || record.tcb.ahead(record.rcv_ring.len, beyond).into_iter().filter_map(piece).collect();
+    let frozen = Phase::from_raw(record.phase) == Phase::Frozen;
+    let sacked = record.beyond.sacked_range().filter(|_| frozen).and_then(|(offset, len)| arena.bytes(offset, len));
     Some(Dump {
         // A process that died may have been about to write the bytes of the newest piece.
-        ahead: if Phase::from_raw(record.phase) == Phase::Frozen { ahead() } else { Vec::new() },
+        ahead: if frozen { ahead() } else { Vec::new() },
+        sent: Transmissions { pieces: sacked.map(sacked_pieces).unwrap_or_default(), ..Transmissions::default() },
         recv: received(image.rcv_read, image.unread())?,
         send: copy(arena, snd, record.tcb.snd_place(image.snd_una.wrapping_sub(fin_acked)), image.unacknowledged())?,
         image,
     })
 }
 
+/// Pairs of words in memory as pieces.
+fn sacked_pieces(pairs: &[u8]) -> Vec<Piece> {
+    let word = |bytes: &[u8]| bytes.try_into().map(u32::from_ne_bytes).unwrap_or_default();
+    pairs.chunks_exact(8).map(|p| Piece { start: word(&p[..4]), end: word(&p[4..]), fate: fate::SACKED }).collect()
+}
+
 fn copy(arena: &Region, (offset, size): (usize, usize), place: u32, len: u32) -> Option<Vec<u8>> {
     let mut out = vec![0; len as usize];
     ring::read(arena.bytes(offset, size)?, place, &mut out);
     Some(out)
-}
-
-/// What the peer has said that a restored socket has still to hear: its FIN or RST, its acknowledgement of our FIN. Where we owe the
-/// peer an acknowledgement, a segment from before the window makes the kernel send one at once.
-pub fn control_frames(conn: &Conn, image: &Image) -> Vec<Vec<u8>> {
-    let has = |bit: u32| image.flags & bit != 0;
-    let frame = |what| from_peer(conn, image, what);
-    let fin_received = has(flag::FIN_RECEIVED);
-    if has(flag::RESET_RECEIVED) {
-        // In the order in which the peer said them: what a reset means depends on the state that it meets.
-        let fin = if fin_received { frame(FromPeer::Fin) } else { None };
-        return fin.into_iter().chain(frame(FromPeer::Reset)).collect();
-    }
-    let told = if fin_received {
-        frame(FromPeer::Fin)
-    } else if has(flag::FIN_ACKED) {
-        frame(FromPeer::Ack)
-    } else if image.rcv_wup != image.rcv_nxt {
-        from_peer(conn, &Image { rcv_nxt: image.rcv_wup.wrapping_sub(1), ..*image }, FromPeer::Ack)
-    } else {
-        None
-    };
-    told.into_iter().collect()
-}
-
-/// What arrived out of order, as far as it is not too much. The peer was told that we have it (RFC 2018), and would find out only by a
-/// timeout that we do not.
-fn data_frames(conn: &Conn, dump: &Dump) -> Vec<Vec<u8>> {
-    // The path may be a client's word.
-    let (least, ip_header) =
-        if conn.flow.is_v6() { (ipv6::MTU_MIN as usize, ipv6::HEADER_LEN) } else { (MIN_MTU, ipv4::HEADER_LEN) };
-    let mtu = (conn.path.mtu as usize).clamp(least, MAX_FRAME - ETHERNET);
-    let room = mtu - ip_header - TCP_HEADER;
-    let pieces = dump.ahead.iter().flat_map(|(seq, bytes)| {
-        let cut = bytes.chunks(room).enumerate();
-        cut.map(move |(n, chunk)| (seq.wrapping_add((n * room) as u32), chunk))
-    });
-    pieces.take(MAX_AHEAD).filter_map(|(seq, chunk)| from_peer(conn, &dump.image, FromPeer::Data(seq, chunk))).collect()
-}
-
-fn from_peer(conn: &Conn, image: &Image, what: FromPeer<'_>) -> Option<Vec<u8>> {
-    let mut image = *image;
-    // Without a timestamp to echo none is better than a wrong one, which would be taken for an old segment's. And data may come after what
-    // the peer has just sent again, next to which its timestamp is old (RFC 7323, section 5).
-    if image.flags & flag::TS_RECENT == 0 || matches!(what, FromPeer::Data(..)) {
-        image.flags &= !flag::TIMESTAMPS;
-    }
-    let data = if let FromPeer::Data(_, data) = what { data.len() } else { 0 };
-    let mut frame = vec![0; CONTROL_FRAME + data];
-    let len = synthesize(&mut frame, &conn.path, &image, what)?;
-    frame.truncate(len);
-    Some(frame)
 }
 
 /// Ends a connection that cannot be restored: the peer is told by a reset as far as the socket still knows it.

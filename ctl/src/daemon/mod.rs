@@ -38,6 +38,7 @@ pub mod settle;
 mod shutdown;
 pub mod sockopt;
 mod state;
+mod unheard;
 mod wire;
 
 #[cfg(test)]

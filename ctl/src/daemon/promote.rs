@@ -1,9 +1,9 @@
 //! Promotion: out of the kernel, onto the lane.
 
 use std::hash::BuildHasher;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -11,17 +11,19 @@ use underpass_stack::arena::MAX_CONNS;
 use underpass_stack::control::{NeedPort, Promote, Promoted, Restore};
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::lane::Reason;
+use zerocopy::IntoBytes;
 
 use super::eligible::{self, Endpoints};
 use super::gap::Look;
 use super::path::{self, Way};
-use super::repair::{self, Dump, DumpError};
+use super::repair::{self, Dump, DumpError, Transmissions};
 use super::reply::{Answer, Refusal, Reply};
 use super::restore::{hollow, restore};
 use super::session::{Conn, Kept};
 use super::settle::switch_over;
 use super::sockopt;
 use super::state::Daemon;
+use crate::bpf::Scoreboard;
 use crate::net::sys::rx_channels;
 use crate::steer::Steer;
 
@@ -66,7 +68,8 @@ impl Daemon {
         let flow = FlowKey::tcp(ends.local, ends.remote);
         let cookie = sockopt::get::<u64>(fd.as_fd(), libc::SOL_SOCKET, libc::SO_COOKIE)?.0;
         let mut gap = self.suspects.look(cookie);
-        let taken = take_over(steer, &flow, xsk_base, &fd, &mut gap);
+        let board = self.scoreboard.as_mut().map(|board| (board, cookie));
+        let taken = take_over(steer, &flow, xsk_base, &fd, &mut gap, board);
         self.suspects.keep(cookie, gap, taken.is_ok());
         if taken.is_err() {
             // Some of its frames may have gone the other way in between: the client may have them injected.
@@ -133,6 +136,7 @@ fn take_over(
     xsk_base: u32,
     fd: &OwnedFd,
     gap: &mut Look,
+    board: Option<(&mut Scoreboard, u64)>,
 ) -> Result<(Restore, Kept), Refusal> {
     if steer.holds(flow) {
         return Err(Reason::Unsettled.into());
@@ -140,7 +144,7 @@ fn take_over(
     let fd = fd.as_fd();
     let saved = repair::remember(fd)?;
     repair::open(fd)?;
-    let taken = switch_over(steer, flow, xsk_base, fd, gap).and_then(|()| read_out(*flow, fd, &saved));
+    let taken = switch_over(steer, flow, xsk_base, fd, gap).and_then(|()| read_out(*flow, fd, &saved, board));
     if taken.is_err() {
         // First the socket, then the flow: what arrives in between waits in the RX ring and is injected as a leftover.
         if let Err(error) = repair::thaw(fd, &saved) {
@@ -151,9 +155,14 @@ fn take_over(
     Ok((saved, taken?))
 }
 
-fn read_out(flow: FlowKey, fd: std::os::fd::BorrowedFd<'_>, saved: &Restore) -> Result<Kept, Refusal> {
+fn read_out(
+    flow: FlowKey,
+    fd: BorrowedFd<'_>,
+    saved: &Restore,
+    board: Option<(&mut Scoreboard, u64)>,
+) -> Result<Kept, Refusal> {
     repair::silence(fd)?;
-    let dump = repair::dump(fd, flow, saved).map_err(|error| match error {
+    let mut dump = repair::dump(fd, flow, saved).map_err(|error| match error {
         DumpError::Io(error) => error.into(),
         DumpError::Moving => Reason::Unsettled.into(),
         DumpError::Urgent => Reason::Urgent.into(),
@@ -161,11 +170,24 @@ fn read_out(flow: FlowKey, fd: std::os::fd::BorrowedFd<'_>, saved: &Restore) -> 
     })?;
     // Bytes in the kernel's send queue would be retransmitted by its timer while the lane carries the connection.
     let hollowed = !dump.send.is_empty();
-    if hollowed && let Err(error) = hollow(fd, &dump.image) {
+    if hollowed && let Err(error) = hollow_out(fd, &mut dump, board) {
         restore(fd, &dump.image, (&dump.recv, &dump.send), saved, || ())?;
         return Err(error.into());
     }
     Ok(Kept { dump, hollowed })
+}
+
+/// Empties the kernel's queues; what it knows of its transmissions is learnt at the last moment.
+fn hollow_out(fd: BorrowedFd<'_>, dump: &mut Dump, board: Option<(&mut Scoreboard, u64)>) -> io::Result<()> {
+    let Some((board, cookie)) = board else { return hollow(fd, &dump.image) };
+    let watched = board.watch(cookie);
+    hollow(fd, &dump.image)?;
+    match watched.and_then(|()| board.take()) {
+        Ok(Some(sent)) => (dump.sent.recover, dump.sent.pieces) = (sent.high_seq, sent.pieces),
+        Ok(None) => tracing::debug!("{:?}: nothing was learnt of what is in flight", dump.image.flow),
+        Err(error) => tracing::warn!("{:?}: what is in flight may be sent again: {error}", dump.image.flow),
+    }
+    Ok(())
 }
 
 fn need_port(way: &Way, netns: u64, fd: &OwnedFd) -> Reply {
@@ -185,7 +207,9 @@ fn need_port(way: &Way, netns: u64, fd: &OwnedFd) -> Reply {
 
 fn promoted(dump: &Dump, port: u32, path: underpass_stack::ip::path::Path, saved: Restore) -> Promoted {
     let (recv_len, send_len) = (dump.recv.len() as u32, dump.send.len() as u32);
-    Promoted { image: dump.image, port, recv_len, send_len, path, restore: saved }
+    let Transmissions { phase, recover, pieces } = &dump.sent;
+    let (pieces, phase, recover) = (pieces.len() as u32, *phase, *recover);
+    Promoted { image: dump.image, port, recv_len, send_len, pieces, phase, recover, path, restore: saved }
 }
 
 fn memfd_of(dump: &Dump) -> Result<Vec<OwnedFd>, Refusal> {
@@ -196,5 +220,6 @@ fn memfd_of(dump: &Dump) -> Result<Vec<OwnedFd>, Refusal> {
     let mut file = std::fs::File::from(fd);
     file.write_all(&dump.recv)?;
     file.write_all(&dump.send)?;
+    file.write_all(dump.sent.pieces.as_bytes())?;
     Ok(vec![file.into()])
 }

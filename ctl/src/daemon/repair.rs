@@ -8,6 +8,7 @@ use underpass_stack::arena::MAX_RING;
 use underpass_stack::control::Restore;
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::tcp::image::{Image, flag};
+use underpass_stack::tcp::scoreboard::{Piece, phase};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::sockopt::{self, attach_drop_all, detach_filter, get_int, ioctl_int, set_int};
@@ -26,6 +27,10 @@ const SIOCOUTQNSD: libc::Ioctl = 0x894B;
 const SEND_SLACK: usize = 64 << 10;
 /// The kernel's "no slow start threshold".
 pub(super) const TCP_INFINITE_SSTHRESH: u32 = 0x7fff_ffff;
+/// Values of `tcpi_ca_state`, linux/tcp.h.
+const TCP_CA_CWR: u8 = 2;
+const TCP_CA_RECOVERY: u8 = 3;
+const TCP_CA_LOSS: u8 = 4;
 /// Bits of `tcpi_options`, linux/tcp.h.
 const TCPI_OPT_TIMESTAMPS: u8 = 1;
 const TCPI_OPT_SACK: u8 = 2;
@@ -38,7 +43,9 @@ pub(super) const TCPI_OPT_ECN: u8 = 8;
 pub struct TcpInfo {
     /// TCP_ESTABLISHED and so on.
     pub state: u8,
-    ca: [u8; 3],
+    /// TCP_CA_Open and so on.
+    pub ca_state: u8,
+    tries: [u8; 2],
     /// Doublings of the retransmission timeout, or of the wait between probes of a closed window.
     pub backoff: u8,
     /// TCPI_OPT_* bits.
@@ -91,6 +98,19 @@ pub struct Dump {
     pub send: Vec<u8>,
     /// Bytes received out of order, each piece with the sequence number of its first. The kernel tells nobody of its own.
     pub ahead: Vec<(u32, Vec<u8>)>,
+    /// What has become of what is in flight.
+    pub sent: Transmissions,
+}
+
+/// A [`underpass_stack::tcp::Scoreboard`] of one's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transmissions {
+    /// One of [`phase`].
+    pub phase: u32,
+    /// The sequence number whose acknowledgement ends the recovery.
+    pub recover: u32,
+    /// In the order of the stream.
+    pub pieces: Vec<Piece>,
 }
 
 /// Why a connection could not be read.
@@ -239,7 +259,8 @@ fn dump_closed(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, open: &Repa
         return Err(DumpError::Moving);
     }
     send.drain(..send.len() - before.unacked as usize);
-    Ok(Dump { image, recv, send, ahead: Vec::new() })
+    let sent = Transmissions { phase: phase_of(TcpInfo::of(fd)?.ca_state), ..Transmissions::default() };
+    Ok(Dump { image, recv, send, ahead: Vec::new(), sent })
 }
 
 /// Is there an urgent mark in the unread bytes? FIONREAD counts up to the mark, unless urgent data is part of the stream.
@@ -249,6 +270,20 @@ fn has_urgent_mark(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let inline = ioctl_int(fd, libc::FIONREAD);
     set_int(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 0)?;
     Ok(inline? != apart)
+}
+
+fn phase_of(ca_state: u8) -> u32 {
+    match ca_state {
+        TCP_CA_RECOVERY => phase::RECOVERY,
+        TCP_CA_LOSS => phase::LOSS,
+        _ => phase::OPEN,
+    }
+}
+
+/// While the kernel reduces the window, step by step, it is on its way to the threshold, which the stack takes at once.
+fn window_of(info: &TcpInfo) -> u32 {
+    let reduces = matches!(info.ca_state, TCP_CA_CWR | TCP_CA_RECOVERY) && info.snd_ssthresh < TCP_INFINITE_SSTHRESH;
+    if reduces { info.snd_ssthresh } else { info.snd_cwnd }
 }
 
 fn peek(fd: BorrowedFd<'_>, queue: i32, len: usize) -> io::Result<Vec<u8>> {
@@ -303,7 +338,7 @@ fn image_of(
         ts_recent: 0,
         srtt_us: info.rtt,
         rttvar_us: info.rttvar,
-        cwnd: info.snd_cwnd,
+        cwnd: window_of(&info),
         ssthresh: if info.snd_ssthresh >= TCP_INFINITE_SSTHRESH { u32::MAX } else { info.snd_ssthresh },
         keep_idle_ms: tcp(libc::TCP_KEEPIDLE)?.saturating_mul(1000),
         keep_interval_ms: tcp(libc::TCP_KEEPINTVL)?.saturating_mul(1000),

@@ -20,7 +20,7 @@ use super::reply::Refusal;
 use super::session::Session;
 use super::settings::Settings;
 use super::{Error, wire};
-use crate::bpf::Algorithm;
+use crate::bpf::{Algorithm, Scoreboard};
 use crate::net::netns::Netns;
 use crate::steer::Injector;
 
@@ -56,6 +56,8 @@ pub struct Daemon {
     pub injector: Injector,
     /// Gives sockets their congestion window; not every kernel can.
     pub algorithm: Option<Algorithm>,
+    /// Knows what became of what kernel sockets have sent; not every kernel can.
+    pub scoreboard: Option<Scoreboard>,
     /// Namespaces by cookie.
     pub namespaces: HashMap<u64, Namespace>,
     /// Clients by number.
@@ -91,6 +93,7 @@ impl Daemon {
             settings,
             injector: Injector::load().map_err(Error::Steering)?,
             algorithm: algorithm(),
+            scoreboard: scoreboard(),
             namespaces: HashMap::new(),
             sessions: BTreeMap::new(),
             waiting: Vec::new(),
@@ -177,6 +180,14 @@ fn algorithm() -> Option<Algorithm> {
         tracing::warn!(
             "connections that come back from a lane begin with the kernel's initial congestion window: {error}"
         );
+    }
+    loaded.ok()
+}
+
+fn scoreboard() -> Option<Scoreboard> {
+    let loaded = Scoreboard::load();
+    if let Err(error) = &loaded {
+        tracing::warn!("connections that go to a lane amid a recovery send again what has arrived: {error}");
     }
     loaded.ok()
 }

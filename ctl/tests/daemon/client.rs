@@ -127,6 +127,7 @@ impl Client {
         change(&mut promoted.image);
         let (recv, send) = bytes.split_at(promoted.recv_len as usize);
         let request = ImportRequest {
+            scoreboard: Default::default(),
             image: &promoted.image,
             recv,
             send,

@@ -9,7 +9,9 @@ use underpass_stack::control::{Demote, Done, NeedPort, Promote, Promoted};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
 use underpass_stack::stack::ImportRequest;
-use underpass_stack::tcp::Instant;
+use underpass_stack::tcp::scoreboard::Piece;
+use underpass_stack::tcp::{Instant, Scoreboard};
+use zerocopy::FromBytes;
 
 use super::attach::attach;
 use super::congestion::{Control, pacing_limit_of};
@@ -188,6 +190,7 @@ fn import(
         Some(region) => region.bytes(at, len).ok_or(Reason::ProtocolError),
         None => Ok(&[][..]),
     };
+    let pieces = pieces(bytes(recv_len + send_len, promoted.pieces as usize * size_of::<Piece>())?);
     *socket.restore.lock() = promoted.restore;
     socket.port.store(promoted.port, Relaxed);
     let (rings, largest) = buffers(options::get(), promoted);
@@ -198,6 +201,7 @@ fn import(
         image: &image,
         recv: bytes(0, recv_len)?,
         send: bytes(recv_len, send_len)?,
+        scoreboard: Scoreboard { phase: promoted.phase, recover: promoted.recover, pieces: &pieces },
         port: promoted.port,
         path: promoted.path,
         fd,
@@ -219,6 +223,12 @@ fn import(
     engine.set_owner(slot, Some(socket.clone()));
     engine.pass(now);
     Ok(())
+}
+
+/// They lie behind bytes of any number.
+fn pieces(bytes: &[u8]) -> Vec<Piece> {
+    let whole = bytes.chunks_exact(size_of::<Piece>());
+    whole.filter_map(|bytes| Piece::read_from_bytes(bytes).ok()).collect()
 }
 
 /// Receive and send buffer, and what they may grow to. Where the program has chosen a size itself, that is kept, as in the kernel,

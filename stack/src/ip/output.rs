@@ -222,6 +222,8 @@ pub enum FromPeer<'a> {
     Reset,
     /// ACK of everything that the image calls acknowledged.
     Ack,
+    /// ACK as [`FromPeer::Ack`], and of these blocks beyond it (RFC 2018): of the first [`SackBlocks::MAX`] of them, one less beside timestamps.
+    Sack(&'a [[u32; 2]]),
     /// Data at this sequence number.
     Data(u32, &'a [u8]),
 }
@@ -232,7 +234,7 @@ pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer<'
     let (seq, extra, data): (u32, Flags, &[u8]) = match what {
         FromPeer::Fin => (image.rcv_nxt.wrapping_sub(fin_received), Flags::FIN, &[]),
         FromPeer::Reset => (image.rcv_nxt, Flags::RST, &[]),
-        FromPeer::Ack => (image.rcv_nxt, Flags::default(), &[]),
+        FromPeer::Ack | FromPeer::Sack(_) => (image.rcv_nxt, Flags::default(), &[]),
         FromPeer::Data(seq, data) => (seq, Flags::default(), data),
     };
     let timestamps =
@@ -244,7 +246,7 @@ pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer<'
         window: u16::try_from(image.snd_wnd >> image.snd_wscale.min(14)).unwrap_or(u16::MAX),
         ecn: Codepoint::NotEct,
         timestamps,
-        sack: SackBlocks::default(),
+        sack: blocks_of(what, timestamps.is_some()),
         len: data.len() as u32,
         kind: Kind::Ack,
     };
@@ -257,6 +259,17 @@ pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer<'
     };
     let back = Path { src_mac: path.dst_mac, dst_mac: path.src_mac, ttl: 64, ..*path };
     build(frame, &back, &flow, &segment, (data, &[]), 0)
+}
+
+fn blocks_of(what: FromPeer<'_>, beside_timestamps: bool) -> SackBlocks {
+    let mut blocks = SackBlocks::default();
+    if let FromPeer::Sack(told) = what {
+        let max = SackBlocks::MAX - usize::from(beside_timestamps);
+        for [start, end] in told.iter().take(max) {
+            blocks.push(SeqNr(*start), SeqNr(*end));
+        }
+    }
+    blocks
 }
 
 #[cfg(test)]

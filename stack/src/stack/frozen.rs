@@ -1,5 +1,5 @@
-//! What does the daemon need of a frozen connection that its record has no room for? The rest of the list of out-of-order data, which is
-//! laid into a block of the ring space for it.
+//! What does the daemon need of a frozen connection that its record has no room for? The rest of the list of out-of-order data, and what
+//! the peer has acknowledged selectively. They are laid into a block of the ring space for it.
 
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
@@ -7,16 +7,20 @@ use zerocopy::IntoBytes;
 
 use super::Stack;
 use crate::arena::{MIN_RING, PiecesRef};
+use crate::tcp::ahead::MAX_PIECES;
 
 impl Stack {
-    /// Lays the list where the daemon finds it. If there is no block to spare, the peer has to find out that its data is gone
-    /// (RFC 2018, section 8).
+    /// Lays the lists where the daemon finds them. If there is no block to spare, the peer has to find out that its data is gone
+    /// (RFC 2018, section 8), and the kernel by and by what of ours has arrived.
     pub(super) fn lay_beside(&mut self, slot: u32) {
         let Some(state) = self.slots.get(slot as usize) else { return };
-        let pieces: Vec<[u32; 2]> = state.recovery.beyond().collect();
+        let beyond = state.recovery.beyond();
+        let count = beyond.len() as u32;
+        let pieces: Vec<[u32; 2]> = beyond.chain(state.recovery.sacked().take(MAX_PIECES)).collect();
         if pieces.is_empty() {
             return;
         }
+        let sacked = pieces.len() as u32 - count;
         let Some(block) = self.rings.take(MIN_RING) else { return };
         self.beside.insert(slot, block);
         let bytes = pieces.as_bytes();
@@ -25,7 +29,7 @@ impl Stack {
         into.copy_from_slice(bytes);
         compiler_fence(SeqCst);
         if let Some(record) = self.record_mut(slot) {
-            record.beyond = PiecesRef { offset: block.offset, count: pieces.len() as u32, pad: 0 };
+            record.beyond = PiecesRef { offset: block.offset, count, sacked };
         }
     }
 

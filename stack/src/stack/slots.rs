@@ -8,7 +8,7 @@ use crate::ip::path::Path;
 use crate::lane::Reason;
 use crate::stats::Counter;
 use crate::tcp::image::Image;
-use crate::tcp::{Algorithm, Connection, Instant, Learnt, Recovery};
+use crate::tcp::{Algorithm, Connection, Instant, Learnt, Recovery, Scoreboard};
 
 /// What [`Stack::import`] needs.
 pub struct ImportRequest<'a> {
@@ -18,6 +18,8 @@ pub struct ImportRequest<'a> {
     pub recv: &'a [u8],
     /// Bytes that the peer has not acknowledged, then bytes never sent.
     pub send: &'a [u8],
+    /// What is known of what is in flight.
+    pub scoreboard: Scoreboard<'a>,
     /// Attachment on which the flow arrives.
     pub port: u32,
     /// How packets reach the peer.
@@ -155,7 +157,9 @@ impl Stack {
         record.tcb.limit_window(request.rings.0);
         record.tcb.limit_queue(request.rings.1);
         let largest = (request.largest.0.min(MAX_RING), request.largest.1.min(MAX_RING));
-        Connection { tcb: &mut record.tcb, snd, rcv, recovery }.tune_buffers(largest.0, largest.1);
+        let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery };
+        connection.resume(&request.scoreboard);
+        connection.tune_buffers(largest.0, largest.1);
         record.tcb.choose_congestion(request.congestion);
         record.tcb.learn_congestion(&request.learnt, now);
         record.tcb.limit_pacing(request.pacing_limit);

@@ -57,6 +57,11 @@ impl Loss {
     pub fn new(una: SeqNr, timeouts: u32) -> Self {
         Self { recover: una.minus(1), timeouts, inherited: timeouts != 0, ..Self::default() }
     }
+
+    /// Goes on with a recovery that another began.
+    pub fn resume(self, phase: Phase, recover: SeqNr, urgent: bool) -> Self {
+        Self { phase, recover, urgent, ..self }
+    }
 }
 
 impl Recovery {

@@ -1,7 +1,7 @@
 //! What the owner of a connection knows of its transmissions, beyond what others need to carry the connection on.
 //!
-//! It lies in the owner's memory beside the slot, not in the arena: the kernel could not be told of it. After an import it is begun
-//! anew from the numbers.
+//! It lies in the owner's memory beside the slot, not in the arena: the kernel could be told of nothing but what the peer has. After an
+//! import it is begun anew from the numbers, and from what is known beside them ([`super::scoreboard`]).
 
 use super::ahead::Beyond;
 use super::loss::{Loss, Phase};
@@ -96,6 +96,19 @@ impl Recovery {
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
         (self.loss.phase == Phase::Open) & (self.sent.sacked() | self.sent.lost() == 0)
+    }
+
+    /// What the peer has acknowledged selectively: `[start, end)` of the sequence space, ascending, nothing touching.
+    pub fn sacked(&self) -> impl Iterator<Item = [u32; 2]> {
+        let mut records = self.sent.records().filter(|record| record.sacked).peekable();
+        std::iter::from_fn(move || {
+            let first = records.next()?;
+            let mut end = first.end;
+            while let Some(next) = records.next_if(|next| next.start == end) {
+                end = next.end;
+            }
+            Some([first.start.0, end.0])
+        })
     }
 
     pub(crate) fn seldom(&mut self) -> &mut Seldom {

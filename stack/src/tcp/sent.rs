@@ -1,7 +1,7 @@
 //! What is in flight, and when was it last sent?
 //!
 //! One record for neighbours that were sent at the same time and have fared alike; together they cover exactly
-//! `[snd_una, snd_nxt)`. The daemon needs none of this to give a connection back to the kernel, so it lies in the owner's memory,
+//! `[snd_una, snd_nxt)`. The daemon needs little of this to give a connection back to the kernel, so it lies in the owner's memory,
 //! not in the arena.
 
 mod record;
@@ -134,6 +134,19 @@ impl Sent {
         }
         if self.lost_from.ge(start) {
             self.lost_from = self.lost_from.later(end);
+        }
+        self.join(first, past);
+    }
+
+    /// `[start, end)` was sent again, nobody knows when: later than what was sent once, it is taken for, so that the arrival of that does not make
+    /// it lost once more. If it is, what goes out from now on will tell.
+    pub fn know_resent(&mut self, start: SeqNr, end: SeqNr) {
+        let (first, past) = self.cut_out(start, end);
+        for at in first..past {
+            let record = &mut self.records[at];
+            record.resent = true;
+            record.stamp.sent_at = record.stamp.sent_at.after(1);
+            record.sent_from = record.stamp.sent_at;
         }
         self.join(first, past);
     }

@@ -142,6 +142,7 @@ impl Crowd {
             ..Path::default()
         };
         let request = ImportRequest {
+            scoreboard: Default::default(),
             image: &image,
             recv: &[],
             send: &[],

@@ -10,7 +10,8 @@ use crate::ip::path::Path;
 use crate::ip::{input, late, output};
 use crate::stats::Counter;
 use crate::tcp::image::{Image, flag};
-use crate::tcp::{Algorithm, Connection, ImportError, Instant, Outcome, Recovery, SegmentOut, SeqNr, Tcb};
+use crate::tcp::scoreboard::{Piece, fate};
+use crate::tcp::{Algorithm, Connection, ImportError, Instant, Outcome, Recovery, Scoreboard, SegmentOut, SeqNr, Tcb};
 
 /// How two simulated ends are set up.
 #[derive(Clone, Copy, Debug)]
@@ -212,10 +213,13 @@ impl Host {
     }
 
     /// Gives the connection away and takes it back, as a demotion and promotion would. What arrived out of order is no part of the image: as by
-    /// the daemon, it is told the new owner once more, as if it came just now.
+    /// the daemon, it is told the new owner once more, as if it came just now. What the peer has acknowledged selectively is told, too.
     pub fn change_hands(&mut self, now: Instant) {
         let frames = self.frames_ahead(now);
+        let sacked = self.recovery.sacked().map(|[start, end]| Piece { start, end, fate: fate::SACKED });
+        let sacked: Vec<Piece> = sacked.collect();
         self.change_hands_by_image(now);
+        self.connection().resume(&Scoreboard { pieces: &sacked, ..Scoreboard::default() });
         frames.iter().for_each(|frame| self.frame_in(now, frame));
     }
 

@@ -231,6 +231,11 @@ fn synthesized_segments_come_from_the_peer() {
         assert_eq!((segment.window, segment.payload.len()), (512, 0));
         assert_eq!(segment.timestamps, Some(Timestamps { val: 22, ecr: 11 }));
     }
+    let blocks = [[600, 700], [800, 900], [1000, 1100], [1200, 1300]];
+    let segment = made(FromPeer::Sack(&blocks));
+    let segment = parse(&segment, MAX).unwrap().segment;
+    let told: Vec<u8> = blocks[..3].concat().into_iter().flat_map(u32::to_be_bytes).collect();
+    assert_eq!((segment.seq, segment.ack, segment.sack), (SeqNr(9001), SeqNr(500), &told[..]));
     let frame = made(FromPeer::Data(9500, b"ahead of the rest"));
     let segment = parse(&frame, MAX).unwrap().segment;
     assert_eq!((segment.seq, segment.payload), (SeqNr(9500), &b"ahead of the rest"[..]));

@@ -78,6 +78,7 @@ impl Machine {
             .map_err(|error| format!("the setup cannot be imported: {error}"))?;
         tcb.limit_window(setup.rcv_buf);
         tcb.choose_congestion(setup.congestion);
+        machine.connection().resume(&setup.scoreboard());
         machine.pump()?;
         Ok(machine)
     }

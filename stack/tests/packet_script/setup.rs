@@ -4,7 +4,9 @@ use std::net::Ipv6Addr;
 
 use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::tcp::Algorithm;
+use underpass_stack::tcp::Scoreboard;
 use underpass_stack::tcp::image::{Image, flag};
+use underpass_stack::tcp::scoreboard::{Piece, fate, phase};
 
 use super::syntax::Words;
 use super::value;
@@ -39,6 +41,10 @@ pub struct Setup {
     peer_mss: Option<u16>,
     rcv_wnd: Option<u32>,
     image: Image,
+    /// What is known of what is in flight, and of the recovery that is under way.
+    known: Vec<Piece>,
+    phase: u32,
+    recover: u32,
 }
 
 impl Default for Setup {
@@ -71,6 +77,9 @@ impl Default for Setup {
             peer_mss: None,
             rcv_wnd: None,
             image,
+            known: Vec::new(),
+            phase: phase::OPEN,
+            recover: 0,
         }
     }
 }
@@ -126,6 +135,14 @@ impl Setup {
             "max-wnd" => image.max_window = words.number()?,
             "cc" => self.congestion = Algorithm::named(words.next()?.as_bytes()).ok_or("no such algorithm")?,
             "cwnd" => image.cwnd = words.number()?,
+            "known" => {
+                let (start, end) = value::range(words.next()?)?;
+                let at = |relative: i64| self.own.wrapping_add(relative as u32);
+                let fate = fate_named(words.next()?)?;
+                self.known.push(Piece { start: at(start), end: at(end), fate });
+            }
+            "recovering" => (self.phase, self.recover) = (phase::RECOVERY, words.number()?),
+            "timed-out" => (self.phase, self.recover) = (phase::LOSS, words.number()?),
             "backoff" => image.backoff = words.number()?,
             "ssthresh" => image.ssthresh = words.number()?,
             "ts-val" => image.ts_val = words.number()?,
@@ -156,6 +173,11 @@ impl Setup {
         self.image.ts_recent
     }
 
+    /// What is known beside it.
+    pub fn scoreboard(&self) -> Scoreboard<'_> {
+        Scoreboard { phase: self.phase, recover: self.own.wrapping_add(self.recover), pieces: &self.known }
+    }
+
     /// The image to import.
     pub fn image(&self) -> Image {
         let has = |bits: u32| u32::from(self.image.flags & bits != 0);
@@ -178,5 +200,14 @@ impl Setup {
             mss_clamp: self.peer_mss.unwrap_or(self.mss + options),
             ..self.image
         }
+    }
+}
+
+fn fate_named(name: &str) -> Result<u32, String> {
+    match name {
+        "sacked" => Ok(fate::SACKED),
+        "lost" => Ok(fate::LOST),
+        "resent" => Ok(fate::RESENT),
+        _ => Err(format!("`{name}` is no fate: sacked, lost or resent")),
     }
 }

@@ -1,8 +1,9 @@
 //! Images that contradict themselves: they are refused, or the engine can live with them. And records that somebody has written over: what
 //! the daemon reads of them is refused, or sound.
 
-use underpass_stack::tcp::Instant;
 use underpass_stack::tcp::image::Image;
+use underpass_stack::tcp::scoreboard::Piece;
+use underpass_stack::tcp::{Instant, Scoreboard};
 use underpass_stack::testkit::{A, Host, Setup};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -25,13 +26,17 @@ pub fn play(input: &[u8]) -> u64 {
     let now = Instant(1 + (input.word() >> (input.byte() % 64)).min(LATEST));
     let (setup, image) = image(&mut input);
     let mut host = Host::new(&setup, A, now);
-    if input.byte() % 4 == 0 {
+    let way = input.byte() % 4;
+    if way == 0 {
         scribble(&mut host, &mut input, &image, now);
         return 1;
     }
     let (unread, unacked) = (bytes(1, image.rcv_read, image.unread()), bytes(A, first(&image), image.unacknowledged()));
     if host.try_import(&image, &unread, &unacked, now).is_err() {
         return 1;
+    }
+    if way == 1 {
+        hand_over(&mut host, &mut input, &image);
     }
     assert!(unread.len() as u32 <= RING && unacked.len() as u32 <= RING, "more than the rings hold: {image:?}");
     1 + Player::adopt(host, &image, setup.mtu as usize, RING as usize, now).play(input)
@@ -67,6 +72,22 @@ fn image(input: &mut Input<'_>) -> (Setup, Image) {
         raw[at..at + 4].copy_from_slice(&new.to_ne_bytes());
     }
     (setup, image)
+}
+
+/// A scoreboard that may be nonsense.
+fn hand_over(host: &mut Host, input: &mut Input<'_>, image: &Image) {
+    let number = |input: &mut Input<'_>| match input.byte() % 8 {
+        0 => image.snd_una.wrapping_add(ODD[usize::from(input.byte()) % ODD.len()]),
+        1 => input.word() as u32,
+        _ => image.snd_una.wrapping_add(u32::from(input.byte()) * 32),
+    };
+    let count = input.byte() % 16;
+    let pieces: Vec<Piece> = (0..count)
+        .map(|_| Piece { start: number(input), end: number(input), fate: u32::from(input.byte()) % 5 })
+        .collect();
+    let board = Scoreboard { phase: u32::from(input.byte()) % 4, recover: number(input), pieces: &pieces };
+    host.connection().resume(&board);
+    host.assert_bounded();
 }
 
 /// The first unacknowledged byte.

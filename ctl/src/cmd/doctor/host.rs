@@ -10,7 +10,7 @@ use underpass_stack::xsk;
 use super::super::client::{AskError, Client};
 use super::super::run::find_library;
 use super::Check;
-use underpass_ctl::bpf::Algorithm;
+use underpass_ctl::bpf::{Algorithm, Scoreboard};
 use underpass_ctl::steer::{Injector, Steer};
 
 /// The oldest that is promised. The youngest part that cannot be done without, SO_NETNS_COOKIE, came with 5.14.
@@ -38,7 +38,7 @@ pub fn checks(socket: &Path) -> Vec<Check> {
         (Some(set), daemon) if !has(set, NET_ADMIN) => checks.push(unprivileged(daemon)),
         (set, _) => {
             checks.extend(capabilities(set));
-            checks.extend([af_xdp(), bpf(), injection(), handover(), tcp_repair(), memlock()]);
+            checks.extend([af_xdp(), bpf(), injection(), handover(), scoreboard(), tcp_repair(), memlock()]);
         }
     }
     checks
@@ -181,6 +181,17 @@ fn handover() -> Check {
             "handover",
             format!("connections that leave a lane begin with the initial congestion window: {error}"),
             "a kernel with type information and BPF's compiler (CONFIG_DEBUG_INFO_BTF, CONFIG_BPF_JIT) spares some round trips",
+        ),
+    }
+}
+
+fn scoreboard() -> Check {
+    match Scoreboard::load() {
+        Ok(_) => Check::ok("scoreboard", "what became of what a kernel socket has sent can be read"),
+        Err(error) => Check::warn(
+            "scoreboard",
+            format!("connections that go to a lane amid a recovery send again what has arrived: {error}"),
+            "a kernel with type information (CONFIG_DEBUG_INFO_BTF) that lets BPF programs read its memory (no lockdown) knows it",
         ),
     }
 }
