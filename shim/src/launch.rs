@@ -134,7 +134,7 @@ fn become_daemon(argv: &[*const c_char], envp: &[*const c_char], life: RawFd) ->
 }
 
 fn await_listener(socket: &Path, life: &OwnedFd) -> Result<()> {
-    const PAUSE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+    const INTERVAL: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 2_000_000 };
     let mut until = sys::now().after(PATIENCE);
     // Nobody writes: what is reported is that the other end is closed.
     let mut watched = vec![libc::pollfd { fd: life.as_raw_fd(), events: 0, revents: 0 }];
@@ -142,7 +142,7 @@ fn await_listener(socket: &Path, life: &OwnedFd) -> Result<()> {
         match sys::connect_seqpacket(socket) {
             Ok(_) => return Ok(()),
             Err(error) if sys::now() >= until => return Err(error),
-            Err(_) if sys::ppoll(&mut watched, Some(PAUSE), None) == Ok(1) => {
+            Err(_) if sys::ppoll(&mut watched, Some(INTERVAL), None) == Ok(1) => {
                 watched.clear();
                 until = until.min(sys::now().after(OTHER));
             }

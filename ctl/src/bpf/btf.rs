@@ -1,5 +1,5 @@
 //! Where the members of the running kernel's structures lie, by its type information (BTF; Linux Documentation/bpf/btf.rst).
-//! They move from one version to the next.
+//! They move from one version to the next. (aya reads this information, too, but keeps members to itself.)
 
 use std::ops::Range;
 

@@ -51,7 +51,7 @@ impl Daemon {
         let Some(namespace) = namespaces.get(&netns) else { return 0 };
         let inside = namespace.enter(home).map_err(|error| format!("cannot enter its namespace: {error}"));
         let injected = inside.and_then(|_inside| injector.inject(frames, ifindex).map_err(|error| error.to_string()));
-        let why = injected.as_ref().err().cloned().unwrap_or_else(|| "refused by the kernel".into());
+        let why = injected.as_ref().err().cloned().unwrap_or_else(|| "too long, or refused by the kernel".into());
         let done = injected.unwrap_or_default();
         if done < frames.len() {
             tracing::warn!(
