@@ -13,7 +13,8 @@ use underpass_stack::tcp::scoreboard::{Piece, fate};
 use super::handover::{Congestion, give};
 use super::repair::{self, Dump, Transmissions};
 use super::reply::{Answer, Refusal, Reply};
-use super::restore::{restore, set_window};
+use super::restore::{Bytes, restore, set_window};
+use super::round_trip;
 use super::session::{Conn, Session};
 use super::sockopt;
 use super::state::{Daemon, monotonic};
@@ -65,9 +66,9 @@ impl Daemon {
 
     /// Makes the kernel socket live again, then lets the flow's packets reach it.
     pub fn give_back(&mut self, session: u32, conn: Conn, dump: &Dump) -> Result<(), Refusal> {
-        let queues = (dump.recv.as_slice(), dump.send.as_slice());
+        let bytes = Bytes { recv: &dump.recv, before: round_trip::bytes_before(&dump.image), send: &dump.send };
         let hand_on = || self.hand_on_window(&conn, &dump.image);
-        let restored = restore(conn.fd.as_fd(), &dump.image, queues, &conn.restore, hand_on);
+        let restored = restore(conn.fd.as_fd(), &dump.image, bytes, &conn.restore, hand_on);
         match &restored {
             Ok(()) => tracing::debug!("session {session}: {:?} is back in the kernel", conn.flow),
             Err(error) => {

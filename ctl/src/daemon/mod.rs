@@ -31,6 +31,7 @@ mod reply;
 mod requests;
 mod rest;
 pub mod restore;
+mod round_trip;
 pub mod server;
 mod session;
 mod settings;

@@ -18,7 +18,7 @@ use super::gap::Look;
 use super::path::{self, Way};
 use super::repair::{self, Dump, DumpError, Transmissions};
 use super::reply::{Answer, Refusal, Reply};
-use super::restore::{hollow, restore};
+use super::restore::{Bytes, hollow, restore};
 use super::session::{Conn, Kept};
 use super::settle::switch_over;
 use super::sockopt;
@@ -171,7 +171,8 @@ fn read_out(
     // Bytes in the kernel's send queue would be retransmitted by its timer while the lane carries the connection.
     let hollowed = !dump.send.is_empty();
     if hollowed && let Err(error) = hollow_out(fd, &mut dump, board) {
-        restore(fd, &dump.image, (&dump.recv, &dump.send), saved, || ())?;
+        let bytes = Bytes { recv: &dump.recv, before: &[], send: &dump.send };
+        restore(fd, &dump.image, bytes, saved, || ())?;
         return Err(error.into());
     }
     Ok(Kept { dump, hollowed })

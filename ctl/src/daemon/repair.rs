@@ -53,7 +53,9 @@ pub struct TcpInfo {
     /// Low half: shift of the peer's windows; high half: of ours.
     pub wscale: u8,
     flags: u8,
-    timers: [u32; 2],
+    /// Retransmission timeout, µs.
+    pub rto: u32,
+    ato: u32,
     mss: [u32; 2],
     counts: [u32; 5],
     times: [u32; 4],

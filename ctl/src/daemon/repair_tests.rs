@@ -12,7 +12,7 @@ use underpass_stack::tcp::image::flag;
 
 use super::eligible::Endpoints;
 use super::repair::{Dump, DumpError, dump, in_repair, open, remember, silence, thaw, unacked};
-use super::restore::{hollow, restore, set_window};
+use super::restore::{Bytes, hollow, restore, set_window};
 use super::sockopt::{self, Family, get_int, set_int};
 use crate::net::flow_label::Label;
 
@@ -69,7 +69,8 @@ pub(super) fn cycle_and(stream: &TcpStream, change: impl FnOnce(&mut Dump), befo
     hollow(fd, &dumped.image).unwrap();
     assert!(in_repair(fd).unwrap());
     change(&mut dumped);
-    restore(fd, &dumped.image, (&dumped.recv, &dumped.send), &saved, before_waking).unwrap();
+    let bytes = Bytes { recv: &dumped.recv, before: &[], send: &dumped.send };
+    restore(fd, &dumped.image, bytes, &saved, before_waking).unwrap();
     assert!(!in_repair(fd).unwrap());
     assert_eq!(remember(fd).unwrap(), saved);
     assert_eq!(get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap(), mss);

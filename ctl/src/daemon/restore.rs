@@ -51,6 +51,17 @@ struct RepairOption {
     value: u32,
 }
 
+/// The bytes of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes<'a> {
+    /// Those that the program has not read.
+    pub recv: &'a [u8],
+    /// Those before the oldest of `send`, which the peer has, but the socket is yet to hear that it does.
+    pub before: &'a [u8],
+    /// Those that the peer has not acknowledged, then those never sent.
+    pub send: &'a [u8],
+}
+
 /// Makes the kernel socket the connection again that `image` describes: live, with these bytes to be read and to be sent.
 ///
 /// The socket is in repair mode ([`repair::open`]) and its flow still points elsewhere. The peer's FIN and RST and its acknowledgement
@@ -62,21 +73,23 @@ struct RepairOption {
 pub fn restore(
     fd: BorrowedFd<'_>,
     image: &Image,
-    (recv, to_send): (&[u8], &[u8]),
+    bytes: Bytes<'_>,
     saved: &Restore,
     before_waking: impl FnOnce(),
 ) -> io::Result<()> {
     let fin_sent = image.flags & (flag::FIN_SENT | flag::FIN_ACKED) != 0;
-    let in_flight = if fin_sent { to_send.len() } else { image.snd_nxt.wrapping_sub(image.snd_una) as usize };
-    let (sent, unsent) = to_send.split_at_checked(in_flight).ok_or_else(invalid)?;
-    let buffers = Buffers::widen(fd, image, recv.len(), to_send.len())?;
-    reopen(fd, image)?;
+    let in_flight = if fin_sent { bytes.send.len() } else { image.snd_nxt.wrapping_sub(image.snd_una) as usize };
+    let (sent, unsent) = bytes.send.split_at_checked(in_flight).ok_or_else(invalid)?;
+    let buffers = Buffers::widen(fd, image, bytes.recv.len(), bytes.send.len())?;
+    reopen(fd, image, bytes.before.len() as u32)?;
     negotiate(fd, image)?;
-    fill(fd, RECV_QUEUE, recv)?;
+    fill(fd, RECV_QUEUE, bytes.recv)?;
     set_window(fd, image)?;
     if !image.flow.is_v6() {
         fit_segments(fd)?;
     }
+    // Each as segments of its own.
+    fill(fd, SEND_QUEUE, bytes.before)?;
     fill(fd, SEND_QUEUE, sent)?;
     if fin_sent {
         set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, SEND_QUEUE)?;
@@ -96,13 +109,13 @@ pub fn restore(
 /// Empties the socket's queues but keeps it established at the image's numbers: nothing is left to retransmit.
 pub fn hollow(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
     let empty = Image { snd_una: image.snd_end, snd_nxt: image.snd_end, rcv_read: image.rcv_nxt, ..*image };
-    reopen(fd, &empty)?;
+    reopen(fd, &empty, 0)?;
     negotiate(fd, &empty)?;
     set_window(fd, &empty)
 }
 
-/// Closes the socket without a sound and establishes it anew at the numbers of the image's oldest queued bytes.
-fn reopen(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
+/// Closes the socket without a sound and establishes it anew at the numbers of the image's oldest queued bytes, `before` which there are so many more.
+fn reopen(fd: BorrowedFd<'_>, image: &Image, before: u32) -> io::Result<()> {
     let ends = Ends {
         family: family_of(fd)?,
         local: image.flow.local(),
@@ -111,7 +124,7 @@ fn reopen(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
     };
     let fin_acked = u32::from(image.flags & flag::FIN_ACKED != 0);
     sockopt::disconnect(fd)?;
-    set_sequence(fd, SEND_QUEUE, image.snd_una.wrapping_sub(fin_acked))?;
+    set_sequence(fd, SEND_QUEUE, image.snd_una.wrapping_sub(fin_acked).wrapping_sub(before))?;
     set_sequence(fd, RECV_QUEUE, image.rcv_read)?;
     if image.flow.is_v6() {
         // The IPv6 counterpart of `fit_segments`: connect(2) takes the size from here. What the program may once have set here counts for

@@ -7,6 +7,7 @@ use underpass_stack::tcp::segment::SackBlocks;
 use underpass_stack::wire::{ipv4, ipv6};
 
 use super::repair::Dump;
+use super::round_trip;
 use super::session::Conn;
 use crate::steer::inject::MAX_FRAME;
 
@@ -23,10 +24,16 @@ const TCP_HEADER: usize = 32;
 
 /// In the order in which they should arrive.
 pub fn frames(conn: &Conn, dump: &Dump) -> Vec<Vec<u8>> {
-    let mut frames = control_frames(conn, &dump.image);
+    let mut frames: Vec<_> = round_trip_frame(conn, &dump.image).into_iter().collect();
+    frames.extend(control_frames(conn, &dump.image));
     frames.extend(sack_frames(conn, dump));
     frames.extend(data_frames(conn, dump));
     frames
+}
+
+/// That it has what came before the oldest byte in flight, and has taken a round trip to say so.
+fn round_trip_frame(conn: &Conn, image: &Image) -> Option<Vec<u8>> {
+    from_peer(conn, image, FromPeer::Echo(round_trip::to_be_told(image)?))
 }
 
 /// What the peer has said that a restored socket has still to hear: its FIN or RST, its acknowledgement of our FIN. Where we owe the

@@ -224,6 +224,8 @@ pub enum FromPeer<'a> {
     Ack,
     /// ACK as [`FromPeer::Ack`], and of these blocks beyond it (RFC 2018): of the first [`SackBlocks::MAX`] of them, one less beside timestamps.
     Sack(&'a [[u32; 2]]),
+    /// ACK as [`FromPeer::Ack`] but without the FIN, whose timestamp says that what it acknowledges left so many ms ago.
+    Echo(u32),
     /// Data at this sequence number.
     Data(u32, &'a [u8]),
 }
@@ -233,12 +235,14 @@ pub fn synthesize(frame: &mut [u8], path: &Path, image: &Image, what: FromPeer<'
     let fin_received = u32::from(image.flags & flag::FIN_RECEIVED != 0);
     let (seq, extra, data): (u32, Flags, &[u8]) = match what {
         FromPeer::Fin => (image.rcv_nxt.wrapping_sub(fin_received), Flags::FIN, &[]),
+        FromPeer::Echo(_) => (image.rcv_nxt.wrapping_sub(fin_received), Flags::default(), &[]),
         FromPeer::Reset => (image.rcv_nxt, Flags::RST, &[]),
         FromPeer::Ack | FromPeer::Sack(_) => (image.rcv_nxt, Flags::default(), &[]),
         FromPeer::Data(seq, data) => (seq, Flags::default(), data),
     };
-    let timestamps =
-        (image.flags & flag::TIMESTAMPS != 0).then_some(Timestamps { val: image.ts_recent, ecr: image.ts_val });
+    let age = if let FromPeer::Echo(ms) = what { ms } else { 0 };
+    let (val, ecr) = (image.ts_recent, image.ts_val.wrapping_sub(age));
+    let timestamps = (image.flags & flag::TIMESTAMPS != 0).then_some(Timestamps { val, ecr });
     let segment = SegmentOut {
         seq: SeqNr(seq),
         ack: SeqNr(image.snd_una),
