@@ -254,6 +254,12 @@ impl Earlier {
         Self(told)
     }
 
+    /// The kernel counts so many bytes as acknowledged once more, as a segment of their own.
+    pub fn without_acked(&mut self, again: u32) {
+        add_long(&mut self.0, at::BYTES_ACKED, u64::from(again).wrapping_neg());
+        add_word(&mut self.0, at::DELIVERED, u32::from(again != 0).wrapping_neg());
+    }
+
     /// The kernel's answer with all of it.
     pub fn with(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         for offset in TOTALS_16 {

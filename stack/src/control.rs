@@ -15,7 +15,7 @@ use crate::tcp::image::Image;
 /// First word of every message: "UPAS".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAS");
 /// Raised whenever a message or the arena's layout changes.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// Descriptors in one message at most (AF_XDP queues of one interface).
 pub const MAX_FDS: usize = 64;
 /// Frames in one [`Inject`] at most.
@@ -139,7 +139,7 @@ messages! {
         /// The library's number for this attachment, below [`crate::arena::MAX_PORTS`].
         port: u32,
     }
-    /// Library → daemon: give a frozen connection back to its kernel socket. Answer: [`Done`] or [`Refused`].
+    /// Library → daemon: give a frozen connection back to its kernel socket. Answer: [`Demoted`] or [`Refused`].
     /// The daemon reads the frozen record from the arena.
     Demote = 4 {
         /// Connection slot.
@@ -269,6 +269,11 @@ messages! {
         pad: u16,
         /// The errno behind it, or 0.
         errno: u32,
+    }
+    /// Answer to [`Demote`]: the kernel socket is live.
+    Demoted = 108 {
+        /// Bytes that the lane's peer had acknowledged and that the kernel counts as acknowledged once more, as a segment of their own.
+        acked_again: u32,
     }
     /// Answer to [`Status`].
     StatusReply = 107 {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use underpass_stack::arena::{ConnRecord, Phase};
-use underpass_stack::control::{Demote, Restore};
+use underpass_stack::control::{Demote, Demoted, Restore};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::{Region, ring};
 use underpass_stack::tcp::image::{Image, flag};
@@ -30,7 +30,7 @@ impl Daemon {
         if phase == Phase::Reserved && record.generation == ask.generation && conn.generation == ask.generation {
             // The stack did not take it: the kernel goes on where it was.
             self.give_back_untaken(session, ask.slot)?;
-            return Ok(Reply::done(1));
+            return Ok(Reply::of(&Demoted { acked_again: 0 }));
         }
         let frozen = phase == Phase::Frozen;
         if !frozen || record.generation != ask.generation || conn.generation != ask.generation {
@@ -38,15 +38,15 @@ impl Daemon {
         }
         let dump = read_record(known, conn, &record).ok_or(Reason::BadImage)?;
         let conn = known.conns.remove(&ask.slot).ok_or(Reason::BadImage)?;
-        self.give_back(session, conn, &dump)?;
-        Ok(Reply::done(1))
+        let acked_again = self.give_back(session, conn, &dump)?;
+        Ok(Reply::of(&Demoted { acked_again }))
     }
 
     /// Gives a connection back that the stack has not taken over: the kernel's queues, or what was read from them.
     pub fn give_back_untaken(&mut self, session: u32, slot: u32) -> Result<(), Refusal> {
         let mut conn = self.session(session)?.conns.remove(&slot).ok_or(Reason::BadImage)?;
         match conn.kept.take() {
-            Some(kept) if kept.hollowed => self.give_back(session, conn, &kept.dump),
+            Some(kept) if kept.hollowed => self.give_back(session, conn, &kept.dump).map(|_| ()),
             Some(kept) => {
                 let fd = conn.fd.as_fd();
                 let opened = set_window(fd, &kept.dump.image);
@@ -64,9 +64,11 @@ impl Daemon {
         }
     }
 
-    /// Makes the kernel socket live again, then lets the flow's packets reach it.
-    pub fn give_back(&mut self, session: u32, conn: Conn, dump: &Dump) -> Result<(), Refusal> {
-        let bytes = Bytes { recv: &dump.recv, before: round_trip::bytes_before(&dump.image), send: &dump.send };
+    /// Makes the kernel socket live again, then lets the flow's packets reach it. Returns how many bytes the kernel counts as acknowledged that
+    /// were so before.
+    pub fn give_back(&mut self, session: u32, conn: Conn, dump: &Dump) -> Result<u32, Refusal> {
+        let before = round_trip::bytes_before(&dump.image);
+        let bytes = Bytes { recv: &dump.recv, before, send: &dump.send };
         let hand_on = || self.hand_on_window(&conn, &dump.image);
         let restored = restore(conn.fd.as_fd(), &dump.image, bytes, &conn.restore, hand_on);
         match &restored {
@@ -79,7 +81,8 @@ impl Daemon {
         }
         let frames = frames(&conn, dump);
         self.let_go(session, conn, &frames);
-        restored.map_err(|error| Refusal { reason: Reason::Lost, errno: error.raw_os_error().unwrap_or(0) })
+        let lost = |error: std::io::Error| Refusal { reason: Reason::Lost, errno: error.raw_os_error().unwrap_or(0) };
+        restored.map(|()| before.len() as u32).map_err(lost)
     }
 
     /// Gives the socket, which was restored but has sent nothing yet, what the connection had found out about its path.

@@ -64,7 +64,7 @@ impl Daemon {
         }
         let given_back = match dump {
             Some(dump) => match session.conns.remove(&slot) {
-                Some(conn) => self.give_back(id, conn, &dump),
+                Some(conn) => self.give_back(id, conn, &dump).map(|_| ()),
                 None => return,
             },
             None => self.give_back_untaken(id, slot),

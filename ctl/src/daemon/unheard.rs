@@ -165,6 +165,22 @@ mod tests {
         assert_eq!(told.concat(), pieces.iter().map(|(start, end, _)| (*start, *end)).collect::<Vec<_>>());
     }
 
+    /// The first acknowledgement that reaches the socket is the one that is timed.
+    #[test]
+    fn the_round_trip_is_told_first() {
+        let stamps = flag::TIMESTAMPS | flag::TS_RECENT;
+        let mut dump = dump(flag::SACK | flag::FIN_RECEIVED | stamps, &[(1000, 2000, fate::SACKED)]);
+        (dump.image.srtt_us, dump.image.ts_val) = (40_000, 1000);
+        let echoes = |dump: &Dump| {
+            let frames = frames(&conn(dump.image.flow), dump);
+            let echo = |frame: &Vec<u8>| input::parse(frame, 2000).unwrap().segment.timestamps.unwrap().ecr;
+            frames.iter().map(echo).collect::<Vec<_>>()
+        };
+        assert_eq!(echoes(&dump), [960, 1000, 1000], "round trip, FIN, blocks");
+        dump.image.srtt_us = 0;
+        assert_eq!(echoes(&dump), [1000, 1000]);
+    }
+
     /// The list comes from the client's memory.
     #[test]
     fn nonsense_is_not_told() {

@@ -15,8 +15,8 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::time::{ClockId, clock_gettime};
 use underpass_stack::arena::{self, PortEntry};
 use underpass_stack::control::{
-    self, Attach, Attached, Demote, Done, FrameRef, Hello, Inject, MAX_INJECT, MAX_MESSAGE, Message, NeedPort, Promote,
-    Promoted, Refused, Welcome,
+    self, Attach, Attached, Demote, Demoted, Done, FrameRef, Hello, Inject, MAX_INJECT, MAX_MESSAGE, Message, NeedPort,
+    Promote, Promoted, Refused, Welcome,
 };
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
@@ -143,7 +143,7 @@ impl Client {
         };
         if let Err(reason) = self.stack.import(slot, &request, now()) {
             self.ask(&Demote { slot, generation }, &[])
-                .as_message::<Done>()
+                .as_message::<Demoted>()
                 .expect("what was not taken over goes back");
             self.stack.unreserve(slot, now());
             return Err(reason);
@@ -207,7 +207,7 @@ impl Client {
     pub fn demote(&mut self, slot: u32) -> Result<(), Reason> {
         self.stack.pass(now());
         let generation = self.freeze(slot);
-        self.ask(&Demote { slot, generation }, &[]).as_message::<Done>()?;
+        self.ask(&Demote { slot, generation }, &[]).as_message::<Demoted>()?;
         self.stack.release(slot);
         self.return_strays();
         Ok(())

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use underpass_stack::arena::{CONNS_AT, ConnRecord};
 use underpass_stack::control::{
-    Attach, Demote, Done, FrameRef, Hello, Inject, MAX_INJECT, Message, Promote, Status, Welcome,
+    Attach, Demote, Demoted, Done, FrameRef, Hello, Inject, MAX_INJECT, Message, Promote, Status, Welcome,
 };
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
@@ -100,7 +100,7 @@ fn a_forged_record_harms_only_its_own_connection() {
         assert_eq!(answer.as_message::<Done>().unwrap_err(), Reason::BadImage);
     }
     forge(&|_| ());
-    client.ask(&Demote { slot, generation }, &[]).as_message::<Done>().unwrap();
+    client.ask(&Demote { slot, generation }, &[]).as_message::<Demoted>().unwrap();
     (&ours).write_all(b"sound").unwrap();
     let mut heard = [0; 5];
     peer.read_exact(&mut heard).unwrap();

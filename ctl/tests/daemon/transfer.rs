@@ -373,7 +373,7 @@ fn how_long_it_takes() {
         let generation = client.freeze(slot);
         let start = std::time::Instant::now();
         let done = underpass_stack::control::Demote { slot, generation };
-        client.ask(&done, &[]).as_message::<underpass_stack::control::Done>().unwrap();
+        client.ask(&done, &[]).as_message::<underpass_stack::control::Demoted>().unwrap();
         down.push(start.elapsed());
         client.stack.release(slot);
     }

@@ -142,6 +142,13 @@ fn what_was_counted_before_a_demotion_is_not_forgotten() {
         assert_eq!(got::<2>(&after, offset), got(&before, offset), "at {offset}");
     }
     assert_eq!(word(&after, at::RTT), 0, "that is no count");
+    let mut again = Earlier::of(before.clone(), 1000);
+    again.without_acked(0);
+    assert_eq!(again.with(kernels(0)), after);
+    again.without_acked(1);
+    let again = again.with(kernels(0));
+    assert_eq!(long(&again, at::BYTES_ACKED) + 1, long(&after, at::BYTES_ACKED));
+    assert_eq!(word(&again, at::DELIVERED) + 1, word(&after, at::DELIVERED));
     assert_eq!(Earlier::NONE.with(kernels(7)), kernels(7));
     let short = earlier.with(vec![0; at::DELIVERED]);
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::*;
 
-use underpass_stack::control::{Demote, Done};
+use underpass_stack::control::{Demote, Demoted};
 use underpass_stack::lane::Reason;
 use underpass_stack::stack::Leftover;
 use underpass_stack::stats::Counter;
@@ -37,8 +37,8 @@ fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
     let Some((generation, counted)) = freeze(socket, slot) else { return Ok(false) };
     let fd = socket.fd.load(Relaxed);
     let mut change = Change { socket, end: Where::Lane(Lane::Xdp(slot)) };
-    let given_back = session::ensure().and_then(|()| session::ask(&Demote { slot, generation }, &[])?.expect::<Done>());
-    if let Err(refused) = given_back {
+    let asked = session::ensure().and_then(|()| session::ask(&Demote { slot, generation }, &[])?.expect::<Demoted>());
+    if let Err(refused) = asked {
         engine::count(Counter::DemotionsFailed, 1);
         // The kernel's after all: ended, because it could not be restored, or restored by a daemon that then died.
         let is_kernels = refused == Reason::Lost || (refused == Reason::DaemonGone && !sys::in_repair(fd));
@@ -54,7 +54,8 @@ fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
     }
     let leftovers = release(slot);
     // The daemon has connected the kernel's socket anew.
-    if let Some(counted) = counted {
+    if let Some(mut counted) = counted {
+        counted.without_acked(asked.map_or(0, |demoted| demoted.acked_again));
         *socket.earlier.lock() = counted;
     }
     change.end = Where::Kernel;

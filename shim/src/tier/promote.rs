@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::*;
 
 use underpass_stack::arena::MAX_RING;
 use underpass_stack::config::Config;
-use underpass_stack::control::{Demote, Done, NeedPort, Promote, Promoted};
+use underpass_stack::control::{Demote, Demoted, NeedPort, Promote, Promoted};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
 use underpass_stack::stack::ImportRequest;
@@ -154,7 +154,7 @@ fn ask_and_import(socket: &Ref<Socket>, fd: RawFd, slot: u32, generation: u32, c
     let imported = import(socket, fd, slot, control, &promoted, answer.fds, asked);
     if imported.is_err() {
         // The daemon still has the image: it gives the socket back as it was.
-        session::ask(&Demote { slot, generation }, &[])?.expect::<Done>()?;
+        session::ask(&Demote { slot, generation }, &[])?.expect::<Demoted>()?;
     }
     imported
 }

@@ -216,10 +216,11 @@ fn synthesized_segments_come_from_the_peer() {
         frame.truncate(len);
         frame
     };
-    for (what, seq, extra) in [
-        (FromPeer::Fin, 9000, Flags::FIN),
-        (FromPeer::Reset, 9001, Flags::RST),
-        (FromPeer::Ack, 9001, Flags::default()),
+    for (what, seq, extra, ecr) in [
+        (FromPeer::Fin, 9000, Flags::FIN, 11),
+        (FromPeer::Reset, 9001, Flags::RST, 11),
+        (FromPeer::Ack, 9001, Flags::default(), 11),
+        (FromPeer::Echo(12), 9000, Flags::default(), u32::MAX),
     ] {
         let frame = made(what);
         assert_eq!(&frame[..6], &path().src_mac, "to us");
@@ -229,7 +230,7 @@ fn synthesized_segments_come_from_the_peer() {
         assert_eq!((segment.seq, segment.ack), (SeqNr(seq), SeqNr(500)));
         assert_eq!(segment.flags, Flags::ACK.with(extra));
         assert_eq!((segment.window, segment.payload.len()), (512, 0));
-        assert_eq!(segment.timestamps, Some(Timestamps { val: 22, ecr: 11 }));
+        assert_eq!(segment.timestamps, Some(Timestamps { val: 22, ecr }));
     }
     let blocks = [[600, 700], [800, 900], [1000, 1100], [1200, 1300]];
     let segment = made(FromPeer::Sack(&blocks));

@@ -60,7 +60,7 @@ pub fn section(stand: &BadLinks) -> Section<'_> {
         if we_can {
             modes.push(mode(stand, "underpass sends", cell, Carriers::CLIENT.eagerly(), true));
         }
-        if kernel_can && cell.congestion == "cubic" {
+        if kernel_can {
             modes.push(mode(stand, "underpass receives", cell, Carriers::SERVER.eagerly(), true));
         }
         if we_can && cell.rtt_ms == 100 && cell.loss == 0 {
