@@ -194,8 +194,11 @@ impl Player<'_> {
         for n in 0..self.ends.len() {
             let Some(slot) = self.ends[n].slot() else { continue };
             self.stack.thaw(slot, self.now);
-            self.stack.with_connection(slot, self.now, |connection| {
+            let now = self.now;
+            self.stack.with_connection(slot, now, |connection| {
                 connection.set_cork(false);
+                // Its timer would come before one that was set at a low pace.
+                connection.set_keepalive(now, false, 7_200_000, 75_000, 9);
                 connection.tcb.limit_pacing(u64::MAX);
             });
         }
