@@ -4,6 +4,7 @@
 //! (a socket became readable, a connection must go back to the kernel) is left in [`Stack::take_events`]; frames that belong
 //! to the kernel in [`Stack::take_leftovers`].
 
+mod census;
 mod demux;
 mod frozen;
 mod grow;
@@ -23,6 +24,7 @@ use std::os::fd::OwnedFd;
 
 use zerocopy::FromZeros;
 
+pub use self::census::Keeper;
 pub use self::port::{Port, PortConfig};
 pub use self::slots::ImportRequest;
 

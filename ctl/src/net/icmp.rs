@@ -4,7 +4,7 @@
 //! does not believe them (OutOfWindowIcmps).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -99,7 +99,11 @@ fn v6(message: &[u8]) -> Option<TooBig> {
     if header[..2] != [PACKET_TOO_BIG, 0] || ip[0] >> 4 != 6 || ip[6] != PROTO_TCP {
         return None;
     }
-    let address = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(ip.get(at..at + 16)?).ok()?));
+    // A v4-mapped address is on no wire: it would pass for an IPv4 connection's (RFC 4942, section 2.2).
+    let address = |at: usize| {
+        let address = Ipv6Addr::from(<[u8; 16]>::try_from(ip.get(at..at + 16)?).ok()?);
+        address.to_ipv4_mapped().is_none().then_some(IpAddr::V6(address))
+    };
     let mtu = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
     too_big((address(8)?, address(24)?), tcp, mtu)
 }
@@ -123,8 +127,11 @@ fn checksum(bytes: &[u8]) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
+
+    use super::*;
 
     /// What a router at 10.9.9.9 says of a packet from 10.0.0.1:80 to 10.0.0.2:99.
     fn message() -> Vec<u8> {
@@ -142,14 +149,17 @@ mod tests {
     fn a_router_is_understood() {
         let flow = FlowKey::tcp("10.0.0.1:80".parse().unwrap(), "10.0.0.2:99".parse().unwrap());
         assert_eq!(v4(&message()), Some(TooBig { flow, seq: 0x0102_0304, mtu: 1400 }));
-        let mut six = vec![2, 0, 0, 0, 0, 0, 5, 0, 0x60, 0, 0, 0, 0, 40, 6, 64];
-        let (ours, theirs) = ("fd00::1", "fd00::2");
-        for address in [ours, theirs] {
-            six.extend(address.parse::<std::net::Ipv6Addr>().unwrap().octets());
-        }
-        six.extend([0, 80, 0, 99, 1, 2, 3, 4]);
         let flow = FlowKey::tcp("[fd00::1]:80".parse().unwrap(), "[fd00::2]:99".parse().unwrap());
-        assert_eq!(v6(&six), Some(TooBig { flow, seq: 0x0102_0304, mtu: 1280 }));
+        assert_eq!(v6(&message_v6()), Some(TooBig { flow, seq: 0x0102_0304, mtu: 1280 }));
+    }
+
+    #[test]
+    fn no_icmpv6_speaks_of_an_ipv4_connection() {
+        for at in [16, 32] {
+            let mut message = message_v6();
+            message[at..at + 16].copy_from_slice(&Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().octets());
+            assert_eq!(v6(&message), None);
+        }
     }
 
     #[test]
@@ -165,11 +175,78 @@ mod tests {
         }
     }
 
+    /// What an ICMPv6 router says of a packet from [fd00::1]:80 to [fd00::2]:99.
+    fn message_v6() -> Vec<u8> {
+        let mut message = vec![2, 0, 0, 0, 0, 0, 5, 0, 0x60, 0, 0, 0, 0, 40, 6, 64];
+        for address in ["fd00::1", "fd00::2"] {
+            message.extend(address.parse::<Ipv6Addr>().unwrap().octets());
+        }
+        message.extend([0, 80, 0, 99, 1, 2, 3, 4]);
+        message
+    }
+
+    /// The quoted packet, once more and step by step: TCP of the right version, no later fragment, ports and sequence number as told.
+    fn quotes(told: &TooBig, quoted: &[u8]) -> bool {
+        let (protocol, at, is_first) = match quoted[0] >> 4 {
+            4 => (quoted[9], usize::from(quoted[0] & 15) * 4, [quoted[6] & 0x1f, quoted[7]] == [0, 0]),
+            _ => (quoted[6], 40, true),
+        };
+        let addresses = if quoted[0] >> 4 == 4 { 12..20 } else { 8..40 };
+        let octets = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let ends = [told.flow.local.to_ip(), told.flow.remote.to_ip()].map(octets).concat();
+        let tcp = [&told.flow.local_port[..], &told.flow.remote_port, &told.seq.to_be_bytes()].concat();
+        protocol == PROTO_TCP && is_first && ends == quoted[addresses] && tcp == quoted[at..at + 8]
+    }
+
+    /// A good message with some bytes changed and its end cut off.
+    fn mutated(good: Vec<u8>, changes: &[(usize, u8)], cut: usize) -> Vec<u8> {
+        let mut message = good;
+        for (at, value) in changes {
+            let at = at % message.len();
+            message[at] = *value;
+        }
+        message.truncate(message.len() - cut.min(message.len()));
+        message
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<(usize, u8)>> {
+        proptest::collection::vec((any::<usize>(), any::<u8>()), 0..6)
+    }
+
     proptest! {
         #[test]
         fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             v4(&bytes);
             v6(&bytes);
+        }
+
+        /// Whatever becomes of a good message, checksums made right again: it is nothing, or quotes a segment of the connection that it names.
+        #[test]
+        fn what_is_believed_quotes_a_segment(changes in changes(), cut in 0usize..4, more in 0usize..40) {
+            let mut message = mutated(message(), &changes, cut);
+            message.extend(std::iter::repeat_n(0, more));
+            if let Some(at) = v4_header(&message).filter(|at| at + HEADER <= message.len()) {
+                message[at + 2..at + 4].fill(0);
+                let sum = checksum(&message[at..]).to_be_bytes();
+                message[at + 2..at + 4].copy_from_slice(&sum);
+                if let Some(told) = v4(&message) {
+                    prop_assert!(quotes(&told, &message[at + HEADER..]), "{:?}", told);
+                    prop_assert!(told.mtu <= u32::from(u16::MAX));
+                    prop_assert_eq!(&message[at..at + 2], &[UNREACHABLE, FRAGMENTATION_NEEDED]);
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_believed_of_icmpv6_quotes_a_segment(changes in changes(), cut in 0usize..70) {
+            let message = mutated(message_v6(), &changes, cut);
+            if let Some(told) = v6(&message) {
+                prop_assert!(quotes(&told, &message[HEADER..]), "{:?}", told);
+                prop_assert_eq!(&message[..2], &[PACKET_TOO_BIG, 0]);
+            }
         }
     }
 }

@@ -185,8 +185,12 @@ impl Stack {
         }
         state.schedule(&mut self.wheel, slot, record.tcb.deadline_bound(), now);
         self.apply(slot, &outcome, now);
-        // Urgent data was not processed: the kernel gets the segment after the demotion.
-        if outcome.urgent { Verdict::Hold(slot) } else { Verdict::Done }
+        // Urgent data was not processed: the kernel gets the segment after the demotion, or at once if nobody demotes an orphan.
+        match outcome.urgent {
+            true if self.record(slot).is_some_and(ConnRecord::is_live) => Verdict::Hold(slot),
+            true => Verdict::Kernel,
+            false => Verdict::Done,
+        }
     }
 
     /// The slot that holds a flow.

@@ -2,6 +2,7 @@
 //! forgotten in the engine shows.
 
 use super::host::Host;
+use crate::tcp::{Connection, Recovery, Tcb};
 
 /// Records of what is in flight: so many, or ...
 const SENT_RECORDS: usize = 1024;
@@ -10,18 +11,31 @@ const BYTES_A_RECORD: usize = 512;
 /// Pieces of out-of-order data, those in the connection's record (18) included.
 const OUT_OF_ORDER: usize = 1024;
 
+/// Panics if a connection remembers more of what is in flight, of what the peer has selectively acknowledged or of what arrived out of order
+/// than the bounds above, or holds memory for twice as much (a list that grows doubles).
+pub fn assert_bounded(connection: &Connection<'_>) {
+    check(connection.tcb, connection.recovery, connection.snd.len());
+}
+
+fn check(tcb: &Tcb, recovery: &Recovery, ring: usize) {
+    let (records, most) = (recovery.sent.records().len(), SENT_RECORDS.max(ring / BYTES_A_RECORD));
+    assert!(records <= most, "{records} records of what is in flight, {most} is the most");
+    let capacity = recovery.sent.capacity();
+    assert!(capacity <= 2 * most, "memory for {capacity} records, {most} is the most");
+    let pieces = out_of_order(tcb, recovery);
+    assert!(pieces <= OUT_OF_ORDER, "{pieces} pieces out of order, {OUT_OF_ORDER} is the most");
+    let capacity = recovery.beyond_capacity();
+    assert!(capacity <= 2 * OUT_OF_ORDER, "memory for {capacity} pieces, {OUT_OF_ORDER} is the most");
+}
+
+fn out_of_order(tcb: &Tcb, recovery: &Recovery) -> usize {
+    tcb.ooo.as_slice().len() + recovery.beyond().len()
+}
+
 impl Host {
-    /// Panics if the engine remembers more of what is in flight, of what the peer has selectively acknowledged or of what arrived out of
-    /// order than the bounds above, or holds memory for twice as much (a list that grows doubles).
+    /// As [`assert_bounded`].
     pub fn assert_bounded(&self) {
-        let (records, most) = (self.sent_records(), SENT_RECORDS.max(self.rings().1 / BYTES_A_RECORD));
-        assert!(records <= most, "{records} records of what is in flight, {most} is the most");
-        let capacity = self.recovery.sent.capacity();
-        assert!(capacity <= 2 * most, "memory for {capacity} records, {most} is the most");
-        let pieces = self.out_of_order();
-        assert!(pieces <= OUT_OF_ORDER, "{pieces} pieces out of order, {OUT_OF_ORDER} is the most");
-        let capacity = self.recovery.beyond_capacity();
-        assert!(capacity <= 2 * OUT_OF_ORDER, "memory for {capacity} pieces, {OUT_OF_ORDER} is the most");
+        check(&self.tcb, &self.recovery, self.rings().1);
     }
 
     /// Records of what is in flight.
@@ -31,6 +45,6 @@ impl Host {
 
     /// Pieces of data that arrived out of order.
     pub fn out_of_order(&self) -> usize {
-        self.tcb.ooo.as_slice().len() + self.recovery.beyond().len()
+        out_of_order(&self.tcb, &self.recovery)
     }
 }

@@ -3,7 +3,7 @@
 //! Segments travel as whole frames, so that headers and checksums are part of every simulation.
 #![deny(unsafe_code)]
 
-mod bounds;
+pub mod bounds;
 pub mod crowd;
 pub mod host;
 pub mod link;

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use super::abi::{Desc, RingOffsets};
 use super::mapping::Mapping;
@@ -12,6 +13,19 @@ use crate::mem::{Plain, Region};
 
 /// As the kernel has it: each cursor and the flags in a cache line of their own.
 const LAYOUT: RingOffsets = RingOffsets { producer: 0, consumer: 64, flags: 128, entries: 192 };
+
+/// One of the four rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Empty frames, from the program to the kernel.
+    Fill,
+    /// Packets received.
+    Rx,
+    /// Packets to send.
+    Tx,
+    /// Frames of packets that were sent.
+    Completion,
+}
 
 /// The kernel's end of the four rings. It never asks to be woken.
 #[derive(Debug)]
@@ -91,5 +105,26 @@ impl Opposite {
         let pushed = self.completion.push(addr);
         self.completion.flush();
         pushed
+    }
+
+    /// The addresses that lie in a ring, those of packets that are not shown yet included.
+    pub fn lying(&self, which: Which) -> Vec<u64> {
+        match which {
+            Which::Fill => self.fill.ring().lying(0).collect(),
+            Which::Rx => self.rx.ring().lying(self.hidden).map(|packet| packet.addr).collect(),
+            Which::Tx => self.tx.ring().lying(0).map(|packet| packet.addr).collect(),
+            Which::Completion => self.completion.ring().lying(0).collect(),
+        }
+    }
+
+    /// A kernel that has lost count: moves its own cursor of a ring by `by`, until it next shows the right one.
+    pub fn lose_count(&mut self, which: Which, by: u32) {
+        let cursor = match which {
+            Which::Fill => self.fill.ring().consumer(),
+            Which::Rx => self.rx.ring().producer(),
+            Which::Tx => self.tx.ring().consumer(),
+            Which::Completion => self.completion.ring().producer(),
+        };
+        cursor.fetch_add(by, Ordering::AcqRel);
     }
 }

@@ -254,6 +254,18 @@ impl Queue {
     }
 }
 
+impl<T> Producing<T> {
+    pub(super) fn ring(&self) -> &Mapping<T> {
+        &self.ring
+    }
+}
+
+impl<T> Consuming<T> {
+    pub(super) fn ring(&self) -> &Mapping<T> {
+        &self.ring
+    }
+}
+
 impl<T: Plain> Producing<T> {
     pub(super) fn new(ring: Mapping<T>) -> Self {
         Self { cursor: ProducerCursor::resume(ring.producer(), ring.consumer(), ring.size()), ring }
