@@ -43,7 +43,10 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, number: u32, into: &mut Scatter<
     let step = {
         let mut guard = channel.rx();
         let Some(rx) = guard.as_mut().filter(|_| is_on(socket, number)) else { return Step::Moved };
-        receive_from(channel, rx, fd, into, ask, &mut told)
+        match receive_from(channel, rx, fd, into, ask, &mut told) {
+            Ok(Step::Blocked) if has_enough(into, ask.want) => Ok(Step::Over),
+            step => step,
+        }
     };
     channel.notify(told);
     if matches!(step, Ok(Step::Blocked)) && channel.peer_gone.load(Relaxed) {
@@ -63,6 +66,9 @@ fn receive_from(
     let Ask { flags, want, waits } = ask;
     for _ in 0..ROUNDS {
         let limit = rx.follow()?;
+        if has_enough(into, want) && !lies_at_hand(rx, fd)? {
+            return Ok(Step::Over);
+        }
         if !rx.is_in_ring() {
             if let Some(step) = receive_from_kernel(rx, fd, into, ask, limit)? {
                 return Ok(step);
@@ -101,7 +107,7 @@ fn receive_from(
             // The program may not come back for the end.
             rx.drop_copies(fd);
         }
-        if into.done >= want {
+        if into.done >= want && (!turning || into.left() == 0) {
             return Ok(Step::Over);
         }
         if into.left() == 0 || (!turning && rx.available()? == 0 && !channel.news.load(Relaxed)) {
@@ -109,6 +115,19 @@ fn receive_from(
         }
     }
     Ok(Step::Blocked)
+}
+
+/// Has the call what it asked for? What lies at hand beyond a turn is given to it all the same, for the program knows of no turns (FIONREAD).
+fn has_enough(into: &Scatter<'_, '_>, want: usize) -> bool {
+    into.done >= want.max(1)
+}
+
+/// Does something lie where the next bytes are to be read from? The kernel is asked for nothing but bytes: an error is for the next call.
+fn lies_at_hand(rx: &Rx, fd: RawFd) -> Result<bool, Corrupt> {
+    if rx.is_in_ring() {
+        return Ok(rx.available()? > 0);
+    }
+    Ok(!sys::is_at_mark(fd) && (rx.has_early() || sys::queue_length(fd, libc::FIONREAD).is_some_and(|n| n > 0)))
 }
 
 /// The sender's bytes come through the kernel, `limit` of them before it turns to the ring. `None`: the sender has turned meanwhile.
@@ -127,7 +146,7 @@ fn receive_from_kernel(
         return Ok(Some(Step::Blocked));
     }
     rx.take_early(into, flags);
-    if into.done >= want && into.len > 0 {
+    if has_enough(into, want) && (into.left() == 0 || !lies_at_hand(rx, fd)?) {
         return Ok(Some(Step::Over));
     }
     let before = into.done;
@@ -141,7 +160,11 @@ fn receive_from_kernel(
         // What was announced does not come any more.
         return Ok(Some(step));
     }
-    if rx.is_turning() && !matches!(step, Step::Failed(_)) && into.done < want.max(1) && into.len > 0 && !peeked {
+    if peeked && limit == Some((into.done - before) as u64) && !rx.has_early() {
+        // As far as the turn all was shown: what follows lies in the ring.
+        rx.copy(into, rx.available()?);
+    }
+    if rx.is_turning() && !matches!(step, Step::Failed(_)) && into.left() > 0 && !peeked {
         // The bytes before the turn have been read, or the stream's end is not the end: the ring comes first.
         let left = rx.follow()?;
         return Ok(if left.is_none() || received > 0 || ended { None } else { Some(Step::Blocked) });

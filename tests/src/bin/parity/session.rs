@@ -48,6 +48,15 @@ impl Session {
         self.round();
     }
 
+    /// Waits until both ends are on the shm lane, if they can be; no byte is read or written for that.
+    pub fn await_lane(&mut self) {
+        let deadline = Instant::now() + JOINED_WITHIN;
+        let have_joined = |s: &mut Self| tier::of(s.fd) == tier::SHM && s.ask("tier") == tier::SHM.to_string();
+        while tier::can_join() && Instant::now() < deadline && !have_joined(self) {
+            ready::poll(&[(self.fd, libc::POLLIN)], 1);
+        }
+    }
+
     /// A few bytes there and back.
     fn round(&mut self) {
         self.ask("echo 4");

@@ -9,7 +9,7 @@ use crate::sys::{fds, io, ready, shown, sock};
 group!("recv":
     peek waitall waitall_meets_end waitall_peek dontwait truncate nothing_wanted vectors message from peculiar_flags
     timeout waitall_with_timeout low_water pieces blocks_until_data nonblocking bytes_waiting several_messages;
-    first_call_reads first_call_peeks
+    first_call_reads first_call_peeks begins_before_the_lane
 );
 
 fn peek(s: &mut Session) {
@@ -249,4 +249,17 @@ fn first_call_peeks(s: &mut Session) {
     s.tell("send 100 2");
     s.arrived(200);
     s.recv("recv", 200, 0);
+}
+
+/// What is at hand comes in one call, whatever ways it has taken.
+fn begins_before_the_lane(s: &mut Session) {
+    s.tell("send 100 1");
+    s.recv("peek", 100, MSG_PEEK | MSG_WAITALL);
+    s.await_lane();
+    s.tell("send 100 2");
+    s.arrived(200);
+    s.recv("peek", 300, MSG_PEEK);
+    s.recv("recv", 300, 0);
+    s.tell("send 100 3");
+    s.recv("waitall", 100, MSG_WAITALL);
 }
