@@ -31,8 +31,8 @@ const BUFFER_SLACK: usize = 256 << 10;
 const SEGMENT_COST: usize = 4;
 /// Windows that the stack promises by itself, bytes: more than a kernel with small buffers would.
 const PROMISED: usize = 8 << 20;
-/// Where the kernel does not say what it lets a receive buffer grow to, bytes.
-const USUAL_LARGEST: usize = 6 << 20;
+/// Where the kernel does not say what it lets a receive and a send buffer grow to, bytes.
+const USUAL_LARGEST: (usize, usize) = (6 << 20, 4 << 20);
 
 /// What TCP_MAXSEG takes, bytes (tcp(7)).
 const MAXSEG: (i32, i32) = (88, 32_767);
@@ -305,7 +305,8 @@ struct Buffers {
     chosen: u32,
     /// The receive buffer that holds what the peer may still send into the window that it was promised.
     promised: i32,
-    /// The send buffer that holds what lies in it: the kernel refuses to cut segments to be sent again from a queue far beyond it.
+    /// A send buffer as large as what lies in it: from a queue of more than twice the buffer, overhead included, the kernel cuts no segments to
+    /// be sent again (tcp_fragment).
     queued: i32,
 }
 
@@ -315,10 +316,10 @@ impl Buffers {
         let sndbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)?;
         let rcvbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
         let chosen = get_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK).unwrap_or(0) as u32;
-        let window = (image.rcv_wnd as usize).saturating_add(recv).min((largest_buffer() / SEGMENT_COST).max(PROMISED));
+        let window = (image.rcv_wnd as usize).saturating_add(recv).min((largest_receive_buffer() / SEGMENT_COST).max(PROMISED));
         force(fd, libc::SO_RCVBUFFORCE, rcvbuf.max(2 * (recv + BUFFER_SLACK) as i32))?;
         force(fd, libc::SO_SNDBUFFORCE, sndbuf.max(2 * (to_send + BUFFER_SLACK) as i32))?;
-        let queued = sndbuf.max(2 * to_send.min(largest_buffer() / 2) as i32);
+        let queued = sndbuf.max(to_send.min(i32::MAX as usize / 2) as i32);
         Ok(Self { sndbuf, rcvbuf, chosen, promised: rcvbuf.max((SEGMENT_COST * window) as i32), queued })
     }
 
@@ -338,10 +339,16 @@ impl Buffers {
         set_int(fd, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, self.promised / SEGMENT_COST as i32)
     }
 
-    /// Sizes that the program chose come back exactly; those that the kernel tunes fit what is there.
+    /// Sizes that the program chose come back exactly; those that the kernel tunes fit what is there. A send buffer that is larger than the
+    /// kernel would make it is not left to it: it would shrink in the attempt to let it grow (tcp_sndbuf_expand), under the queue in it.
     fn put_back(&self, fd: BorrowedFd<'_>, saved: &Restore) -> io::Result<()> {
-        let locks = self.locks(saved);
-        force(fd, libc::SO_SNDBUFFORCE, if locks & SNDBUF_LOCK != 0 { self.sndbuf } else { self.queued })?;
+        let mut locks = self.locks(saved);
+        if locks & SNDBUF_LOCK != 0 {
+            force(fd, libc::SO_SNDBUFFORCE, self.sndbuf)?;
+        } else {
+            force(fd, libc::SO_SNDBUFFORCE, self.queued)?;
+            locks |= if self.queued > largest_send_buffer() as i32 { SNDBUF_LOCK } else { 0 };
+        }
         match set_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK, locks as i32) {
             // Before Linux 5.14: the kernel then does not tune these buffers any more, nothing worse.
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
@@ -351,12 +358,21 @@ impl Buffers {
 }
 
 /// What the kernel itself lets a receive buffer grow to (tcp_rmem, tcp(7)), bytes.
-fn largest_buffer() -> usize {
+fn largest_receive_buffer() -> usize {
     static LARGEST: OnceLock<usize> = OnceLock::new();
-    *LARGEST.get_or_init(|| {
-        let told = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").unwrap_or_default();
-        told.split_whitespace().nth(2).and_then(|word| word.parse().ok()).unwrap_or(USUAL_LARGEST).min(1 << 30)
-    })
+    *LARGEST.get_or_init(|| largest("/proc/sys/net/ipv4/tcp_rmem").unwrap_or(USUAL_LARGEST.0))
+}
+
+/// The same of a send buffer (tcp_wmem).
+fn largest_send_buffer() -> usize {
+    static LARGEST: OnceLock<usize> = OnceLock::new();
+    *LARGEST.get_or_init(|| largest("/proc/sys/net/ipv4/tcp_wmem").unwrap_or(USUAL_LARGEST.1))
+}
+
+/// The last of three sizes. Namespaces begin with those of the first one.
+fn largest(path: &str) -> Option<usize> {
+    let told = std::fs::read_to_string(path).ok()?;
+    told.split_whitespace().nth(2)?.parse().ok().map(|size: usize| size.min(1 << 30))
 }
 
 /// Sets a buffer's size past the limits for programs. The kernel doubles what it is given.
