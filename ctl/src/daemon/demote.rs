@@ -70,7 +70,7 @@ impl Daemon {
         let before = round_trip::bytes_before(&dump.image);
         let bytes = Bytes { recv: &dump.recv, before, send: &dump.send };
         let hand_on = || self.hand_on_window(&conn, &dump.image);
-        let restored = restore(conn.fd.as_fd(), &dump.image, bytes, &conn.restore, hand_on);
+        let restored = restore(conn.fd.as_fd(), &dump.image_at(monotonic()), bytes, &conn.restore, hand_on);
         match &restored {
             Ok(()) => tracing::debug!("session {session}: {:?} is back in the kernel", conn.flow),
             Err(error) => {
@@ -79,7 +79,7 @@ impl Daemon {
                 abandon(conn.fd.as_fd());
             }
         }
-        let frames = frames(&conn, dump);
+        let frames = frames(&conn, &dump.image_at(monotonic()), dump);
         self.let_go(session, conn, &frames);
         let lost = |error: std::io::Error| Refusal { reason: Reason::Lost, errno: error.raw_os_error().unwrap_or(0) };
         restored.map(|()| before.len() as u32).map_err(lost)
@@ -125,7 +125,8 @@ pub fn read_record(session: &Session, conn: &Conn, record: &ConnRecord) -> Optio
     if record.flow != conn.flow {
         return None;
     }
-    let image = record.tcb.image(conn.flow, monotonic());
+    let at = monotonic();
+    let image = record.tcb.image(conn.flow, at);
     let (rcv, snd) = (record.rcv_ring.range()?, record.snd_ring.range()?);
     if !image.is_sound(record.rcv_ring.len, record.snd_ring.len) {
         return None;
@@ -144,6 +145,7 @@ pub fn read_record(session: &Session, conn: &Conn, record: &ConnRecord) -> Optio
         recv: received(image.rcv_read, image.unread())?,
         send: copy(arena, snd, record.tcb.snd_place(image.snd_una.wrapping_sub(fin_acked)), image.unacknowledged())?,
         image,
+        at,
     })
 }
 

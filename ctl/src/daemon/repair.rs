@@ -7,11 +7,13 @@ use nix::sys::socket::{MsgFlags, recv};
 use underpass_stack::arena::MAX_RING;
 use underpass_stack::control::Restore;
 use underpass_stack::ip::flow::FlowKey;
+use underpass_stack::tcp::Instant;
 use underpass_stack::tcp::image::{Image, flag};
 use underpass_stack::tcp::scoreboard::{Piece, phase};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::sockopt::{self, attach_drop_all, detach_filter, get_int, ioctl_int, set_int};
+use super::state::monotonic;
 
 /// Values of TCP_REPAIR, linux/tcp.h; OFF_NO_WP leaves repair mode without a window probe.
 pub(super) const REPAIR_ON: i32 = 1;
@@ -94,6 +96,8 @@ pub(super) struct RepairWindow {
 pub struct Dump {
     /// Its numbers.
     pub image: Image,
+    /// When they were read.
+    pub at: Instant,
     /// Bytes that the program has not read.
     pub recv: Vec<u8>,
     /// Bytes that the peer has not acknowledged.
@@ -102,6 +106,15 @@ pub struct Dump {
     pub ahead: Vec<(u32, Vec<u8>)>,
     /// What has become of what is in flight.
     pub sent: Transmissions,
+}
+
+impl Dump {
+    /// Its numbers some time later: the clock of its timestamps has gone on. One that had stood still would make what is under way come back sooner
+    /// than it does, and the shortest round trip counts for long.
+    pub fn image_at(&self, now: Instant) -> Image {
+        let ms = now.nanos_since(self.at) / 1_000_000;
+        Image { ts_val: self.image.ts_val.wrapping_add(ms as u32), ..self.image }
+    }
 }
 
 /// A [`underpass_stack::tcp::Scoreboard`] of one's own.
@@ -254,7 +267,7 @@ fn dump_closed(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, open: &Repa
     set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, RECV_QUEUE)?;
     // Looking at the receive queue may have sent an acknowledgement that was due: its window counts.
     let now = numbers(fd)?;
-    let image = image_of(fd, flow, restore, &now, (unsent, open.snd_wnd))?;
+    let (at, image) = (monotonic(), image_of(fd, flow, restore, &now, (unsent, open.snd_wnd))?);
     let short = recv.len() != before.unread as usize || send.len() < before.unacked as usize;
     if short || now != (Numbers { window: now.window, ..before }) || window(fd)? != now.window {
         tracing::debug!("{flow:?}: moving: {before:?}, then {now:?}; read {} and {} bytes", recv.len(), send.len());
@@ -262,7 +275,7 @@ fn dump_closed(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, open: &Repa
     }
     send.drain(..send.len() - before.unacked as usize);
     let sent = Transmissions { phase: phase_of(TcpInfo::of(fd)?.ca_state), ..Transmissions::default() };
-    Ok(Dump { image, recv, send, ahead: Vec::new(), sent })
+    Ok(Dump { image, at, recv, send, ahead: Vec::new(), sent })
 }
 
 /// Is there an urgent mark in the unread bytes? FIONREAD counts up to the mark, unless urgent data is part of the stream.

@@ -12,7 +12,7 @@ use underpass_stack::tcp::image::flag;
 
 use super::eligible::Endpoints;
 use super::repair::{Dump, DumpError, dump, in_repair, open, remember, silence, thaw, unacked};
-use super::restore::{Bytes, hollow, restore, set_window};
+use super::restore::{Bytes, SNDBUF_LOCK, hollow, restore, set_window};
 use super::sockopt::{self, Family, get_int, set_int};
 use crate::net::flow_label::Label;
 
@@ -61,8 +61,18 @@ pub(super) fn cycle(stream: &TcpStream, change: impl FnOnce(&mut Dump)) {
 
 pub(super) fn cycle_and(stream: &TcpStream, change: impl FnOnce(&mut Dump), before_waking: impl FnOnce()) {
     let fd = stream.as_fd();
-    let saved = remember(fd).unwrap();
     let mss = get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap();
+    let saved = out_and_in(stream, change, before_waking);
+    assert!(!in_repair(fd).unwrap());
+    assert_eq!(remember(fd).unwrap(), saved);
+    assert_eq!(get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap(), mss);
+    assert!(stream.take_error().unwrap().is_none());
+}
+
+/// Returns what the socket had before.
+fn out_and_in(stream: &TcpStream, change: impl FnOnce(&mut Dump), before_waking: impl FnOnce()) -> Restore {
+    let fd = stream.as_fd();
+    let saved = remember(fd).unwrap();
     open(fd).unwrap();
     silence(fd).unwrap();
     let mut dumped = settled_dump(fd, flow_of(stream), &saved);
@@ -71,10 +81,7 @@ pub(super) fn cycle_and(stream: &TcpStream, change: impl FnOnce(&mut Dump), befo
     change(&mut dumped);
     let bytes = Bytes { recv: &dumped.recv, before: &[], send: &dumped.send };
     restore(fd, &dumped.image, bytes, &saved, before_waking).unwrap();
-    assert!(!in_repair(fd).unwrap());
-    assert_eq!(remember(fd).unwrap(), saved);
-    assert_eq!(get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).unwrap(), mss);
-    assert!(stream.take_error().unwrap().is_none());
+    saved
 }
 
 pub(super) fn talk(ours: &mut TcpStream, peer: &mut TcpStream, round: u8) {
@@ -339,4 +346,28 @@ fn what_was_negotiated_of_ecn_survives() {
     });
     let (ours, _peer) = pair();
     cycle(&ours, |dumped| assert_eq!(dumped.image.flags & flag::ECN, 0, "the default does not ask for it"));
+}
+
+/// The kernel makes a send buffer that it tunes no larger than this, nor leaves it so.
+#[test]
+fn a_send_buffer_holds_what_is_queued_and_does_not_shrink_below() {
+    let sizes = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").unwrap();
+    let largest: usize = sizes.split_whitespace().nth(2).unwrap().parse().unwrap();
+    for (queued, locked) in [(largest / 2, 0), (largest + (1 << 20), SNDBUF_LOCK)] {
+        let (ours, mut peer) = pair();
+        let bytes: Vec<u8> = (0..queued).map(|n| (n % 251) as u8).collect();
+        let queue = |dumped: &mut Dump| {
+            dumped.image.snd_end = dumped.image.snd_end.wrapping_add(queued as u32);
+            dumped.send.clone_from(&bytes);
+        };
+        let saved = out_and_in(&ours, queue, || ());
+        let after = remember(ours.as_fd()).unwrap();
+        assert_eq!(after, Restore { buf_lock: locked, ..saved }, "{queued} bytes");
+        let size = || get_int(ours.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap() as usize;
+        assert!((queued..=queued.max(largest)).contains(&size()), "{} for {queued}", size());
+        let mut seen = vec![0; queued];
+        peer.read_exact(&mut seen).unwrap();
+        assert!(seen == bytes);
+        assert!(size() >= queued, "{} for {queued}", size());
+    }
 }

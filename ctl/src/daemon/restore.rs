@@ -40,7 +40,7 @@ const MAXSEG: (i32, i32) = (88, 32_767);
 const VIA_SELF: [u8; 24] = [0, 2, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK of linux/socket.h: the program chose the size.
-const SNDBUF_LOCK: u32 = 1;
+pub(super) const SNDBUF_LOCK: u32 = 1;
 const RCVBUF_LOCK: u32 = 2;
 
 /// `struct tcp_repair_opt`, linux/tcp.h.

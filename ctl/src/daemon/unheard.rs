@@ -2,7 +2,7 @@
 
 use underpass_stack::ip::output::{FromPeer, synthesize};
 use underpass_stack::tcp::image::{Image, flag};
-use underpass_stack::tcp::scoreboard::fate;
+use underpass_stack::tcp::scoreboard::{Piece, fate};
 use underpass_stack::tcp::segment::SackBlocks;
 use underpass_stack::wire::{ipv4, ipv6};
 
@@ -22,12 +22,12 @@ const MIN_MTU: usize = 576;
 const ETHERNET: usize = 14;
 const TCP_HEADER: usize = 32;
 
-/// In the order in which they should arrive.
-pub fn frames(conn: &Conn, dump: &Dump) -> Vec<Vec<u8>> {
-    let mut frames: Vec<_> = round_trip_frame(conn, &dump.image).into_iter().collect();
-    frames.extend(control_frames(conn, &dump.image));
-    frames.extend(sack_frames(conn, dump));
-    frames.extend(data_frames(conn, dump));
+/// In the order in which they should arrive. `image` is the dump's as it is now.
+pub fn frames(conn: &Conn, image: &Image, dump: &Dump) -> Vec<Vec<u8>> {
+    let mut frames: Vec<_> = round_trip_frame(conn, image).into_iter().collect();
+    frames.extend(control_frames(conn, image));
+    frames.extend(sack_frames(conn, image, &dump.sent.pieces));
+    frames.extend(data_frames(conn, image, &dump.ahead));
     frames
 }
 
@@ -60,34 +60,34 @@ fn control_frames(conn: &Conn, image: &Image) -> Vec<Vec<u8>> {
 }
 
 /// What of our own data the peer has acknowledged selectively. It tells each piece a few times only, and the kernel would send it again.
-fn sack_frames(conn: &Conn, dump: &Dump) -> Vec<Vec<u8>> {
-    let Image { snd_una, snd_nxt, flags, .. } = dump.image;
+fn sack_frames(conn: &Conn, image: &Image, pieces: &[Piece]) -> Vec<Vec<u8>> {
+    let Image { snd_una, snd_nxt, flags, .. } = *image;
     if flags & flag::SACK == 0 || flags & flag::RESET_RECEIVED != 0 {
         return Vec::new();
     }
     let in_flight = snd_nxt.wrapping_sub(snd_una);
     let at = |seq: u32| seq.wrapping_sub(snd_una);
-    let sacked = dump.sent.pieces.iter().filter(|piece| piece.fate == fate::SACKED);
+    let sacked = pieces.iter().filter(|piece| piece.fate == fate::SACKED);
     let sound =
         sacked.filter(|piece| 0 < at(piece.start) && at(piece.start) < at(piece.end) && at(piece.end) <= in_flight);
     let blocks: Vec<[u32; 2]> = sound.map(|piece| [piece.start, piece.end]).collect();
     // As many as there is room for beside timestamps.
-    blocks.chunks(SackBlocks::MAX - 1).filter_map(|told| from_peer(conn, &dump.image, FromPeer::Sack(told))).collect()
+    blocks.chunks(SackBlocks::MAX - 1).filter_map(|told| from_peer(conn, image, FromPeer::Sack(told))).collect()
 }
 
 /// What arrived out of order, as far as it is not too much. The peer was told that we have it (RFC 2018), and would find out only by a
 /// timeout that we do not.
-fn data_frames(conn: &Conn, dump: &Dump) -> Vec<Vec<u8>> {
+fn data_frames(conn: &Conn, image: &Image, ahead: &[(u32, Vec<u8>)]) -> Vec<Vec<u8>> {
     // The path may be a client's word.
     let (least, ip_header) =
         if conn.flow.is_v6() { (ipv6::MTU_MIN as usize, ipv6::HEADER_LEN) } else { (MIN_MTU, ipv4::HEADER_LEN) };
     let mtu = (conn.path.mtu as usize).clamp(least, MAX_FRAME - ETHERNET);
     let room = mtu - ip_header - TCP_HEADER;
-    let pieces = dump.ahead.iter().flat_map(|(seq, bytes)| {
+    let pieces = ahead.iter().flat_map(|(seq, bytes)| {
         let cut = bytes.chunks(room).enumerate();
         cut.map(move |(n, chunk)| (seq.wrapping_add((n * room) as u32), chunk))
     });
-    pieces.take(MAX_AHEAD).filter_map(|(seq, chunk)| from_peer(conn, &dump.image, FromPeer::Data(seq, chunk))).collect()
+    pieces.take(MAX_AHEAD).filter_map(|(seq, chunk)| from_peer(conn, image, FromPeer::Data(seq, chunk))).collect()
 }
 
 fn from_peer(conn: &Conn, image: &Image, what: FromPeer<'_>) -> Option<Vec<u8>> {
@@ -110,7 +110,7 @@ mod tests {
 
     use underpass_stack::ip::flow::FlowKey;
     use underpass_stack::ip::{input, path::Path};
-    use underpass_stack::tcp::scoreboard::Piece;
+    use underpass_stack::tcp::Instant;
 
     use super::*;
     use crate::daemon::repair::Transmissions;
@@ -142,7 +142,7 @@ mod tests {
             fate,
         };
         let sent = Transmissions { pieces: pieces.iter().map(piece).collect(), ..Transmissions::default() };
-        Dump { image, recv: Vec::new(), send: Vec::new(), ahead: Vec::new(), sent }
+        Dump { image, at: Instant(1), recv: Vec::new(), send: Vec::new(), ahead: Vec::new(), sent }
     }
 
     /// The blocks of each frame, from the oldest unacknowledged byte on.
@@ -153,7 +153,7 @@ mod tests {
             let edge = |word: &[u8]| u32::from_be_bytes(word.try_into().unwrap()).wrapping_sub(UNA);
             segment.sack.chunks_exact(8).map(|block| (edge(&block[..4]), edge(&block[4..]))).collect()
         };
-        frames(&conn(dump.image.flow), dump).iter().map(blocks).collect()
+        frames(&conn(dump.image.flow), &dump.image, dump).iter().map(blocks).collect()
     }
 
     #[test]
@@ -172,13 +172,14 @@ mod tests {
         let mut dump = dump(flag::SACK | flag::FIN_RECEIVED | stamps, &[(1000, 2000, fate::SACKED)]);
         (dump.image.srtt_us, dump.image.ts_val) = (40_000, 1000);
         let echoes = |dump: &Dump| {
-            let frames = frames(&conn(dump.image.flow), dump);
+            let frames = frames(&conn(dump.image.flow), &dump.image, dump);
             let echo = |frame: &Vec<u8>| input::parse(frame, 2000).unwrap().segment.timestamps.unwrap().ecr;
             frames.iter().map(echo).collect::<Vec<_>>()
         };
         assert_eq!(echoes(&dump), [960, 1000, 1000], "round trip, FIN, blocks");
         dump.image.srtt_us = 0;
         assert_eq!(echoes(&dump), [1000, 1000]);
+        assert_eq!(dump.image_at(Instant(7_999_999)).ts_val, 1007);
     }
 
     /// The list comes from the client's memory.
