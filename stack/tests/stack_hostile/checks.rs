@@ -126,6 +126,11 @@ impl Player<'_> {
                 return;
             }
             let Some(slot) = self.ends[n].slot() else { continue };
+            // A timer of its own that is due may let it send, and the wheel may be a tick behind.
+            let due = self.connection(n).and_then(|connection| connection.tcb.deadline());
+            if due.is_some_and(|due| due <= self.now) {
+                continue;
+            }
             self.stack.touch(slot);
             self.stack.send_touched(self.now);
             assert_eq!(self.stack.stats().get(Counter::SegmentsSent), sent, "connection {n} had more to say");
