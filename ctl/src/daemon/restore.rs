@@ -316,7 +316,8 @@ impl Buffers {
         let sndbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)?;
         let rcvbuf = get_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
         let chosen = get_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK).unwrap_or(0) as u32;
-        let window = (image.rcv_wnd as usize).saturating_add(recv).min((largest_receive_buffer() / SEGMENT_COST).max(PROMISED));
+        let window =
+            (image.rcv_wnd as usize).saturating_add(recv).min((largest_receive_buffer() / SEGMENT_COST).max(PROMISED));
         force(fd, libc::SO_RCVBUFFORCE, rcvbuf.max(2 * (recv + BUFFER_SLACK) as i32))?;
         force(fd, libc::SO_SNDBUFFORCE, sndbuf.max(2 * (to_send + BUFFER_SLACK) as i32))?;
         let queued = sndbuf.max(to_send.min(i32::MAX as usize / 2) as i32);
