@@ -126,7 +126,8 @@ pub fn read_record(session: &Session, conn: &Conn, record: &ConnRecord) -> Optio
         return None;
     }
     let at = monotonic();
-    let image = record.tcb.image(conn.flow, at);
+    // The kernel takes over no model, only a window.
+    let image = Image { cwnd: record.tcb.plain_window(), ..record.tcb.image(conn.flow, at) };
     let (rcv, snd) = (record.rcv_ring.range()?, record.snd_ring.range()?);
     if !image.is_sound(record.rcv_ring.len, record.snd_ring.len) {
         return None;

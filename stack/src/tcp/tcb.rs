@@ -284,6 +284,11 @@ impl Tcb {
         (self.cc.cwnd(), self.cc.ssthresh())
     }
 
+    /// The congestion window, segments, for whoever goes on without what congestion control knows beside it.
+    pub fn plain_window(&self) -> u32 {
+        self.cc.plain_segments(self.mss)
+    }
+
     /// Which congestion control to go on with; a fresh import has the default one. What was found before stays.
     pub fn choose_congestion(&mut self, algorithm: Algorithm) {
         self.cc.choose(algorithm, self.mss, self.rtt.smoothed());

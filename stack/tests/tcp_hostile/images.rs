@@ -121,4 +121,5 @@ fn scribble(host: &mut Host, input: &mut Input<'_>, image: &Image, now: Instant)
         last = end;
     }
     let _ = (host.tcb.state(), host.tcb.deadline(), host.tcb.rtt_us(), host.tcb.congestion(), host.tcb.at_eof());
+    let _ = host.tcb.plain_window();
 }

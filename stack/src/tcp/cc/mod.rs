@@ -188,6 +188,13 @@ impl Congestion {
         self.window.ssthresh
     }
 
+    /// The window in segments for whoever goes on without what the algorithm knows beside it.
+    pub fn plain_segments(&self, mss: u32) -> u32 {
+        let mss = mss.max(1);
+        let bbr = self.state.look::<Bbr>().filter(|_| self.algorithm() == Algorithm::Bbr);
+        bbr.map_or(self.window.cwnd, |bbr| bbr.without_model(&self.window, mss)) / mss
+    }
+
     /// Window and threshold in segments.
     pub fn segments(&self, mss: u32) -> (u32, u32) {
         let mss = mss.max(1);

@@ -76,6 +76,18 @@ impl Bbr {
         (product.div_ceil(1_000_000) * gain).div_ceil(GAIN_ONE)
     }
 
+    /// The window, in bytes, for whoever goes on without the model: what the path holds, of which [`Window::cwnd`] is twice as much, or
+    /// next to nothing while the shortest round trip is looked for.
+    pub fn without_model(&self, window: &Window, mss: u32) -> u32 {
+        if !self.has(bits::FULL) || self.min_rtt == 0 {
+            return window.cwnd;
+        }
+        let path = self.bdp(self.bw(), GAIN_ONE, mss).min(CWND_MAX.into()) as u32;
+        let room = if self.mode() == Mode::ProbeRtt { window.cwnd.max(self.prior_cwnd) } else { window.cwnd };
+        // No less than where everybody begins, unless it has come down to that.
+        path.max(INITIAL_SEGMENTS.saturating_mul(mss)).min(room)
+    }
+
     /// Room for what sender and receiver handle at once (quantization_budget).
     fn with_quanta(&self, bytes: u64, mss: u32) -> u64 {
         let pair = u64::from(2 * mss);

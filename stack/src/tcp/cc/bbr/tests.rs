@@ -159,6 +159,30 @@ fn the_shortest_round_trip_is_looked_for_every_ten_seconds() {
 }
 
 #[test]
+fn without_the_model_the_window_is_what_the_path_holds() {
+    let mut path = Path::new(10_000_000, 40);
+    let plain = |path: &Path| path.bbr.without_model(&path.window, MSS);
+    path.rounds(3);
+    assert_eq!((path.bbr.mode(), plain(&path)), (Mode::Startup, path.window.cwnd), "there is no model yet");
+    path.rounds(20);
+    let bdp = path.bdp() as u32;
+    let is_path = |path: &Path| (bdp * 98 / 100..bdp * 102 / 100).contains(&plain(path));
+    for _ in 0..100 {
+        path.round(false, 0);
+        assert!(is_path(&path), "{} of {bdp}, {:?}", plain(&path), path.bbr.mode());
+    }
+    // The shortest round trip is looked for.
+    (path.bbr.prior_cwnd, path.window.cwnd, path.bbr.mode) = (path.window.cwnd, 4 * MSS, Mode::ProbeRtt as u32);
+    assert!(is_path(&path), "{} of {bdp}", plain(&path));
+    path.window.cwnd = 3 * MSS;
+    path.bbr.mode = Mode::ProbeBw as u32;
+    assert_eq!(plain(&path), 3 * MSS, "a window that has come down stays down");
+    let mut short = Path::new(1_000_000, 1);
+    short.rounds(30);
+    assert_eq!(plain(&short), short.window.cwnd.min(10 * MSS), "no less than where everybody begins");
+}
+
+#[test]
 fn a_quiet_program_does_not_make_the_path_slow() {
     let mut path = Path::new(10_000_000, 40);
     path.rounds(12);
