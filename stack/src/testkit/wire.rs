@@ -79,7 +79,7 @@ impl Wire {
     pub fn put(&mut self, packet: Desc) -> bool {
         let put = self.opposite.put(packet);
         if !put {
-            self.spare = Some(packet.addr);
+            self.spare = Some(packet.addr - packet.addr % u64::from(FRAME));
         }
         put
     }

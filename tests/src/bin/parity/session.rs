@@ -125,6 +125,11 @@ impl Session {
         until(&format!("{bytes} bytes to arrive"), || fds::ioctl(self.fd, libc::FIONREAD, 0).1 >= bytes);
     }
 
+    /// Waits until all that was sent is acknowledged.
+    pub fn acknowledged(&self) {
+        until("acknowledgements", || fds::ioctl(self.fd, libc::TIOCOUTQ, 0).1 == 0);
+    }
+
     /// Waits until poll(2) reports one of these events, and prints all that it reports.
     pub fn await_events(&self, events: i16) {
         let wanted = events | libc::POLLHUP | libc::POLLERR;

@@ -109,6 +109,8 @@ fn word(body: &[u8], at: usize) -> u32 {
 
 fn stamps_of_what_went(s: &mut Session) {
     let flags = TX_SOFTWARE | SOFTWARE | OPT_ID | OPT_TSONLY;
+    // The kernel numbers bytes from the oldest that is not acknowledged when the option is set.
+    s.acknowledged();
     switch_on(s, "SO_TIMESTAMPING", SOL_SOCKET, libc::SO_TIMESTAMPING, flags);
     for len in [10, 20] {
         s.ret("send", io::send(s.fd, &pattern(1, len), 0));
@@ -134,9 +136,11 @@ fn bytes_left(s: &mut Session) {
 /// Sends without a copy until everything sent so is reported as done.
 fn zero_copy(s: &mut Session) {
     switch_on(s, "SO_ZEROCOPY", SOL_SOCKET, libc::SO_ZEROCOPY, 1);
-    for len in [10, 20_000] {
-        s.ret("send", io::send(s.fd, &pattern(1, len), libc::MSG_ZEROCOPY));
-        s.tell(&format!("recv {len}"));
+    // The kernel may look at them until it has reported that it is done with them.
+    let buffers = [10, 20_000].map(|len| pattern(1, len));
+    for bytes in &buffers {
+        s.ret("send", io::send(s.fd, bytes, libc::MSG_ZEROCOPY));
+        s.tell(&format!("recv {}", bytes.len()));
     }
     // One report may be about several calls.
     let (mut next, mut origins) = (0, Vec::new());
@@ -147,6 +151,7 @@ fn zero_copy(s: &mut Session) {
         next = word(error, 12) + 1;
         origins.push((word(error, 0), error[4]));
     }
+    drop(buffers);
     origins.dedup();
     s.say("reported", format!("{next} calls, errors and origins {origins:?}"));
     receive(s, no_value);
