@@ -177,10 +177,12 @@ impl Player<'_> {
         self.settle();
         let (mut round, mut still) = (0, 0);
         while !self.is_lost && still < STILL && !(0..self.ends.len()).all(|n| self.is_over(n)) {
-            let before: Vec<u32> = self.ends.iter().map(|ends| ends.seen.snd_una).collect();
+            // Sending something new is no standing still: it may be paced, and what is missing wait for a timeout.
+            let stands = |ends: &Ends| (ends.seen.snd_una, ends.seen.snd_nxt);
+            let before: Vec<(u32, u32)> = self.ends.iter().map(stands).collect();
             // Then the peers are silent, so that timers which are far away come next.
             self.honest_round(if round < SPOKEN { 4 } else { 0 });
-            let is_still = self.ends.iter().map(|ends| ends.seen.snd_una).eq(before);
+            let is_still = self.ends.iter().map(stands).eq(before);
             still = if is_still && round >= SPOKEN { still + 1 } else { 0 };
             round += 1;
             let next = self.stack.next_deadline().unwrap_or(self.now);
