@@ -88,7 +88,7 @@ pub fn restore(
     if !image.flow.is_v6() {
         fit_segments(fd)?;
     }
-    // Each as segments of its own.
+    // A segment of its own: the round trip of one that is acknowledged in part is not taken.
     fill(fd, SEND_QUEUE, bytes.before)?;
     fill(fd, SEND_QUEUE, sent)?;
     if fin_sent {
@@ -114,7 +114,8 @@ pub fn hollow(fd: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
     set_window(fd, &empty)
 }
 
-/// Closes the socket without a sound and establishes it anew at the numbers of the image's oldest queued bytes, `before` which there are so many more.
+/// Closes the socket without a sound and establishes it anew at the numbers of the image's oldest queued bytes; for sending, so many bytes `before`
+/// them.
 fn reopen(fd: BorrowedFd<'_>, image: &Image, before: u32) -> io::Result<()> {
     let ends = Ends {
         family: family_of(fd)?,
