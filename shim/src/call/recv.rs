@@ -15,7 +15,7 @@ use crate::policy::{self, Seen};
 use crate::signals::Watch;
 use crate::socket::{Lane, Socket, Where};
 use crate::wait::{self, Ended, Sleep};
-use crate::{shm, sys};
+use crate::{shm, sys, tier};
 
 /// Flags that the lane carries exactly.
 const CARRIED: c_int = libc::MSG_DONTWAIT
@@ -58,7 +58,13 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
                 socket.await_change();
                 Step::Moved
             }
-            Where::Kernel => carry::kernel::receive(socket, fd, into, flags, wanted(socket, into, flags)),
+            Where::Kernel => {
+                let waits = blocking && ended.is_none() && is_patient_look(socket, into, flags);
+                if let Some(asleep) = waits.then(|| socket.record().fall_asleep()).flatten() {
+                    return Act::Sleep(asleep.into(), Some(Flow::In));
+                }
+                carry::kernel::receive(socket, fd, into, flags, wanted(socket, into, flags))
+            }
             Where::Lane(lane) => carry::receive(
                 socket,
                 fd,
@@ -86,6 +92,13 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
             Some(_) if into.done > 0 => return Act::Done(Ok(into.done)),
             Some(Ended::Timeout) => return Act::Done(Err(Errno(libc::EAGAIN))),
             Some(Ended::Signal) => return Act::Done(Err(Errno(libc::EINTR))),
+        }
+        if into.done > 0 && flags & libc::MSG_PEEK != 0 {
+            // Some lies in a ring, and the rest comes through the kernel: only there can all of it be waited for.
+            if tier::demote(socket, Reason::CallNotCarried).is_err() {
+                return Act::Done(Ok(into.done));
+            }
+            continue;
         }
         // What was received in part is not given up for a cancellation, which comes with the next call.
         let watch = if into.done == 0 { watch } else { watch.without_cancel() };
@@ -121,6 +134,12 @@ fn note(socket: &Ref<Socket>, fd: RawFd, n: usize) {
 fn wanted(socket: &Socket, into: &Scatter<'_, '_>, flags: c_int) -> usize {
     let low = if flags & libc::MSG_WAITALL != 0 { into.len } else { socket.recv_low.load(Relaxed) as usize };
     low.clamp(1, into.len.max(1))
+}
+
+/// Does a call wait for more than the first bytes, and leave all of them in the queue? In the kernel, only its own call can tell when they are
+/// there.
+fn is_patient_look(socket: &Socket, into: &Scatter<'_, '_>, flags: c_int) -> bool {
+    flags & libc::MSG_PEEK != 0 && wanted(socket, into, flags) > 1
 }
 
 /// Bytes that no longer lie in the queue: with MSG_PEEK they all still do.

@@ -40,7 +40,7 @@ pub struct Ask {
 /// Receives on a lane until the bytes asked for have come.
 pub fn receive(socket: &Ref<Socket>, fd: RawFd, lane: Lane, into: &mut Scatter<'_, '_>, ask: Ask) -> Step {
     match lane {
-        Lane::Xdp(slot) => xdp::receive(socket, slot, into, ask.flags, ask.want),
+        Lane::Xdp(slot) => xdp::receive(socket, slot, into, ask),
         Lane::Shm(channel) => shm::receive(socket, fd, channel, into, ask),
     }
 }

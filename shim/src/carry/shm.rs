@@ -90,16 +90,11 @@ fn receive_from(
         }
         let turning = rx.is_turning();
         if flags & libc::MSG_PEEK != 0 {
-            let enough = want.min(rx.capacity() / ENOUGH);
-            if waits && available < enough && !turning && !channel.peer_gone.load(Acquire) {
+            let is_last = turning || channel.peer_gone.load(Acquire);
+            if waits && available < want.min(rx.capacity() / ENOUGH) && !is_last {
                 return Ok(Step::Blocked);
             }
-            if into.has_no_places() {
-                into.done = available.min(into.len);
-            } else {
-                rx.copy(into, available);
-            }
-            return Ok(Step::Over);
+            return Ok(show(rx, fd, into, ask, available));
         }
         let place = rx.take(into, available, flags & libc::MSG_TRUNC != 0);
         *told = told.or(place);
@@ -115,6 +110,17 @@ fn receive_from(
         }
     }
     Ok(Step::Blocked)
+}
+
+/// Shows the `available` bytes of the ring, and what lies beyond the sender's turn to the kernel.
+fn show(rx: &Rx, fd: RawFd, into: &mut Scatter<'_, '_>, ask: Ask, available: usize) -> Step {
+    if into.has_no_places() {
+        into.done = available.min(into.len);
+    } else {
+        rx.copy(into, available);
+    }
+    let goes_on = into.left() > 0 && rx.show_beyond(fd, into);
+    if goes_on && ask.waits && !has_enough(into, ask.want) { Step::Blocked } else { Step::Over }
 }
 
 /// Has the call what it asked for? What lies at hand beyond a turn is given to it all the same, for the program knows of no turns (FIONREAD).

@@ -4,7 +4,7 @@ use libc::c_int;
 use underpass_stack::lane::Reason;
 use underpass_stack::tcp::{State, Tcb};
 
-use super::Step;
+use super::{Ask, Step};
 use crate::buffers::{Gather, Scatter};
 use crate::engine::Engine;
 use crate::errno::Errno;
@@ -24,7 +24,8 @@ pub fn write_closed(tcb: &Tcb) -> bool {
 }
 
 /// Receives.
-pub fn receive(socket: &Ref<Socket>, slot: u32, into: &mut Scatter<'_, '_>, flags: c_int, want: usize) -> Step {
+pub fn receive(socket: &Ref<Socket>, slot: u32, into: &mut Scatter<'_, '_>, ask: Ask) -> Step {
+    let Ask { flags, want, waits } = ask;
     let Some(mut engine) = engine::get() else { return Step::Moved };
     if socket.slot() != Some(slot) {
         return Step::Moved;
@@ -45,7 +46,7 @@ pub fn receive(socket: &Ref<Socket>, slot: u32, into: &mut Scatter<'_, '_>, flag
         return Step::Over;
     }
     if flags & libc::MSG_PEEK != 0 {
-        if readable < want && !ended {
+        if waits && readable < want && !ended {
             return Step::Blocked;
         }
         peek(&mut engine, slot, into);

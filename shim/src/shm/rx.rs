@@ -1,5 +1,6 @@
 //! A channel's incoming direction: from the kernel, then from the ring, as the sender has stated.
 
+mod beyond;
 mod home;
 
 use std::collections::VecDeque;

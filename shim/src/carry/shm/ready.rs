@@ -11,6 +11,7 @@ use crate::carry::kernel;
 use crate::fd::Ref;
 use crate::shm::{self, Channel, Rx, channel, leave};
 use crate::socket::Socket;
+use crate::sys;
 use crate::wait::Look;
 
 /// Part of the ring that has to be free for a socket to count as writable.
@@ -121,7 +122,7 @@ fn incoming(
     let mut look = |armed: bool| -> Result<(c_int, c_int), Corrupt> {
         rx.follow()?;
         let mut events = 0;
-        if rx.is_in_ring() && rx.available()? >= low || rx.has_early() {
+        if rx.is_in_ring() && holds(rx, fd, low)? || rx.has_early() {
             events |= IN;
         }
         let ask = !rx.is_in_ring() || rx.is_turning() || channel.news.load(Acquire);
@@ -142,6 +143,13 @@ fn incoming(
         (Ok((events, _)), Some(_)) if events & IN == 0 => Some(look(true)),
         (first, _) => Some(first),
     }
+}
+
+/// Do the ring, and the kernel beyond the sender's turn to it, have so many bytes?
+fn holds(rx: &Rx, fd: RawFd, low: usize) -> Result<bool, Corrupt> {
+    let available = rx.available()?;
+    let beyond = || sys::queue_length(fd, libc::FIONREAD).map_or(0, |n| n as c_int);
+    Ok(available >= low || available > 0 && rx.is_turning() && rx.queued(beyond()) >= low)
 }
 
 /// What the kernel has to say. Copies of what the ring has given are nothing to read.

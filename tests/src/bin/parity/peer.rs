@@ -1,7 +1,7 @@
 //! The other end: it does what it is told, a command a line.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,7 @@ fn obey(fd: RawFd, command: &str) -> String {
         "sync" | "bye" => "ok".to_owned(),
         "send" => send(fd, &pattern(number(2) as usize, number(1) as usize)),
         "text" => send(fd, format!("{}\n", words[1..].join(" ")).as_bytes()),
+        "file" => send_file(fd, &pattern(number(2) as usize, number(1) as usize)),
         "urgent" => shown(calls::send(fd, b"!", libc::MSG_OOB)),
         "recv" => recv(fd, number(1) as usize),
         "try" => attempt(fd),
@@ -68,6 +69,14 @@ fn send(fd: RawFd, bytes: &[u8]) -> String {
         }
     }
     sent.to_string()
+}
+
+/// By sendfile(2), which no lane carries.
+fn send_file(fd: RawFd, bytes: &[u8]) -> String {
+    match fds::file_of(bytes) {
+        Ok(file) => shown(calls::sendfile(fd, file.as_raw_fd(), bytes.len())),
+        Err(error) => error.to_string(),
+    }
 }
 
 fn recv(fd: RawFd, len: usize) -> String {

@@ -1,6 +1,5 @@
 //! What a lane need not carry, but must not get wrong: urgent data, sendfile(2), splice(2), stdio.
 
-use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 
 use libc::{MSG_DONTWAIT, MSG_OOB, MSG_PEEK, MSG_WAITALL, POLLIN, POLLPRI};
@@ -154,17 +153,8 @@ fn lane_after_urgent(s: &mut Session) {
     }
 }
 
-fn empty_file() -> std::fs::File {
-    let path = std::env::temp_dir().join(format!("parity-{}", std::process::id()));
-    let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
-    std::fs::remove_file(&path).unwrap();
-    file
-}
-
 fn file() -> std::fs::File {
-    let mut file = empty_file();
-    file.write_all(&pattern(6, 200_000)).unwrap();
-    file
+    fds::file_of(&pattern(6, 200_000)).unwrap()
 }
 
 fn send_file(s: &mut Session) {
@@ -305,7 +295,7 @@ fn stdio_then_recv(s: &mut Session) {
 fn zero_ways_to_nothing(s: &mut Session) {
     let ([out, into], [no_more, end]) = (fds::pipe(0), fds::pipe(0));
     fds::close(end);
-    let (nothing, null) = (empty_file(), std::fs::File::open("/dev/null").unwrap());
+    let (nothing, null) = (fds::file_of(&[]).unwrap(), std::fs::File::open("/dev/null").unwrap());
     s.ret("splice nothing in", io::splice(out, s.fd, 0, 0));
     s.ret("splice nothing out", io::splice(s.fd, into, 0, 0));
     s.ret("splice from an empty pipe", io::splice(out, s.fd, 10, libc::SPLICE_F_NONBLOCK));

@@ -8,7 +8,8 @@ use crate::sys::{fds, io, ready, shown, sock};
 
 group!("recv":
     peek waitall waitall_meets_end waitall_peek dontwait truncate nothing_wanted vectors message from peculiar_flags
-    timeout waitall_with_timeout low_water pieces blocks_until_data nonblocking bytes_waiting several_messages;
+    timeout waitall_with_timeout low_water pieces blocks_until_data nonblocking bytes_waiting several_messages
+    goes_on_in_a_file ends_in_a_file;
     first_call_reads first_call_peeks begins_before_the_lane
 );
 
@@ -148,6 +149,9 @@ fn waitall_with_timeout(s: &mut Session) {
     s.ret("set", sock::set_timeout(s.fd, libc::SO_RCVTIMEO, 100));
     s.tell("send 10 1");
     s.timed("waitall", 100, || s.recv("waitall", 20, MSG_WAITALL));
+    s.tell("send 10 2");
+    s.timed("peek", 100, || s.recv("peek", 20, MSG_WAITALL | MSG_PEEK));
+    s.recv("recv", 20, 0);
 }
 
 fn low_water(s: &mut Session) {
@@ -155,6 +159,7 @@ fn low_water(s: &mut Session) {
     s.tell("send 5 1");
     s.arrived(5);
     s.poll("below", libc::POLLIN);
+    s.recv("peek without waiting", 100, MSG_PEEK | MSG_DONTWAIT);
     // The kernel wakes a sleeper only when as much as the mark has come since.
     s.later("send 10 2");
     s.recv("recv waits for the mark", 100, 0);
@@ -262,4 +267,35 @@ fn begins_before_the_lane(s: &mut Session) {
     s.recv("recv", 300, 0);
     s.tell("send 100 3");
     s.recv("waitall", 100, MSG_WAITALL);
+}
+
+/// The end comes by sendfile(2), which no lane carries: who looks without taking sees it all the same.
+fn goes_on_in_a_file(s: &mut Session) {
+    s.await_lane();
+    s.tell("send 100 1");
+    s.arrived(100);
+    s.ret("set", sock::set_int(s.fd, SOL_SOCKET, libc::SO_RCVLOWAT, 150));
+    s.poll("below the mark", libc::POLLIN);
+    s.tell("file 100 2");
+    s.arrived(200);
+    s.poll("at the mark", libc::POLLIN);
+    s.recv("peek", 300, MSG_PEEK);
+    s.recv("peek less", 150, MSG_PEEK);
+    s.recv("peek and wait", 200, MSG_PEEK | MSG_WAITALL);
+    s.ret("peek at nothing", io::recv(s.fd, &mut [], MSG_PEEK | MSG_DONTWAIT));
+    s.recv("some", 40, 0);
+    s.recv("peek again", 300, MSG_PEEK);
+    s.recv("all", 300, 0);
+    s.tell("send 100 3");
+    s.recv("waitall", 100, MSG_WAITALL);
+}
+
+/// What the peeking call waits for is partly in the file.
+fn ends_in_a_file(s: &mut Session) {
+    s.await_lane();
+    s.tell("send 100 1");
+    s.arrived(100);
+    s.later("file 100 2");
+    s.recv("peek and wait", 200, MSG_PEEK | MSG_WAITALL);
+    s.recv("all", 200, MSG_WAITALL);
 }

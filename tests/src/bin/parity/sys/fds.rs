@@ -1,10 +1,21 @@
 //! Descriptors.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use libc::c_int;
 
 use super::outcome;
+
+/// A file without a name that holds these bytes.
+pub fn file_of(bytes: &[u8]) -> std::io::Result<File> {
+    let path = std::env::temp_dir().join(format!("parity-{}", std::process::id()));
+    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    file.write_all(bytes)?;
+    Ok(file)
+}
 
 /// close(2).
 pub fn close(fd: RawFd) -> i64 {
