@@ -44,6 +44,25 @@ impl<'a, 'b> Scatter<'a, 'b> {
         self.bufs.get_mut(self.index).map(|buf| &mut buf[self.at..])
     }
 
+    /// Fills places with bytes, as far as there is room; says with how many.
+    pub fn put(&mut self, bytes: &[u8]) -> usize {
+        let mut put = 0;
+        while put < bytes.len()
+            && let Some(room) = self.next()
+        {
+            let n = room.len().min(bytes.len() - put);
+            room[..n].copy_from_slice(&bytes[put..put + n]);
+            put += n;
+            self.advance(n);
+        }
+        put
+    }
+
+    /// Is there more than one place left?
+    pub fn is_scattered(&self) -> bool {
+        self.bufs.iter().skip(self.index).filter(|buf| !buf.is_empty()).count() > 1
+    }
+
     /// Takes back the last `n` bytes received, as if they had not been.
     pub fn retract(&mut self, n: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(n);

@@ -1,6 +1,6 @@
 //! Every case of the `parity` program prints the same on plain sockets and preloaded: the kernel is the oracle.
 //!
-//! `UNDERPASS_TEST_CASE=name` runs one case only, in its group's test.
+//! `UNDERPASS_TEST_CASE=name` runs one case only, in its group's test; `UNDERPASS_TEST_SEEDS=FROM..TO` other drawn cases than usual.
 
 use std::time::Duration;
 
@@ -91,6 +91,10 @@ impl Place {
 const AWAY: Duration = Duration::from_millis(15);
 const ATTEMPTS: usize = 5;
 
+/// The group of cases that are drawn by chance, and the seeds that are always tried.
+const DRAWN: &str = "drawn";
+const SEEDS: &str = "0..24";
+
 /// What one run of a case showed.
 struct Run {
     transcript: String,
@@ -105,7 +109,13 @@ struct Run {
 
 /// A group's cases.
 fn cases(group: &str) -> Vec<Case> {
-    let output = std::process::Command::new(PARITY).arg("list").output().unwrap();
+    let mut command = std::process::Command::new(PARITY);
+    command.arg("list");
+    if group == DRAWN {
+        let seeds = std::env::var("UNDERPASS_TEST_SEEDS").unwrap_or_else(|_| SEEDS.to_owned());
+        command.args(seeds.split(".."));
+    }
+    let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let wanted = std::env::var("UNDERPASS_TEST_CASE").ok();
     let mine = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(' '));
@@ -246,6 +256,7 @@ groups! {
     options_of_ipv6 "options6";
     odd_calls "odd";
     ancillary_data_and_reports "told";
+    drawn_by_chance "drawn";
 }
 
 mod over_ipv6 {
@@ -262,6 +273,7 @@ mod over_ipv6 {
         options_of_ipv6 "options6";
         odd_calls "odd";
         ancillary_data_and_reports "told";
+        drawn_by_chance "drawn";
     }
 }
 
@@ -293,6 +305,7 @@ mod on_one_host {
         options "options";
         odd_calls "odd";
         ancillary_data_and_reports "told";
+        drawn_by_chance "drawn";
     }
 }
 
@@ -323,5 +336,6 @@ mod left_in_the_kernel {
         options "options";
         odd_calls "odd";
         ancillary_data_and_reports "told";
+        drawn_by_chance "drawn";
     }
 }

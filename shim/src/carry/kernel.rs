@@ -10,6 +10,9 @@ use crate::errno::Errno;
 use crate::socket::{Socket, Where};
 use crate::sys;
 
+/// MSG_TRUNC alone throws bytes away (tcp(7)).
+const PEEK_OR_DISCARD: c_int = libc::MSG_PEEK | libc::MSG_TRUNC;
+
 /// Receives until `want` bytes have come, while no tier change can come between.
 pub fn receive(socket: &Socket, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_int, want: usize) -> Step {
     let Some(_inside) = socket.enter_kernel() else { return Step::Moved };
@@ -26,21 +29,26 @@ pub fn receive_up_to(fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_int, want: 
         };
     }
     let flags = (flags & !libc::MSG_WAITALL) | libc::MSG_DONTWAIT;
+    if flags & libc::MSG_PEEK != 0 && (into.is_scattered() || into.has_no_places()) {
+        let len = queued(fd).min(most(limit));
+        match show(fd, into, 0, len) {
+            Ok(0) | Err(Errno(libc::EAGAIN)) => {}
+            Ok(_) => return Step::Over,
+            Err(errno) => return Step::Failed(errno),
+        }
+    }
     let mut left = limit;
     while left > 0 {
         // One call of the kernel's would stop at the urgent mark; the next one steps over it.
         if into.done > 0 && sys::is_at_mark(fd) {
             return Step::Over;
         }
-        let Some(room) = into.next() else { break };
-        let asked = room.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        match sys::recv(fd, &mut room[..asked], flags) {
+        let Some((asked, received)) = receive_once(fd, into, flags, left) else { break };
+        match received {
             Ok(0) => return Step::Over,
             Ok(n) => {
-                into.advance(n.min(asked));
-                // A peek sees the same bytes again; MSG_TRUNC tells the whole length, which is the caller's to know.
-                if flags & (libc::MSG_PEEK | libc::MSG_TRUNC) != 0 {
-                    into.done = into.done.max(n);
+                // It would see the same bytes again.
+                if flags & libc::MSG_PEEK != 0 {
                     return Step::Over;
                 }
                 left -= n as u64;
@@ -54,6 +62,46 @@ pub fn receive_up_to(fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_int, want: 
     }
     let is_over = into.done >= want || (into.done > 0 && sys::is_at_mark(fd));
     if is_over { Step::Over } else { Step::Blocked }
+}
+
+/// One call of the kernel's, for at most `left` bytes: how many were asked for, and what it said. `None`: there is room for none.
+fn receive_once(
+    fd: RawFd,
+    into: &mut Scatter<'_, '_>,
+    flags: c_int,
+    left: u64,
+) -> Option<(usize, Result<usize, Errno>)> {
+    if flags & PEEK_OR_DISCARD == libc::MSG_TRUNC {
+        let asked = into.left().min(most(left));
+        return (asked > 0).then(|| (asked, sys::discard(fd, asked).inspect(|n| into.done += n)));
+    }
+    let room = into.next()?;
+    let asked = room.len().min(most(left));
+    Some((asked, sys::recv(fd, &mut room[..asked], flags).inspect(|n| into.advance((*n).min(asked)))))
+}
+
+fn most(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// Shows at most `len` bytes of the queue, after the first `skip`, in all places that there are; says how many.
+pub fn show(fd: RawFd, into: &mut Scatter<'_, '_>, skip: usize, len: usize) -> Result<usize, Errno> {
+    let len = len.min(into.left());
+    if len == 0 || into.has_no_places() {
+        into.done += len;
+        return Ok(len);
+    }
+    // A peek begins at the front: SO_PEEK_OFF is for TCP since Linux 6.9 only.
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(skip + len).map_err(|_| Errno(libc::ENOMEM))?;
+    bytes.resize(skip + len, 0);
+    let got = sys::recv(fd, &mut bytes, libc::MSG_PEEK | libc::MSG_DONTWAIT)?;
+    Ok(into.put(bytes.get(skip..got).unwrap_or_default()))
+}
+
+/// SIOCINQ.
+fn queued(fd: RawFd) -> usize {
+    sys::queue_length(fd, libc::FIONREAD).map_or(0, |n| n as usize)
 }
 
 /// Sends, while no tier change can come between.

@@ -13,7 +13,7 @@ pub use self::ready::{Arm, arm_space, events, has_bytes, has_space};
 use super::{Ask, Step, kernel};
 use crate::buffers::{Gather, Scatter};
 use crate::fd::Ref;
-use crate::shm::{Channel, Rx, channel, leave};
+use crate::shm::{Channel, Rx, channel, history, leave};
 use crate::socket::{Lane, Socket};
 use crate::{shm, sys};
 
@@ -94,7 +94,7 @@ fn receive_from(
             if waits && available < want.min(rx.capacity() / ENOUGH) && !is_last {
                 return Ok(Step::Blocked);
             }
-            return Ok(show(rx, fd, into, ask, available));
+            return Ok(show(rx, fd, into, ask, (available, 0)));
         }
         let place = rx.take(into, available, flags & libc::MSG_TRUNC != 0);
         *told = told.or(place);
@@ -112,15 +112,24 @@ fn receive_from(
     Ok(Step::Blocked)
 }
 
-/// Shows the `available` bytes of the ring, and what lies beyond the sender's turn to the kernel.
-fn show(rx: &Rx, fd: RawFd, into: &mut Scatter<'_, '_>, ask: Ask, available: usize) -> Step {
+/// Shows the `available` bytes of the ring, and what lies beyond the sender's turn to the kernel; `before` of the kernel's bytes have been
+/// shown.
+fn show(rx: &Rx, fd: RawFd, into: &mut Scatter<'_, '_>, ask: Ask, (available, before): (usize, usize)) -> Step {
     if into.has_no_places() {
-        into.done = available.min(into.len);
+        into.done += available.min(into.left());
     } else {
         rx.copy(into, available);
     }
-    let goes_on = into.left() > 0 && rx.show_beyond(fd, into);
-    if goes_on && ask.waits && !has_enough(into, ask.want) { Step::Blocked } else { Step::Over }
+    if into.left() > 0 {
+        rx.show_beyond(fd, into, before);
+    }
+    shown(fd, into, ask)
+}
+
+/// A call has been shown all that is there. One that waits for more is not over, if more may come.
+fn shown(fd: RawFd, into: &Scatter<'_, '_>, ask: Ask) -> Step {
+    let waits = ask.waits && !has_enough(into, ask.want) && !history::is_ended(fd);
+    if waits { Step::Blocked } else { Step::Over }
 }
 
 /// Has the call what it asked for? What lies at hand beyond a turn is given to it all the same, for the program knows of no turns (FIONREAD).
@@ -166,11 +175,16 @@ fn receive_from_kernel(
         // What was announced does not come any more.
         return Ok(Some(step));
     }
-    if peeked && limit == Some((into.done - before) as u64) && !rx.has_early() {
-        // As far as the turn all was shown: what follows lies in the ring.
-        rx.copy(into, rx.available()?);
+    if peeked {
+        let kept = into.done - before;
+        if kept > 0 && limit == Some(kept as u64) && !rx.has_early() {
+            // As far as the turn all was shown: what follows lies in the ring, and then perhaps in the kernel.
+            return Ok(Some(show(rx, fd, into, ask, (rx.available()?, kept))));
+        }
+        let is_over = kept > 0 && matches!(step, Step::Over);
+        return Ok(Some(if is_over { shown(fd, into, ask) } else { step }));
     }
-    if rx.is_turning() && !matches!(step, Step::Failed(_)) && into.left() > 0 && !peeked {
+    if rx.is_turning() && !matches!(step, Step::Failed(_)) && into.left() > 0 {
         // The bytes before the turn have been read, or the stream's end is not the end: the ring comes first.
         let left = rx.follow()?;
         return Ok(if left.is_none() || received > 0 || ended { None } else { Some(Step::Blocked) });
@@ -194,7 +208,7 @@ fn discard_from_kernel(
     let step = receive_from_kernel(rx, fd, &mut thrown, Ask { flags, want: 1, waits: false }, limit)?;
     into.done += thrown.done;
     match step {
-        Some(Step::Over) if thrown.done > 0 && into.done < ask.want => Ok(None),
+        Some(Step::Over) if thrown.done > 0 && into.left() > 0 => Ok(None),
         step => Ok(step),
     }
 }

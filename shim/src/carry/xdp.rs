@@ -49,7 +49,11 @@ pub fn receive(socket: &Ref<Socket>, slot: u32, into: &mut Scatter<'_, '_>, ask:
         if waits && readable < want && !ended {
             return Step::Blocked;
         }
-        peek(&mut engine, slot, into);
+        if into.has_no_places() {
+            into.done = readable.min(into.len);
+        } else {
+            peek(&mut engine, slot, into);
+        }
         return Step::Over;
     }
     if flags & libc::MSG_TRUNC != 0 {

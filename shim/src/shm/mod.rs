@@ -8,7 +8,7 @@ mod bells;
 mod channel;
 mod diag;
 pub mod exit;
-mod history;
+pub mod history;
 pub mod inherited;
 pub mod leave;
 pub mod meet;

@@ -152,21 +152,13 @@ impl Rx {
         if self.early.is_empty() {
             return;
         }
-        let mut n = 0;
-        if flags & libc::MSG_TRUNC != 0 {
-            n = self.early.len().min(into.left());
+        let n = if flags & libc::MSG_TRUNC != 0 {
+            let n = self.early.len().min(into.left());
             into.done += n;
+            n
         } else {
-            let bytes = self.early.make_contiguous();
-            while n < bytes.len()
-                && let Some(room) = into.next()
-            {
-                let some = room.len().min(bytes.len() - n);
-                room[..some].copy_from_slice(&bytes[n..n + some]);
-                n += some;
-                into.advance(some);
-            }
-        }
+            into.put(self.early.make_contiguous())
+        };
         if flags & libc::MSG_PEEK == 0 {
             self.early.drain(..n);
         }

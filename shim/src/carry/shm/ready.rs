@@ -122,7 +122,7 @@ fn incoming(
     let mut look = |armed: bool| -> Result<(c_int, c_int), Corrupt> {
         rx.follow()?;
         let mut events = 0;
-        if rx.is_in_ring() && holds(rx, fd, low)? || rx.has_early() {
+        if rx.is_in_ring() && rx.available()? >= low || rx.has_early() || low > 1 && is_divided(rx, fd) {
             events |= IN;
         }
         let ask = !rx.is_in_ring() || rx.is_turning() || channel.news.load(Acquire);
@@ -145,11 +145,10 @@ fn incoming(
     }
 }
 
-/// Do the ring, and the kernel beyond the sender's turn to it, have so many bytes?
-fn holds(rx: &Rx, fd: RawFd, low: usize) -> Result<bool, Corrupt> {
-    let available = rx.available()?;
-    let beyond = || sys::queue_length(fd, libc::FIONREAD).map_or(0, |n| n as c_int);
-    Ok(available >= low || available > 0 && rx.is_turning() && rx.queued(beyond()) >= low)
+/// Do bytes wait at a turn, where neither the ring nor the kernel sees all of them? Neither would say when they reach SO_RCVLOWAT together, so
+/// less than that has to do.
+fn is_divided(rx: &Rx, fd: RawFd) -> bool {
+    rx.is_turning() && rx.queued(sys::queue_length(fd, libc::FIONREAD).map_or(0, |n| n as c_int)) > 0
 }
 
 /// What the kernel has to say. Copies of what the ring has given are nothing to read.

@@ -122,12 +122,20 @@ impl Rx {
 
     /// Of `queued` bytes in the kernel's queue, those that are for the program.
     pub(super) fn without_copies(&self, queued: u64) -> u64 {
-        let copies = match self.inbound.next(self.view.theirs()) {
-            // Read from the ring sooner or later.
-            Ok(Turn::ToKernel(_)) => Copies::all(self.view.their_copies(), self.capacity()).unwrap_or_default(),
-            _ => self.copies,
-        };
-        queued.saturating_sub(copies.left(self.view.their_copies(), self.capacity()))
+        queued.saturating_sub(self.copies_ahead().left(self.view.their_copies(), self.capacity()))
+    }
+
+    /// Copies in the kernel's queue, also those of bytes that are still to be read from the ring.
+    pub(super) fn copies_ahead(&self) -> Copies {
+        if !self.comes_home() {
+            return self.copies;
+        }
+        Copies::all(self.view.their_copies(), self.capacity()).unwrap_or_default()
+    }
+
+    /// Has the sender turned to the kernel, perhaps after one more turn, where the reader is not yet?
+    pub(super) fn comes_home(&self) -> bool {
+        self.is_turning() && !self.sends_to_ring()
     }
 
     /// The socket is going to be closed, everything having been read. May the sender still give copies to the kernel, which then would take

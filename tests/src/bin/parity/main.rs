@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! parity list                                         the cases: group, name, and "warm" if traffic comes first
+//! parity list FROM TO                                 the same of drawn ones with these seeds
 //! parity run CASE accept|connect ADDRESS CONTROL      the end under test
 //! parity peer connect|accept ADDRESS CONTROL          the other end, which does what it is told
 //! parity inherited FD                                 what a case executes with a socket
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
             });
             ExitCode::SUCCESS
         }
+        ["list", from, to] => list_drawn(from, to),
         ["run", name, role, address, control] => run(name, role == "accept", address, control),
         ["peer", role, address, control] => finish(
             meet_as_peer(role == "accept", address, control).and_then(|(socket, control)| peer::serve(socket, control)),
@@ -44,7 +46,20 @@ fn main() -> ExitCode {
     }
 }
 
+fn list_drawn(from: &str, to: &str) -> ExitCode {
+    let (Ok(from), Ok(to)) = (from.parse::<u64>(), to.parse()) else { return ExitCode::FAILURE };
+    (from..to).for_each(|seed| println!("drawn {}{seed} warm", cases::drawn::NAME));
+    ExitCode::SUCCESS
+}
+
 fn run(name: &str, accepts: bool, address: &str, control: &str) -> ExitCode {
+    if let Some(seed) = name.strip_prefix(cases::drawn::NAME).and_then(|seed| seed.parse().ok()) {
+        return finish(Session::meet(accepts, address, control).map(|mut session| {
+            session.warm_up();
+            cases::drawn::run(&mut session, seed);
+            session.end();
+        }));
+    }
     let Some(case) = cases::all().find(|case| case.name == name) else {
         eprintln!("parity: no case {name}");
         return ExitCode::FAILURE;

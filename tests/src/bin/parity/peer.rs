@@ -53,6 +53,7 @@ fn obey(fd: RawFd, command: &str) -> String {
             sock::set_linger(fd, true, 0);
             shown(fds::close(fd))
         }
+        "errors" => shown(calls::recv(fd, &mut [0], libc::MSG_ERRQUEUE)),
         "error" => shown(sock::get_int(fd, libc::SOL_SOCKET, libc::SO_ERROR)),
         "state" => shown(sock::tcp_state(fd)),
         "tier" => tier::of(fd).to_string(),

@@ -3,16 +3,20 @@
 use libc::{MSG_NOSIGNAL, POLLIN, POLLOUT, POLLRDHUP, SHUT_RD, SHUT_RDWR, SHUT_WR, SIGPIPE, SOL_SOCKET};
 
 use super::group;
-use crate::session::{Session, digest, pattern};
+use crate::session::{Session, digest, pattern, until};
 use crate::sys::{fds, io, process, shown, sock};
 
 const ALL: i16 = POLLIN | POLLOUT | POLLRDHUP;
+
+/// <net/tcp_states.h>.
+const FIN_WAIT2: i64 = 5;
 
 group!("close":
     shut_writing shut_reading shut_both shut_twice bad_shutdown peer_shuts peer_shuts_with_data half_closed_bulk
     half_closed_bulk_out peer_closes_then_writes broken_pipe nosignal peer_resets peer_resets_read_later peer_resets_write
     error_option resets_peer closes_with_unread_data closes_in_peace closes_with_data_on_its_way lingers
-    lingers_not shut_then_close calls_after_close both_shut_at_once data_after_shut_reading;
+    lingers_not shut_then_close calls_after_close both_shut_at_once data_after_shut_reading
+    waits_after_the_end;
     closes_untouched peer_closes_at_once peer_resets_at_once
 );
 
@@ -306,4 +310,16 @@ fn peer_resets_at_once(s: &mut Session) {
     s.await_events(libc::POLLERR);
     s.recv("recv", 100, 0);
     s.recv("recv", 100, 0);
+}
+
+/// In TIME-WAIT there is no socket to ask.
+fn waits_after_the_end(s: &mut Session) {
+    s.ret("shutdown", sock::shutdown(s.fd, libc::SHUT_WR));
+    until("the FIN's acknowledgement", || sock::tcp_state(s.fd) == FIN_WAIT2);
+    s.tell("shut 1");
+    s.await_events(libc::POLLHUP);
+    s.say("state", sock::tcp_state(s.fd));
+    s.recv("recv", 10, 0);
+    s.ret("send", io::send(s.fd, b"more", libc::MSG_NOSIGNAL));
+    s.ret("shutdown", sock::shutdown(s.fd, libc::SHUT_RDWR));
 }

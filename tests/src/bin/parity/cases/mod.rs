@@ -1,6 +1,7 @@
 //! The cases. A case is a function; its transcript is what it prints.
 
 pub mod close;
+pub mod drawn;
 pub mod epoll;
 pub mod fds;
 pub mod odd;

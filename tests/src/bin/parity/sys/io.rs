@@ -12,6 +12,12 @@ pub fn recv(fd: RawFd, buf: &mut [u8], flags: c_int) -> i64 {
     outcome(unsafe { libc::recv(fd, buf.as_mut_ptr().cast(), buf.len(), flags) } as i64)
 }
 
+/// recv(2) without a buffer, as MSG_TRUNC allows (tcp(7)).
+pub fn recv_nowhere(fd: RawFd, len: usize, flags: c_int) -> i64 {
+    // SAFETY: with MSG_TRUNC the kernel writes nothing; without, it refuses the address.
+    outcome(unsafe { libc::recv(fd, std::ptr::null_mut(), len, flags) } as i64)
+}
+
 /// send(2).
 pub fn send(fd: RawFd, buf: &[u8], flags: c_int) -> i64 {
     // SAFETY: the pointer and length are those of a slice.
