@@ -44,6 +44,13 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// What goes out for the first time.
+    #[inline(always)]
+    pub(super) fn new(start: SeqNr, end: SeqNr, stamp: Stamp) -> Self {
+        let sent_from = stamp.sent_at;
+        Self { start, end, stamp, sent_from, sacked: false, lost: false, resent: false, blurred: false }
+    }
+
     /// Bytes, in the sequence space.
     pub fn len(&self) -> u32 {
         self.end.ahead_of(self.start)
