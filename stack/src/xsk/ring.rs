@@ -38,6 +38,14 @@ impl ProducerCursor {
         Some(index)
     }
 
+    /// The same where [`Self::has_room`] has just said that there is one.
+    #[inline]
+    pub fn reserve_known(&mut self) -> u32 {
+        let index = self.next & (self.size - 1);
+        self.next = self.next.wrapping_add(1);
+        index
+    }
+
     /// Could an entry be reserved, going by where the consumer was when last looked at?
     #[inline]
     pub fn has_room(&self) -> bool {
