@@ -82,7 +82,7 @@ impl Stack {
         if queue.tx_needs_kick() {
             return self.call_kernel(number, queue_number);
         }
-        let is_left = queue.tx_pending() > 0;
+        let is_left = queue.tx_is_pending();
         *unsent = if is_left { Unsent::Known } else { Unsent::None };
         is_left
     }
@@ -97,7 +97,7 @@ impl Stack {
         if queue.completions() >= COLLECTED {
             collect(queue, &mut port.pool);
         }
-        let is_left = queue.tx_pending() > 0;
+        let is_left = queue.tx_is_pending();
         *unsent = if is_left { Unsent::Known } else { Unsent::None };
         if kicks > 0 {
             self.count_kicks(kicks, failed);

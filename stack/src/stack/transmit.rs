@@ -118,7 +118,7 @@ impl Stack {
         let number = port.queue_for(state.queue);
         let Port { umem, pool, queues, unsent, config, .. } = &mut **port;
         let (Some(queue), Some(unsent)) = (queues.get_mut(number), unsent.get_mut(number)) else { return };
-        if record.tcb.unsent() != 0 {
+        if !state.recovery.sent.has_room() && record.tcb.unsent() != 0 {
             self.records.lend(&mut state.recovery);
         }
         let (mut is_done, mut left) = (false, TX_BATCH);
@@ -255,7 +255,7 @@ struct Plain {
 fn send_plain(arena: &mut Arena, slot: u32, state: &mut SlotState, frame: &mut [u8], now: Instant) -> Plain {
     let Some((record, rcv, snd)) = conn_parts(arena, slot, state) else { return Plain { len: 0, is_last: true } };
     let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
-    let Some(segment) = connection.foreseen_segment(now) else { return look_further(connection) };
+    let Some(segment) = connection.foreseen_segment(now) else { return look_further(arena, slot, state) };
     let is_last = !connection.may_transmit_calmly();
     state.ip_id = state.ip_id.wrapping_add(1);
     let data = ring::piece(snd, record.tcb.snd_place(segment.seq.0), segment.len as usize);
@@ -272,8 +272,11 @@ fn send_plain(arena: &mut Arena, slot: u32, state: &mut SlotState, frame: &mut [
 /// There is no ordinary segment to send.
 #[cold]
 #[inline(never)]
-fn look_further(mut connection: Connection<'_>) -> Plain {
-    Plain { len: 0, is_last: !connection.may_transmit() }
+fn look_further(arena: &mut Arena, slot: u32, state: &mut SlotState) -> Plain {
+    let is_last = conn_parts(arena, slot, state).is_none_or(|(record, rcv, snd)| {
+        !Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery }.may_transmit()
+    });
+    Plain { len: 0, is_last }
 }
 
 /// Writes an ordinary segment into a frame, over IPv6, or with data that lies in two pieces; returns the length, 0 if it does not fit.

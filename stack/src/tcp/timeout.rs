@@ -54,7 +54,10 @@ impl Tcb {
     #[inline]
     pub(super) fn timeout_after(&self, now: Instant, rto: u64) -> Instant {
         let at = now.after(rto);
-        self.user_deadline().filter(|limit| *limit > now).map_or(at, |limit| at.min(limit))
+        match self.user_deadline() {
+            Some(limit) if limit > now => at.min(limit),
+            _ => at,
+        }
     }
 
     /// When the user timeout of what is unanswered ends (TCP_USER_TIMEOUT, RFC 5482).

@@ -179,6 +179,12 @@ impl Queue {
         self.tx.cursor.outstanding(self.tx.ring.consumer())
     }
 
+    /// Are there any?
+    #[inline]
+    pub fn tx_is_pending(&mut self) -> bool {
+        self.tx.cursor.is_ahead(self.tx.ring.consumer())
+    }
+
     /// Does the kernel want a [`Self::kick_tx`] before it looks at the TX ring? Always so in copy mode.
     #[inline]
     pub fn tx_needs_kick(&self) -> bool {

@@ -65,6 +65,13 @@ impl ProducerCursor {
         self.next.wrapping_sub(self.consumed).min(self.size)
     }
 
+    /// Are there any?
+    #[inline]
+    pub fn is_ahead(&mut self, consumer: &AtomicU32) -> bool {
+        self.consumed = consumer.load(Ordering::Acquire);
+        self.next != self.consumed
+    }
+
     /// Makes everything reserved so far visible to the consumer.
     #[inline]
     pub fn publish(&self, producer: &AtomicU32) {
