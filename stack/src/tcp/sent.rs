@@ -98,22 +98,20 @@ impl Sent {
     }
 
     /// `[start, end)` goes out for the first time.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, start: SeqNr, end: SeqNr, stamp: Stamp) {
         if !start.lt(end) {
             return;
         }
         self.span = self.span.wrapping_add(end.since(start));
-        let record = Record::new(start, end, stamp);
         match self.records.back_mut() {
-            // What was sent at another time never continues it: looked at first, since it nearly always was.
-            Some(last) if last.sent_from == stamp.sent_at && last.continues(&record) => {
+            Some(last) if last.is_continued(start, &stamp) => {
                 last.end = end;
-                last.stamp = stamp;
+                last.stamp.in_flight = stamp.in_flight;
             }
             _ => {
                 self.reserve();
-                self.records.push_back(record);
+                self.records.push_back(Record::new(start, end, stamp));
             }
         }
     }

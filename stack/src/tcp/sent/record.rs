@@ -75,6 +75,14 @@ impl Record {
                 || (stamps_agree && self.blurred == next.blurred && self.sent_from == next.sent_from))
     }
 
+    /// [`Record::continues`] of what goes out for the first time from `start` on: all but [`Stamp::in_flight`] is the same then.
+    #[inline(always)]
+    pub(super) fn is_continued(&self, start: SeqNr, stamp: &Stamp) -> bool {
+        let is_alike = self.end == start && self.is_plain();
+        // What was sent at another time never continues it: looked at first, since it nearly always was.
+        self.sent_from == stamp.sent_at && is_alike && self.stamp == Stamp { in_flight: self.stamp.in_flight, ..*stamp }
+    }
+
     /// Do both stand the same?
     pub(super) fn fared_like(&self, next: &Self) -> bool {
         let state = |record: &Self| (record.sacked, record.lost, record.resent || record.sacked);
