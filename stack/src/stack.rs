@@ -203,7 +203,7 @@ impl Stack {
     /// The counters.
     #[inline]
     pub fn stats(&self) -> Stats<'_> {
-        Stats(self.arena.counters::<STATS_AT, { stats::WORDS }>())
+        stats_of(&self.arena)
     }
 
     /// Connections in the engine.
@@ -296,6 +296,12 @@ fn conn_parts<'a>(
     state: &SlotState,
 ) -> Option<(&'a mut ConnRecord, &'a mut [u8], &'a mut [u8])> {
     arena.record_and::<ConnRecord, RINGS_AT>(arena::conn_offset(slot)?, &state.rings)
+}
+
+/// The counters that lie in an arena.
+#[inline(always)]
+fn stats_of(arena: &Arena) -> Stats<'_> {
+    Stats(arena.counters::<STATS_AT, { stats::WORDS }>())
 }
 
 fn new_arena(name: &str, pid: u32, started: u64) -> io::Result<Region> {

@@ -94,12 +94,12 @@ impl FlowKey {
     /// The octets of both addresses, the local one first, if both are IPv4.
     #[inline(always)]
     pub(crate) fn both_v4(&self) -> Option<([u8; 4], [u8; 4])> {
-        const PREFIX: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
-        let number =
-            |bytes: &[u8; 16], at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let differs = |bytes: &[u8; 16]| number(bytes, 0) | number(bytes, 4) | (number(bytes, 8) ^ PREFIX);
-        let is_v4 = differs(&self.local.0) | differs(&self.remote.0) == 0;
-        is_v4.then(|| (number(&self.local.0, 12).to_ne_bytes(), number(&self.remote.0, 12).to_ne_bytes()))
+        const PREFIX: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+        const BEFORE: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        let [local, local_end, remote, remote_end, _] = self.words();
+        let differs = local | remote | ((local_end ^ PREFIX) | (remote_end ^ PREFIX)) & BEFORE;
+        let octets = |Addr([.., a, b, c, d]): Addr| [a, b, c, d];
+        (differs == 0).then(|| (octets(self.local), octets(self.remote)))
     }
 
     /// Both ports as a packet to the peer has them.

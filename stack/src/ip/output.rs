@@ -67,13 +67,33 @@ pub fn build_plain(
     payload: &[u8],
     ip_id: u16,
 ) -> Option<usize> {
+    match segment.timestamps {
+        None => build_beside(frame, path, flow, segment, [], payload, ip_id),
+        Some(timestamps) => {
+            let mut options = [0; tcp::TIMESTAMPS_LEN];
+            tcp::write_timestamps(&mut options, timestamps);
+            build_beside(frame, path, flow, segment, options, payload, ip_id)
+        }
+    }
+}
+
+/// The same beside options of a known length.
+#[inline(always)]
+fn build_beside<const N: usize>(
+    frame: &mut [u8],
+    path: &Path,
+    flow: &FlowKey,
+    segment: &PlainOut,
+    beside: [u8; N],
+    payload: &[u8],
+    ip_id: u16,
+) -> Option<usize> {
     let (source, destination) = flow.both_v4()?;
-    let options_len = if segment.timestamps.is_some() { tcp::TIMESTAMPS_LEN } else { 0 };
-    let tcp_len = tcp::HEADER_LEN + options_len + segment.len as usize;
+    let tcp_len = tcp::HEADER_LEN + N + segment.len as usize;
     let total_len = u16::try_from(ipv4::HEADER_LEN + tcp_len).ok()?;
     let packet = frame.get_mut(..V4 + tcp_len)?;
     let (head, rest) = packet.split_first_chunk_mut::<{ V4 + tcp::HEADER_LEN }>()?;
-    let (options, data) = rest.split_at_mut_checked(options_len)?;
+    let (options, data) = rest.split_first_chunk_mut::<N>()?;
 
     head[..6].copy_from_slice(&path.dst_mac);
     head[6..12].copy_from_slice(&path.src_mac);
@@ -83,18 +103,18 @@ pub fn build_plain(
     let halves = |high: u8, low: u8| u16::from(high) << 8 | u16::from(low);
     let first = word(halves(ipv4::VERSION_IHL, path.tos & DSCP), total_len);
     let second = word(ip_id, ipv4::DF);
-    let third = word(halves(path.ttl, PROTO_TCP), 0);
     let addresses = Sum::default().plus_word(source).plus_word(destination);
-    let sum = addresses.plus_word(first).plus_word(second).plus_word(third);
+    let sum = addresses.plus_word(first).plus_word(second).plus_word([path.ttl, PROTO_TCP, 0, 0]);
     head[14..18].copy_from_slice(&first);
     head[18..22].copy_from_slice(&second);
-    head[22..26].copy_from_slice(&word(halves(path.ttl, PROTO_TCP), u16::from_be_bytes(sum.checksum())));
+    head[22..24].copy_from_slice(&[path.ttl, PROTO_TCP]);
+    head[24..26].copy_from_slice(&sum.checksum());
     head[26..30].copy_from_slice(&source);
     head[30..34].copy_from_slice(&destination);
 
     let ports = flow.ports();
     let (seq, ack) = (segment.seq.0.to_be_bytes(), segment.ack.0.to_be_bytes());
-    let offset = ((tcp::HEADER_LEN + options_len) as u8 / 4) << 4;
+    let offset = ((tcp::HEADER_LEN + N) as u8 / 4) << 4;
     let control = word(halves(offset, segment.flags.0), segment.window);
     head[34..38].copy_from_slice(&ports);
     head[38..42].copy_from_slice(&seq);
@@ -102,11 +122,8 @@ pub fn build_plain(
     head[46..50].copy_from_slice(&control);
     let mut sum = addresses.plus_upper(PROTO_TCP, tcp_len as u16);
     sum = sum.plus_word(ports).plus_word(seq).plus_word(ack).plus_word(control);
-    if let Some(timestamps) = segment.timestamps {
-        let option: &mut [u8; tcp::TIMESTAMPS_LEN] = options.try_into().ok()?;
-        tcp::write_timestamps(option, timestamps);
-        sum = sum.plus_header(option);
-    }
+    *options = beside;
+    sum = sum.plus_header(&beside);
     if payload.len() != data.len() {
         return None;
     }

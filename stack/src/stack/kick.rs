@@ -26,9 +26,12 @@ pub(super) enum Unkicked {
 impl Unkicked {
     /// As well in this one.
     #[inline]
-    pub(super) fn and(self, port: u32, queue: u32) -> Self {
+    pub(super) fn add(&mut self, port: u32, queue: u32) {
         let this = Self::In { port, queue };
-        if self == Self::Nowhere || self == this { this } else { Self::Several }
+        // Nearly always so already.
+        if *self != this {
+            *self = if *self == Self::Nowhere { this } else { Self::Several };
+        }
     }
 }
 
@@ -54,7 +57,7 @@ impl Stack {
             let queues = self.ports[port as usize].as_ref().map_or(0, |port| port.queues.len());
             for queue in 0..queues as u32 {
                 if self.kick_queue(port, queue) {
-                    self.unkicked = self.unkicked.and(port, queue);
+                    self.unkicked.add(port, queue);
                 }
             }
         }
@@ -79,7 +82,7 @@ impl Stack {
         if queue.tx_needs_kick() {
             return self.call_kernel(number, queue_number);
         }
-        let is_left = queue.tx_pending() > 0;
+        let is_left = queue.tx_is_pending();
         *unsent = if is_left { Unsent::Known } else { Unsent::None };
         is_left
     }
@@ -94,7 +97,7 @@ impl Stack {
         if queue.completions() >= COLLECTED {
             collect(queue, &mut port.pool);
         }
-        let is_left = queue.tx_pending() > 0;
+        let is_left = queue.tx_is_pending();
         *unsent = if is_left { Unsent::Known } else { Unsent::None };
         if kicks > 0 {
             self.count_kicks(kicks, failed);

@@ -80,6 +80,13 @@ impl Port {
         self.config.mtu as usize + 18
     }
 
+    /// The queue on which frames leave that came on this one; there may be fewer now.
+    #[inline]
+    pub(super) fn queue_for(&self, queue: u32) -> usize {
+        let queue = queue as usize;
+        if queue < self.queues.len() { queue } else { self.queues.len().saturating_sub(1) }
+    }
+
     /// The start of the frame that an address lies in.
     pub(super) fn base_of(&self, addr: u64) -> Option<u64> {
         self.pool.frame_of(addr).map(|frame| self.pool.addr_of(frame))

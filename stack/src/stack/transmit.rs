@@ -2,11 +2,11 @@
 
 use super::kick::{Unkicked, collect, kick};
 use super::port::Unsent;
-use super::{Port, Stack, conn_parts};
+use super::{Arena, Port, SlotState, Stack, conn_parts, stats_of};
 use crate::arena::ConnRecord;
 use crate::ip::output;
 use crate::mem::{Region, ring};
-use crate::stats::Counter;
+use crate::stats::{Counter, Stats};
 use crate::tcp::{Connection, Instant, Kind, PlainOut, Recovery};
 use crate::xsk::Desc;
 use crate::xsk::queue::Queue;
@@ -24,15 +24,6 @@ struct Sent {
     no_frame: u64,
     /// There are segments in [`Kinds`].
     has_kinds: bool,
-}
-
-impl Sent {
-    fn add(&mut self, other: &Self) {
-        self.frames += other.frames;
-        self.bytes += other.bytes;
-        self.no_frame += other.no_frame;
-        self.has_kinds |= other.has_kinds;
-    }
 }
 
 /// Segments sent and not yet counted, by [`Kind`], where these are counted apart.
@@ -82,29 +73,24 @@ impl Stack {
 
     #[inline(never)]
     fn transmit_touched(&mut self, now: Instant) {
-        let mut sent = Sent::default();
         // Those that have more to say join the list again, behind.
         let count = self.touched.len();
         for n in 0..count {
-            self.transmit(self.touched[n], now, &mut sent);
+            self.transmit(self.touched[n], now);
         }
         if count == self.touched.len() {
             self.touched.clear();
         } else {
             self.touched.drain(..count);
         }
-        self.count_sent(&sent);
     }
 
     fn count_sent(&mut self, sent: &Sent) {
-        let stats = self.stats();
         if sent.frames > 0 {
-            stats.add(Counter::TxFrames, sent.frames);
-            stats.add(Counter::TxBytes, sent.bytes);
-            stats.add(Counter::SegmentsSent, sent.frames);
+            count_frames(self.stats(), sent.frames, sent.bytes);
         }
         if sent.no_frame > 0 {
-            stats.add(Counter::NoFrame, sent.no_frame);
+            self.stats().add(Counter::NoFrame, sent.no_frame);
         }
         if sent.has_kinds {
             self.count_kinds();
@@ -120,90 +106,81 @@ impl Stack {
 
     /// Builds frames for everything the connection may send now.
     #[inline(always)]
-    fn transmit(&mut self, slot: u32, now: Instant, sent: &mut Sent) {
+    fn transmit(&mut self, slot: u32, now: Instant) {
         let Some(state) = self.slots.get_mut(slot as usize) else { return };
         state.touched = false;
-        let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return };
+        let Some((record, ..)) = conn_parts(&mut self.arena, slot, state) else { return };
         if !record.is_live() {
             return;
         }
-        let Some(Some(port)) = self.ports.get_mut(record.port as usize) else { return };
-        let number = (state.queue as usize).min(port.queues.len().saturating_sub(1));
+        let port_number = record.port;
+        let Some(Some(port)) = self.ports.get_mut(port_number as usize) else { return };
+        let number = port.queue_for(state.queue);
         let Port { umem, pool, queues, unsent, config, .. } = &mut **port;
         let (Some(queue), Some(unsent)) = (queues.get_mut(number), unsent.get_mut(number)) else { return };
-        if record.tcb.unsent() != 0 {
+        if !state.recovery.sent.has_room() && record.tcb.unsent() != 0 {
             self.records.lend(&mut state.recovery);
         }
-        let frame_size = config.frame_size as usize;
-        let (mut left, mut frames, mut bytes) = (TX_BATCH, 0, 0);
+        let (mut is_done, mut left) = (false, TX_BATCH);
         // Ordinary segments; at the first that is none, or finds no room, a turn takes over.
-        let mut is_done = false;
-        while !is_done && left > 0 && pool.available() > 0 && queue.tx_has_room() {
-            let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
-            let Some(segment) = connection.foreseen_segment(now) else {
-                is_done = !connection.may_transmit();
+        while !is_done && left > 0 && queue.tx_has_room() {
+            let Some(addr) = pool.take().map(|frame| pool.addr_of(frame)) else { break };
+            let Some(frame) = umem.bytes_mut(addr as usize, config.frame_size as usize) else {
+                pool.give_addr(addr);
                 break;
             };
-            left -= 1;
-            state.ip_id = state.ip_id.wrapping_add(1);
-            // There is a frame: what fails from here on is lost like any other, and sent again by the retransmission timer.
-            let Some(addr) = pool.take().map(|frame| pool.addr_of(frame)) else { break };
-            let frame = umem.bytes_mut(addr as usize, frame_size);
-            let len = frame.and_then(|frame| write(frame, record, &segment, snd, state.ip_id));
-            if let Some(len) = len
-                && queue.tx_push(Desc::new(addr, len as u32))
-            {
-                bytes += len as u64;
-                frames += 1;
-            } else {
+            let plain = send_plain(&mut self.arena, slot, state, frame, now);
+            is_done = plain.is_last;
+            if plain.len == 0 {
                 pool.give_addr(addr);
+                break;
             }
-            let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
-            is_done = !connection.may_transmit_calmly();
+            queue.tx_push_known(Desc::new(addr, plain.len));
+            left -= 1;
         }
-        if frames != 0 {
-            sent.frames += frames;
-            sent.bytes += bytes;
+        if left != TX_BATCH {
             *unsent = Unsent::Fresh;
-            self.unkicked = self.unkicked.and(record.port, number as u32);
+            self.unkicked.add(port_number, number as u32);
         }
-        let bound = record.tcb.deadline_bound();
         if is_done {
-            self.records.take_back(&mut state.recovery);
-            return state.schedule(&mut self.wheel, slot, bound, now);
+            if state.recovery.sent.span() == 0 {
+                self.records.take_back(&mut state.recovery);
+            }
+            let bound = conn_parts(&mut self.arena, slot, state).and_then(|(record, ..)| record.tcb.deadline_bound());
+            state.schedule(&mut self.wheel, slot, bound, now);
+        } else {
+            self.take_turn(slot, now, left);
         }
-        let mut more = Sent::default();
-        self.take_turn(slot, now, left, &mut more);
-        sent.add(&more);
     }
 
     /// The same for what is not quite ordinary: at most `left` segments.
     #[inline(never)]
-    fn take_turn(&mut self, slot: u32, now: Instant, left: usize, sent: &mut Sent) {
+    fn take_turn(&mut self, slot: u32, now: Instant, left: usize) {
         let Some(state) = self.slots.get_mut(slot as usize) else { return };
         let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return };
         let Some(Some(port)) = self.ports.get_mut(record.port as usize) else { return };
-        let number = (state.queue as usize).min(port.queues.len().saturating_sub(1));
+        let number = port.queue_for(state.queue);
         let Port { umem, pool, queues, unsent, config, .. } = &mut **port;
         let (Some(queue), Some(unsent)) = (queues.get_mut(number), unsent.get_mut(number)) else { return };
         let (recovery, ip_id, frame_size) = (&mut state.recovery, &mut state.ip_id, config.frame_size as usize);
         self.records.lend(recovery);
         let kinds = &mut self.kinds;
         let mut turn = Turn { record, rcv, snd, recovery, ip_id, umem, frame_size, pool, queue, unsent, kinds, now };
-        let mut halt = None;
+        let (mut halt, mut sent) = (None, Sent::default());
         for _ in 0..left {
-            halt = if turn.connection().may_transmit() { turn.send_one(sent) } else { Some(Halt::Done) };
+            halt = if turn.connection().may_transmit() { turn.send_one(&mut sent) } else { Some(Halt::Done) };
             if halt.is_some() {
                 break;
             }
         }
         let bound = turn.record.tcb.deadline_bound();
-        self.unkicked = self.unkicked.and(turn.record.port, number as u32);
+        self.unkicked.add(turn.record.port, number as u32);
         self.records.take_back(&mut state.recovery);
         state.schedule(&mut self.wheel, slot, bound, now);
         if !matches!(halt, Some(Halt::Done)) {
             self.touch(slot);
         }
+        self.count_sent(&sent);
     }
 }
 
@@ -264,19 +241,57 @@ impl Turn<'_> {
     }
 }
 
-/// Writes an ordinary segment into a frame; returns the length. Apart from its caller, so that each keeps in registers what it needs.
+/// What [`send_plain`] has done.
+struct Plain {
+    /// Length of the frame; 0: there is none.
+    len: u32,
+    /// The connection has no more to say.
+    is_last: bool,
+}
+
+/// Sends an ordinary segment: all that its departure changes, and its frame. In one piece, so that numbers go from where they are kept to
+/// where they have to stand; apart from its caller, so that each keeps in registers what it needs.
 #[inline(never)]
-fn write(frame: &mut [u8], record: &ConnRecord, segment: &PlainOut, snd: &[u8], ip_id: u16) -> Option<usize> {
-    let ConnRecord { tcb, path, flow, .. } = record;
-    let place = tcb.snd_place(segment.seq.0);
-    if let Some(data) = ring::piece(snd, place, segment.len as usize)
-        && let Some(len) = output::build_plain(frame, path, flow, segment, data, ip_id)
-    {
-        return Some(len);
+fn send_plain(arena: &mut Arena, slot: u32, state: &mut SlotState, frame: &mut [u8], now: Instant) -> Plain {
+    let Some((record, rcv, snd)) = conn_parts(arena, slot, state) else { return Plain { len: 0, is_last: true } };
+    let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
+    let Some(segment) = connection.foreseen_segment(now) else { return look_further(arena, slot, state) };
+    let is_last = !connection.may_transmit_calmly();
+    state.ip_id = state.ip_id.wrapping_add(1);
+    let data = ring::piece(snd, record.tcb.snd_place(segment.seq.0), segment.len as usize);
+    let len = data
+        .and_then(|data| output::build_plain(frame, &record.path, &record.flow, &segment, data, state.ip_id))
+        .unwrap_or_else(|| build_otherwise(frame, record, segment, snd, state.ip_id));
+    // What does not fit is lost like any other, and sent again by the retransmission timer.
+    if len != 0 {
+        count_frames(stats_of(arena), 1, len as u64);
     }
-    // Over IPv6, or its data lies in two pieces.
-    let data = ring::slices(snd, place, (segment.len as usize).min(snd.len()));
-    output::build(frame, path, flow, &(*segment).into(), data, ip_id)
+    Plain { len: len as u32, is_last }
+}
+
+/// There is no ordinary segment to send.
+#[cold]
+#[inline(never)]
+fn look_further(arena: &mut Arena, slot: u32, state: &mut SlotState) -> Plain {
+    let is_last = conn_parts(arena, slot, state).is_none_or(|(record, rcv, snd)| {
+        !Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery }.may_transmit()
+    });
+    Plain { len: 0, is_last }
+}
+
+/// Writes an ordinary segment into a frame, over IPv6, or with data that lies in two pieces; returns the length, 0 if it does not fit.
+#[inline(never)]
+fn build_otherwise(frame: &mut [u8], record: &ConnRecord, segment: PlainOut, snd: &[u8], ip_id: u16) -> usize {
+    let ConnRecord { tcb, path, flow, .. } = record;
+    let data = ring::slices(snd, tcb.snd_place(segment.seq.0), (segment.len as usize).min(snd.len()));
+    output::build(frame, path, flow, &segment.into(), data, ip_id).unwrap_or(0)
+}
+
+#[inline(always)]
+fn count_frames(stats: Stats<'_>, frames: u64, bytes: u64) {
+    stats.add(Counter::TxFrames, frames);
+    stats.add(Counter::TxBytes, bytes);
+    stats.add(Counter::SegmentsSent, frames);
 }
 
 /// A free frame to build a packet in; completed ones are collected when none is left at hand.

@@ -61,10 +61,9 @@ impl Connection<'_> {
 
     /// Bytes that may wait to be acknowledged (SO_SNDBUF in spirit): what [`Tcb::limit_queue`] said, or the whole ring.
     pub fn send_limit(&self) -> usize {
-        match self.tcb.snd_limit {
-            0 => self.snd.len(),
-            limit => self.snd.len().min(limit as usize),
-        }
+        let limit = self.tcb.snd_limit as usize;
+        // 0 wraps, and is none.
+        if limit.wrapping_sub(1) < self.snd.len() { limit } else { self.snd.len() }
     }
 
     /// Queues bytes and returns how many: 0 when the ring is full. `more` is MSG_MORE: a last partial segment waits

@@ -35,6 +35,14 @@ impl Tcb {
         }
     }
 
+    /// Data goes out: if some has come shortly before, it is the answer to that.
+    #[inline(always)]
+    pub(crate) fn note_answer(&mut self, now: Instant) {
+        if self.data_heard_at > self.data_sent_at && now.nanos_since(self.data_heard_at) < DELAY {
+            self.set(bit::PINGPONG);
+        }
+    }
+
     /// Out-of-order data came: the peer wants to hear of each. With SACK one acknowledgement tells it all.
     pub(crate) fn ack_gap(&mut self) {
         if self.has(flag::SACK) {

@@ -3,7 +3,6 @@
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::connection::Connection;
-use super::delack::DELAY;
 use super::loss::Phase;
 use super::recovery::Recovery;
 use super::segment::{Flags, Kind, PlainOut, SackBlocks, SegmentOut};
@@ -32,9 +31,7 @@ impl Connection<'_> {
         if data_end.since(start) < full {
             tcb.snd_sml = data_end;
         }
-        if now.nanos_since(tcb.data_heard_at) < DELAY && tcb.data_heard_at > tcb.data_sent_at {
-            tcb.set(bit::PINGPONG);
-        }
+        tcb.note_answer(now);
         tcb.data_sent_at = now;
         tcb.clear(bit::OVERRIDE | bit::WINDOW_PROBE);
         tcb.persist_backoff = 0;
@@ -76,11 +73,11 @@ impl Connection<'_> {
         self.segment(now, start, end, blocks, Kind::Retransmission)
     }
 
-    /// [`Connection::segment`] where there is no FIN, no mark and nothing to report: `len` bytes from `start` on.
+    /// [`Connection::segment`] where there is no FIN, no mark and nothing to report: `len` bytes from `start` on, with `is_last` all
+    /// that is queued.
     #[inline(always)]
-    pub(crate) fn plain_segment(&mut self, now: Instant, start: SeqNr, len: u32) -> PlainOut {
+    pub(crate) fn plain_segment(&mut self, now: Instant, start: SeqNr, len: u32, is_last: bool) -> PlainOut {
         let tcb = &mut *self.tcb;
-        let is_last = len != 0 && start.plus(len).ge(tcb.snd_end);
         let flags = if is_last { Flags::ACK.with(Flags::PSH) } else { Flags::ACK };
         let window = tcb.offer_window(self.rcv.len());
         tcb.ack_sent();

@@ -4,13 +4,16 @@
 //! that [`super::output`] asks of other states need not be asked then. Both do the same to such a segment; the test of
 //! [`super::predict`] holds them against each other.
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 use super::connection::Connection;
 use super::image::flag;
-use super::nagle::Partial;
+use super::recovery::Recovery;
 use super::segment::PlainOut;
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
+use super::timer::Timer;
 use super::undo::Frto;
 
 /// With one of these there is more to say, or less may be said.
@@ -28,6 +31,18 @@ const UNUSUAL: u32 = flag::RESET_RECEIVED
     | bit::OVERRIDE
     | bit::DUPLICATE;
 
+/// New data that may leave.
+#[derive(Clone, Copy)]
+struct Foreseen {
+    start: SeqNr,
+    /// Not 0.
+    len: u32,
+    /// A segment holds no more.
+    is_full: bool,
+    /// Nothing is queued behind it.
+    is_last: bool,
+}
+
 impl Connection<'_> {
     /// The next segment, if it is an ordinary one: new data or a bare acknowledgement, without SACK blocks, mark or FIN. `None`:
     /// [`Connection::next_segment`] has to be asked, and nothing has happened.
@@ -39,35 +54,82 @@ impl Connection<'_> {
             return None;
         }
         if tcb.snd_end != tcb.snd_nxt {
-            let (start, (end, full)) = (tcb.snd_nxt, self.foreseen_data(now)?);
-            // It is calm: all that was sent and not acknowledged is in the network.
-            self.depart(now, end, full, self.recovery.sent.span());
-            return Some(self.plain_segment(now, start, end.since(start)));
+            let data = self.foreseen_data(now)?;
+            self.depart_calmly(now, data);
+            return Some(self.plain_segment(now, data.start, data.len, data.is_last));
         }
         if !tcb.has(bit::ACK_NOW) || tcb.snd_nxt.gt(tcb.snd_edge()) {
             return None;
         }
-        Some(self.plain_segment(now, tcb.snd_nxt, 0))
+        Some(self.plain_segment(now, tcb.snd_nxt, 0, false))
     }
 
-    /// Where the next segment of new data ends, and what a full one holds, if it may leave now.
+    /// The next segment of new data, if it may leave now.
     #[inline(always)]
-    fn foreseen_data(&mut self, now: Instant) -> Option<(SeqNr, u32)> {
+    fn foreseen_data(&mut self, now: Instant) -> Option<Foreseen> {
         let (tcb, recovery) = (&*self.tcb, &*self.recovery);
-        let (unsent, full, in_flight) = (tcb.snd_end.ahead_of(tcb.snd_nxt), tcb.mss.max(1), recovery.sent.span());
+        let (start, full, in_flight) = (tcb.snd_nxt, tcb.mss, recovery.sent.span());
+        if !tcb.snd_end.gt(start) || full == 0 {
+            return None;
+        }
+        let unsent = tcb.snd_end.since(start);
         let len = unsent.min(full);
-        let fits_peer = len != 0 && tcb.snd_edge().ahead_of(tcb.snd_nxt) >= len;
-        let fits_path = in_flight == 0 || in_flight.saturating_add(len) <= tcb.cc.cwnd();
-        let is_paced = (tcb.pacing.rate() != 0) | tcb.cc.goes_by_rate();
-        let is_free = recovery.loss.dup_acks == 0 && !is_paced && !tcb.may_probe(now);
-        if !(fits_peer & fits_path & is_free) || (len < full && tcb.partial() != Partial::Send) {
+        if tcb.snd_edge().ahead_of(start) < len {
+            return None;
+        }
+        if in_flight != 0 && u64::from(in_flight) + u64::from(len) > tcb.cc.cwnd().into() {
+            return None;
+        }
+        let is_paced = tcb.pacing.rate() != 0 || tcb.cc.goes_by_rate();
+        if is_paced || recovery.loss.dup_acks != 0 || tcb.may_probe(now) || (len < full && !tcb.is_partial_free()) {
             return None;
         }
         if tcb.flight() == 0 {
             // Only this may change the window, and never below a segment.
             self.tcb.restart(now, recovery.rate.is_app_limited());
         }
-        Some((self.tcb.snd_nxt.plus(len), full))
+        Some(Foreseen { start, len, is_full: len == full, is_last: len == unsent })
+    }
+
+    /// What the departure of new data changes, as [`Connection::depart`] says it, where it is calm, nothing is paced, and of [`UNUSUAL`] there is
+    /// nothing: then all that was sent and not acknowledged is in the network.
+    #[inline(always)]
+    fn depart_calmly(&mut self, now: Instant, data: Foreseen) {
+        let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
+        let Foreseen { start, len, is_full, is_last } = data;
+        let end = start.plus(len);
+        // What was sent at another time is not continued by this.
+        let may_continue = tcb.data_sent_at == now;
+        compiler_fence(Ordering::Release);
+        tcb.snd_nxt = end;
+        if !is_full {
+            tcb.snd_sml = end;
+        }
+        tcb.note_answer(now);
+        tcb.data_sent_at = now;
+        tcb.persist_backoff = 0;
+        tcb.timers.stop(Timer::Persist);
+        if is_last {
+            tcb.timers.stop(Timer::Cork);
+        }
+        tcb.cc.on_sent(now, start, end);
+        if may_continue || recovery.sent.is_short() {
+            recovery.note_sent(now, start, end);
+        } else {
+            let stamp = recovery.rate.stamp(now, len, recovery.sent.span());
+            recovery.sent.push_apart(start, end, stamp);
+        }
+        tcb.watch_timeout(now);
+        self.plan_calm_tail_probe(now);
+    }
+}
+
+impl Recovery {
+    /// New data goes out, which may belong to what went out before, or needs memory.
+    #[inline(never)]
+    fn note_sent(&mut self, now: Instant, start: SeqNr, end: SeqNr) {
+        let stamp = self.rate.stamp(now, end.since(start), self.sent.span());
+        self.sent.push(start, end, stamp);
     }
 }
 

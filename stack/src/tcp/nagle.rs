@@ -29,9 +29,15 @@ impl Tcb {
         if self.has(flag::CORK | bit::MORE) {
             return Partial::Corked;
         }
+        if self.is_partial_free() { Partial::Send } else { Partial::Wait }
+    }
+
+    /// May they be sent, where there is no FIN, no cork and no [`bit::OVERRIDE`]?
+    #[inline(always)]
+    pub(crate) fn is_partial_free(&self) -> bool {
         // Minshall: only another partial segment in flight holds this one back, so that a last full segment does not.
         let small_in_flight = self.snd_sml.gt(self.snd_una);
-        if self.has(flag::NODELAY) || !small_in_flight { Partial::Send } else { Partial::Wait }
+        self.has(flag::NODELAY) || !small_in_flight || self.snd_end.le(self.push_end)
     }
 
     /// Starts the clock of data that is held back.

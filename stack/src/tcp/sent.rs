@@ -104,19 +104,23 @@ impl Sent {
             return;
         }
         self.span = self.span.wrapping_add(end.since(start));
-        let sent_from = stamp.sent_at;
-        let record = Record { start, end, stamp, sent_from, sacked: false, lost: false, resent: false, blurred: false };
         match self.records.back_mut() {
-            // What was sent at another time never continues it: looked at first, since it nearly always was.
-            Some(last) if last.sent_from == sent_from && last.continues(&record) => {
+            Some(last) if last.is_continued(start, &stamp) => {
                 last.end = end;
-                last.stamp = stamp;
+                last.stamp.in_flight = stamp.in_flight;
             }
             _ => {
                 self.reserve();
-                self.records.push_back(record);
+                self.records.push_back(Record::new(start, end, stamp));
             }
         }
+    }
+
+    /// The same of what is not empty and does not continue what was sent before, where [`Sent::is_short`] says no.
+    #[inline(always)]
+    pub fn push_apart(&mut self, start: SeqNr, end: SeqNr, stamp: Stamp) {
+        self.span = self.span.wrapping_add(end.since(start));
+        self.records.push_back(Record::new(start, end, stamp));
     }
 
     /// `[start, end)` goes out again.

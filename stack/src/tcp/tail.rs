@@ -37,17 +37,28 @@ impl Connection<'_> {
     /// Plans a probe, which finds a lost end of a flight long before a timeout does (section 7.2).
     #[inline(always)]
     pub(crate) fn plan_tail_probe(&mut self, now: Instant) {
+        if self.recovery.loss.phase == Phase::Open && self.recovery.sent.sacked() == 0 {
+            self.plan_calm_tail_probe(now);
+        }
+    }
+
+    /// The same where nothing is lost, and nothing delivered beyond a gap.
+    #[inline(always)]
+    pub(crate) fn plan_calm_tail_probe(&mut self, now: Instant) {
         let (tcb, recovery) = (&mut *self.tcb, &*self.recovery);
         let is_out = recovery.tail.is_some_and(|tail| tail.end.gt(tcb.snd_una));
         // After an import, a series of timeouts may go on in the phase Open.
         let is_silent = recovery.loss.timeouts != 0;
-        let suits = tcb.has(flag::SACK) && !is_out && !is_silent && recovery.sent.sacked() == 0;
-        let Some(srtt) = tcb.rtt.smoothed().filter(|_| suits && recovery.loss.phase == Phase::Open) else { return };
+        if is_out || is_silent || !tcb.has(flag::SACK) {
+            return;
+        }
+        let Some(srtt) = tcb.rtt.smoothed() else { return };
         let slack = if tcb.flight() <= tcb.mss { PROBE_SLACK_SINGLE } else { PROBE_SLACK };
         let at = now.after(2 * srtt + slack);
-        match tcb.timers.get(Timer::Retransmit) {
-            Some(timeout) if at < timeout => tcb.timers.set(Timer::LossProbe, at),
-            _ => tcb.timers.stop(Timer::LossProbe),
+        if tcb.timers.is_set_after(Timer::Retransmit, at) {
+            tcb.timers.set(Timer::LossProbe, at);
+        } else {
+            tcb.timers.stop(Timer::LossProbe);
         }
     }
 

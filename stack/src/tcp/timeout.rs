@@ -37,15 +37,27 @@ impl Connection<'_> {
 
 impl Tcb {
     /// When the retransmission timer, started now, runs out: the user timeout may cut it short.
+    #[inline]
     pub(crate) fn timeout_at(&self, now: Instant) -> Instant {
         self.timeout_after(now, self.rtt.rto())
+    }
+
+    /// Something is in flight: the retransmission timer runs.
+    #[inline(always)]
+    pub(super) fn watch_timeout(&mut self, now: Instant) {
+        if !self.timers.is_set(Timer::Retransmit) {
+            self.timers.set(Timer::Retransmit, self.timeout_at(now));
+        }
     }
 
     /// When a timer of `rto` ns, started now, runs out: not beyond the user timeout, which would be reported late.
     #[inline]
     pub(super) fn timeout_after(&self, now: Instant, rto: u64) -> Instant {
         let at = now.after(rto);
-        self.user_deadline().filter(|limit| *limit > now).map_or(at, |limit| at.min(limit))
+        match self.user_deadline() {
+            Some(limit) if limit > now => at.min(limit),
+            _ => at,
+        }
     }
 
     /// When the user timeout of what is unanswered ends (TCP_USER_TIMEOUT, RFC 5482).
@@ -64,9 +76,7 @@ impl Connection<'_> {
     /// Something is in flight: sees to its timers.
     #[inline(always)]
     pub(crate) fn watch_flight(&mut self, now: Instant) {
-        if !self.tcb.timers.is_set(Timer::Retransmit) {
-            self.tcb.timers.set(Timer::Retransmit, self.timeout_at(now));
-        }
+        self.tcb.watch_timeout(now);
         self.plan_tail_probe(now);
     }
 

@@ -79,6 +79,13 @@ impl Timers {
         self.at[timer as usize].is_set()
     }
 
+    /// Is a deadline set that is later than `at`?
+    #[inline]
+    pub fn is_set_after(&self, timer: Timer, at: Instant) -> bool {
+        // Never is before all others.
+        self.at[timer as usize] > at
+    }
+
     /// The earliest deadline.
     pub fn earliest(&self) -> Option<Instant> {
         self.at.iter().copied().min_by_key(|&at| rank(at)).filter(|at| at.is_set())

@@ -23,10 +23,8 @@ impl Tcb {
 
     /// What of the ring may be offered.
     fn offerable(&self, ring: usize) -> u32 {
-        match self.rcvbuf {
-            0 => ring as u32,
-            limit => limit.min(ring as u32),
-        }
+        // 0 wraps, and is no limit.
+        if self.rcvbuf.wrapping_sub(1) < ring as u32 { self.rcvbuf } else { ring as u32 }
     }
 
     /// The window field of a segment that goes out now; what it promises is remembered in `rcv_adv`.
@@ -39,14 +37,19 @@ impl Tcb {
         // As distances from what has arrived, in the order in which they nearly always lie.
         let offerable = self.offerable(ring);
         let (room, promised) = (self.rcv_read.plus(offerable).since(self.rcv_nxt), self.rcv_adv.since(self.rcv_nxt));
-        if room.max(promised) <= u32::from(u16::MAX) << scale {
+        if (room | promised) >> scale < u32::from(u16::MAX) {
+            let rest = (1 << scale) - 1;
             let grows = room.saturating_sub(promised) >= self.rcv_mss.min(offerable / 2);
-            let mut field = if grows { room } else { promised } >> scale;
-            if (field << scale) < promised && (field + 1) << scale <= room {
-                field += 1;
-            }
-            self.rcv_adv = self.rcv_nxt.plus(promised.max(field << scale));
-            return field as u16;
+            let up = (promised + rest) & !rest;
+            let told = if grows {
+                room & !rest
+            } else if up <= room {
+                up
+            } else {
+                promised & !rest
+            };
+            self.rcv_adv = self.rcv_nxt.plus(told.max(promised));
+            return (told >> scale) as u16;
         }
         self.offer_any_window(ring)
     }

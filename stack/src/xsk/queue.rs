@@ -149,6 +149,12 @@ impl Queue {
         self.tx.push(packet)
     }
 
+    /// The same where [`Self::tx_has_room`] has just said that there is room.
+    #[inline]
+    pub fn tx_push_known(&mut self, packet: Desc) {
+        self.tx.ring.write(self.tx.cursor.reserve_known(), packet);
+    }
+
     /// Shows the packets pushed so far to the kernel. Follow with [`Self::kick_tx`] if [`Self::tx_needs_kick`].
     #[inline]
     pub fn tx_flush(&mut self) {
@@ -171,6 +177,12 @@ impl Queue {
     #[inline]
     pub fn tx_pending(&mut self) -> u32 {
         self.tx.cursor.outstanding(self.tx.ring.consumer())
+    }
+
+    /// Are there any?
+    #[inline]
+    pub fn tx_is_pending(&mut self) -> bool {
+        self.tx.cursor.is_ahead(self.tx.ring.consumer())
     }
 
     /// Does the kernel want a [`Self::kick_tx`] before it looks at the TX ring? Always so in copy mode.

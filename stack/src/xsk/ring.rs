@@ -38,6 +38,14 @@ impl ProducerCursor {
         Some(index)
     }
 
+    /// The same where [`Self::has_room`] has just said that there is one.
+    #[inline]
+    pub fn reserve_known(&mut self) -> u32 {
+        let index = self.next & (self.size - 1);
+        self.next = self.next.wrapping_add(1);
+        index
+    }
+
     /// Could an entry be reserved, going by where the consumer was when last looked at?
     #[inline]
     pub fn has_room(&self) -> bool {
@@ -55,6 +63,13 @@ impl ProducerCursor {
     pub fn outstanding(&mut self, consumer: &AtomicU32) -> u32 {
         self.consumed = consumer.load(Ordering::Acquire);
         self.next.wrapping_sub(self.consumed).min(self.size)
+    }
+
+    /// Are there any?
+    #[inline]
+    pub fn is_ahead(&mut self, consumer: &AtomicU32) -> bool {
+        self.consumed = consumer.load(Ordering::Acquire);
+        self.next != self.consumed
     }
 
     /// Makes everything reserved so far visible to the consumer.

@@ -44,6 +44,13 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// What goes out for the first time.
+    #[inline(always)]
+    pub(super) fn new(start: SeqNr, end: SeqNr, stamp: Stamp) -> Self {
+        let sent_from = stamp.sent_at;
+        Self { start, end, stamp, sent_from, sacked: false, lost: false, resent: false, blurred: false }
+    }
+
     /// Bytes, in the sequence space.
     pub fn len(&self) -> u32 {
         self.end.ahead_of(self.start)
@@ -66,6 +73,14 @@ impl Record {
         alike
             && ((self.sacked && next.sacked)
                 || (stamps_agree && self.blurred == next.blurred && self.sent_from == next.sent_from))
+    }
+
+    /// [`Record::continues`] of what goes out for the first time from `start` on: all but [`Stamp::in_flight`] is the same then.
+    #[inline(always)]
+    pub(super) fn is_continued(&self, start: SeqNr, stamp: &Stamp) -> bool {
+        let is_alike = self.end == start && self.is_plain();
+        // What was sent at another time never continues it: looked at first, since it nearly always was.
+        self.sent_from == stamp.sent_at && is_alike && self.stamp == Stamp { in_flight: self.stamp.in_flight, ..*stamp }
     }
 
     /// Do both stand the same?

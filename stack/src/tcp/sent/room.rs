@@ -48,6 +48,12 @@ impl Sent {
         }
     }
 
+    /// Does it need more memory for another record, or is it time to merge some?
+    #[inline(always)]
+    pub fn is_short(&self) -> bool {
+        self.records.len() == self.records.capacity() || self.records.len() + 3 > MAX_RECORDS
+    }
+
     #[cold]
     fn make_room(&mut self) {
         let most = MAX_RECORDS.max((self.span / BYTES_A_RECORD) as usize);

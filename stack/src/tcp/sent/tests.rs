@@ -63,6 +63,43 @@ struct Byte {
 }
 
 proptest! {
+    /// The short look and the one that takes any record.
+    #[test]
+    fn new_data_continues_what_was_sent_alike(
+        end in 10u32..12,
+        times: (bool, bool, bool, bool),
+        delivered: (bool, bool),
+        limited: (bool, bool, bool, bool),
+        state: (bool, bool, bool, bool),
+        in_flight: (u32, u32),
+    ) {
+        let at = |late: bool| Instant(u64::from(late) + 1);
+        let (sacked, lost, resent, blurred) = state;
+        let old = Stamp {
+            first_sent_at: at(times.1),
+            delivered: delivered.0.into(),
+            in_flight: in_flight.0,
+            app_limited: limited.0,
+            window_limited: limited.1,
+            ..stamp(1 + u64::from(times.0))
+        };
+        let new = Stamp {
+            first_sent_at: at(times.2),
+            delivered: delivered.1.into(),
+            in_flight: in_flight.1,
+            app_limited: limited.2,
+            window_limited: limited.3,
+            ..stamp(1)
+        };
+        let (start, sent_from) = (SeqNr(0), at(times.3));
+        let last = Record { start, end: SeqNr(end), stamp: old, sent_from, sacked, lost, resent, blurred };
+        for new in [new, Stamp { in_flight: in_flight.1, ..old }] {
+            let next = Record::new(SeqNr(10), SeqNr(20), new);
+            let continues = last.sent_from == new.sent_at && last.continues(&next);
+            prop_assert_eq!(last.is_continued(SeqNr(10), &new), continues);
+        }
+    }
+
     /// Against a model with one entry a byte, as long as nothing has to be merged.
     #[test]
     fn behaves_like_a_list_of_bytes(
