@@ -49,6 +49,8 @@ pub struct Pool {
 const LARGE: usize = 128;
 /// ... no more than so many large ones are kept.
 const LARGE_MAX: usize = 64;
+/// Of all, no more than so many are: what a crowd needed at one moment is not kept for ever.
+const KEPT_MAX: usize = 4096;
 
 impl Pool {
     /// Sees to it that the connection can send.
@@ -76,7 +78,7 @@ impl Pool {
 
     #[inline(never)]
     fn take_room_back(&mut self, from: &mut Recovery) {
-        let Some(room) = from.sent.take_room() else { return };
+        let Some(room) = from.sent.take_room().filter(|_| self.free.len() < KEPT_MAX) else { return };
         if is_large(&room) {
             if self.large == LARGE_MAX {
                 return;
@@ -156,6 +158,15 @@ mod tests {
         assert!(pool.free.len() == 1 && !first.sent.has_room());
         pool.lend(&mut second);
         assert!(pool.free.is_empty() && second.sent.has_room());
+    }
+
+    #[test]
+    fn what_a_crowd_needed_is_not_kept_for_ever() {
+        let (mut pool, mut crowd) = (Pool::default(), Vec::new());
+        crowd.resize_with(KEPT_MAX + 10, Recovery::default);
+        crowd.iter_mut().for_each(|one| pool.lend(one));
+        crowd.iter_mut().for_each(|one| pool.take_back(one));
+        assert!(pool.free.len() == KEPT_MAX && crowd.iter().all(|one| !one.sent.has_room()));
     }
 
     #[test]
