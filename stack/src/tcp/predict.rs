@@ -42,7 +42,7 @@ impl Connection<'_> {
         sum: impl FnOnce() -> Option<Sum>,
     ) -> Prediction {
         let len = segment.payload.len() as u32;
-        let is_calm = self.recovery.is_calm() & self.recovery.tail.is_none() & !self.tcb.awaits_probe();
+        let is_calm = self.recovery.is_calm() & self.recovery.tail().is_none() & !self.tcb.awaits_probe();
         if !(is_calm & self.tcb.predicts(segment)) {
             return Prediction::Missed;
         }

@@ -9,6 +9,7 @@ use super::prr::Prr;
 use super::rack::Rack;
 use super::rate::Rate;
 use super::sent::{Room, Sent};
+use super::seq::SeqNr;
 use super::tail::Tail;
 use super::tally::{Seldom, Tally};
 use super::tcb::Tcb;
@@ -25,22 +26,28 @@ pub struct Recovery {
     pub(crate) tuning: Tuning,
     pub(crate) tally: Tally,
     /// `None`: nothing of it has happened.
-    pub(crate) seldom: Option<Box<Seldom>>,
+    pub(crate) rare: Option<Box<Rare>>,
     pub(crate) rack: Rack,
-    pub(crate) prr: Prr,
-    pub(crate) undo: Undo,
     pub(crate) frto: Frto,
-    /// The newest tail loss probe, as long as its answer can say something.
-    pub(crate) tail: Option<Tail>,
     /// Out-of-order data that the record has no room for.
     pub(crate) beyond: Option<Box<Beyond>>,
+}
+
+/// What only losses need, and what is suspected to be one. Most connections never see any; who does keeps it.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    pub seldom: Seldom,
+    pub prr: Prr,
+    pub undo: Undo,
+    /// The newest tail loss probe, as long as its answer can say something.
+    pub tail: Option<Tail>,
 }
 
 /// Memory for records, lent to connections while they have something in flight: those that are idle need none, and those that are
 /// busy allocate none.
 #[derive(Debug, Default)]
 pub struct Pool {
-    free: Vec<Room>,
+    free: Vec<Box<Room>>,
     /// How many of these are large.
     large: usize,
 }
@@ -64,7 +71,7 @@ impl Pool {
     #[inline(never)]
     fn lend_room(&mut self, to: &mut Recovery) {
         let room = self.free.pop();
-        self.large -= usize::from(room.as_ref().is_some_and(is_large));
+        self.large -= usize::from(room.as_ref().is_some_and(|room| is_large(room)));
         to.sent.lend(room);
     }
 
@@ -113,8 +120,42 @@ impl Recovery {
         })
     }
 
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     pub(crate) fn seldom(&mut self) -> &mut Seldom {
-        self.seldom.get_or_insert_default()
+        &mut self.rare().seldom
+    }
+
+    /// The window is about to be reduced.
+    pub(crate) fn begin_undo(&mut self, una: SeqNr) {
+        let Rare { undo, tail, .. } = self.rare();
+        undo.begin(una, tail.map_or(0, |tail| tail.resent()));
+    }
+
+    /// There is nothing to undo any more.
+    pub(crate) fn end_undo(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.undo.end();
+        }
+    }
+
+    /// What is remembered since the window was last reduced.
+    pub(crate) fn undo(&self) -> Undo {
+        self.rare.as_ref().map_or_else(Undo::default, |rare| rare.undo)
+    }
+
+    /// The tail loss probe whose answer can still say something.
+    #[inline]
+    pub(crate) fn tail(&self) -> Option<Tail> {
+        self.rare.as_ref().and_then(|rare| rare.tail)
+    }
+
+    pub(crate) fn forget_tail(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.tail = None;
+        }
     }
 
     /// The connection was imported: what is in flight went out nobody knows when.
@@ -123,12 +164,13 @@ impl Recovery {
         let mut rate = Rate::default();
         let stamp = rate.stamp(now, tcb.flight(), 0);
         let unacked = tcb.unacked() as u32;
-        let seldom = (unacked != 0).then(|| Box::new(Seldom::begin(unacked, tcb.mss)));
+        let seldom = |unacked| Seldom::begin(unacked, tcb.mss);
+        let rare = (unacked != 0).then(|| Box::new(Rare { seldom: seldom(unacked), ..Rare::default() }));
         let mut sent = std::mem::take(&mut self.sent);
         sent.restart(una, nxt, stamp);
         // What was backed off goes on with a series of timeouts: the next is not its first, which would reduce the threshold again.
-        let loss = Loss::new(una, tcb.rtt.backoff().into());
-        *self = Self { sent, rate, loss, rack: Rack::new(una), seldom, ..Self::default() };
+        let loss = Loss::new(una, tcb.rtt.backoff());
+        *self = Self { sent, rate, loss, rack: Rack::new(una), rare, ..Self::default() };
     }
 }
 

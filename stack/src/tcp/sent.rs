@@ -9,6 +9,7 @@ mod room;
 
 pub(crate) use self::record::{Record, Stamp};
 pub(crate) use self::room::Room;
+use self::room::{MAX_RECORDS, Records};
 use super::seq::SeqNr;
 
 /// What [`Sent::take_run`] has taken.
@@ -25,7 +26,7 @@ pub(crate) struct Run {
 /// The transmissions of one connection that were not acknowledged yet, in the order of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
-    records: Room,
+    records: Records,
     /// Bytes in records.
     span: u32,
     /// Bytes in records that are `sacked`.
@@ -78,7 +79,9 @@ impl Sent {
 
     /// Forgets everything. `[una, nxt)` is in flight: nobody knows since when, but no longer than until `stamp`.
     pub fn restart(&mut self, una: SeqNr, nxt: SeqNr, stamp: Stamp) {
-        self.records.clear();
+        if let Some(records) = self.records.lent() {
+            records.clear();
+        }
         (self.span, self.sacked, self.lost, self.lost_from) = (0, 0, 0, una);
         if una.lt(nxt) {
             self.reserve();
@@ -106,17 +109,20 @@ impl Sent {
         self.span = self.span.wrapping_add(end.since(start));
         let sent_from = stamp.sent_at;
         let record = Record { start, end, stamp, sent_from, sacked: false, lost: false, resent: false, blurred: false };
-        match self.records.back_mut() {
-            // What was sent at another time never continues it: looked at first, since it nearly always was.
-            Some(last) if last.sent_from == sent_from && last.continues(&record) => {
-                last.end = end;
-                last.stamp = stamp;
-            }
-            _ => {
-                self.reserve();
-                self.records.push_back(record);
-            }
+        let records = &mut *self.records;
+        // What was sent at another time never continues it: looked at first, since it nearly always was.
+        if let Some(last) = records.back_mut()
+            && last.sent_from == sent_from
+            && last.continues(&record)
+        {
+            last.end = end;
+            last.stamp = stamp;
+            return;
         }
+        if records.len() + 3 > MAX_RECORDS {
+            self.reserve();
+        }
+        self.records.push_back(record);
     }
 
     /// `[start, end)` goes out again.
@@ -178,11 +184,12 @@ impl Sent {
     /// As [`Sent::take_acked`] where all that was acknowledged was sent once, piece by piece, and nothing else is known of it: then the
     /// last piece was sent last, and stands for all. `None`: it is not so, and nothing has changed.
     pub fn take_run(&mut self, una: SeqNr) -> Option<Run> {
-        let first = self.records.front()?;
+        let records = self.records.lent()?;
+        let first = records.front()?;
         let (start, first_end) = (first.start, first.end);
         let mut count = 0;
         let last = loop {
-            let record = self.records.get(count)?;
+            let record = records.get(count)?;
             if !record.is_plain() || record.end.gt(una) {
                 return None;
             }
@@ -192,7 +199,7 @@ impl Sent {
             }
         };
         for _ in 0..count {
-            self.records.pop_front();
+            records.pop_front();
         }
         let len = una.since(start);
         self.span = self.span.saturating_sub(len);
@@ -202,11 +209,12 @@ impl Sent {
     /// The same where it is just the oldest piece, as it nearly always is.
     #[inline(always)]
     pub fn take_piece(&mut self, una: SeqNr) -> Option<Run> {
-        let last = *self.records.front()?;
+        let records = self.records.lent()?;
+        let last = *records.front()?;
         if last.end != una || !last.is_plain() {
             return None;
         }
-        self.records.pop_front();
+        records.pop_front();
         let len = una.since(last.start);
         self.span = self.span.saturating_sub(len);
         Some(Run { len, first_end: una, last })
@@ -239,7 +247,7 @@ impl Sent {
     /// many bytes.
     pub fn lose(&mut self, mut is_lost: impl FnMut(&Record) -> Option<bool>) -> u32 {
         let before = self.lost;
-        for record in &mut self.records {
+        for record in self.records.iter_mut() {
             if record.sacked || record.lost {
                 continue;
             }
@@ -267,7 +275,7 @@ impl Sent {
 
     /// Nothing counts as lost any more: the losses were none.
     pub fn forgive(&mut self) {
-        for record in &mut self.records {
+        for record in self.records.iter_mut() {
             record.lost = false;
         }
         self.lost = 0;
@@ -275,7 +283,7 @@ impl Sent {
 
     /// What the peer has selectively acknowledged counts as missing again: it may have dropped it (RFC 2018, section 8).
     pub fn forget_sacked(&mut self) {
-        for record in &mut self.records {
+        for record in self.records.iter_mut() {
             record.sacked = false;
         }
         self.sacked = 0;
@@ -340,7 +348,7 @@ impl Sent {
     pub fn is_sound(&self, una: SeqNr, nxt: SeqNr) -> bool {
         let mut at = una;
         let (mut sacked, mut lost) = (0, 0);
-        for record in &self.records {
+        for record in self.records.iter() {
             if record.start != at || !record.start.lt(record.end) || (record.sacked && record.lost) {
                 return false;
             }
