@@ -56,7 +56,7 @@ pub(super) fn rings_of(rcv: RingRef, snd: RingRef) -> Option<Rings> {
 
 /// The receive and the send ring that a slot keeps.
 pub(super) fn ring_refs(rings: &Rings) -> (RingRef, RingRef) {
-    let ring = |(offset, len): (usize, usize)| RingRef { offset: offset as u64, len: len as u32, pad: 0 };
+    let ring = |(offset, len): (usize, usize)| RingRef::at(offset, len);
     let (rcv, snd) = rings.ranges();
     (ring(rcv), ring(snd))
 }

@@ -42,9 +42,13 @@ impl Connection<'_> {
         if tcb.snd_nxt.ge(tcb.snd_end) {
             tcb.timers.stop(Timer::Cork);
         }
-        tcb.cc.on_sent(now, start, end);
-        tcb.pacing.on_sent(now, end.since(start), tcb.mss);
         let Recovery { sent, rate, loss, rare, .. } = &mut *self.recovery;
+        let departures = sent.departures();
+        if in_flight == 0 {
+            departures.clear();
+        }
+        tcb.cc.on_sent(now, start, end, departures);
+        tcb.pacing.on_sent(now, end.since(start), tcb.mss);
         let stamp = rate.stamp(now, end.since(start), in_flight);
         sent.push(start, end, stamp);
         if loss.phase == Phase::Recovery

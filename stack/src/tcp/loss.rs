@@ -88,8 +88,7 @@ impl Recovery {
         let first = self.loss.timeouts == 0;
         let fresh = self.loss.phase != Phase::Recovery;
         if fresh && (first || self.loss.phase == Phase::Open) {
-            self.begin_undo(tcb.snd_una);
-            tcb.cc.save();
+            self.begin_undo(tcb.snd_una, tcb.cc.save());
         }
         tcb.cc.on_timeout(pipe, tcb.mss, first);
         tcb.window_reduced();
@@ -303,8 +302,7 @@ impl Connection<'_> {
         if tcb.lost_probe(recovery.sent.lost(), out) {
             return recovery.repair(tcb);
         }
-        recovery.begin_undo(tcb.snd_una);
-        tcb.cc.save();
+        recovery.begin_undo(tcb.snd_una, tcb.cc.save());
         tcb.reduce_for_loss(tcb.flight());
         let unheard = recovery.sent.span().saturating_sub(recovery.sent.sacked());
         recovery.rare().prr = Prr::new(unheard.saturating_add(delivered));
@@ -331,7 +329,9 @@ impl Connection<'_> {
     /// The window was reduced for nothing: back to what it was (RFC 4015, section 3.2).
     fn undo(&mut self) {
         let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
-        tcb.cc.undo();
+        if let Some(rare) = &recovery.rare {
+            tcb.cc.undo(&rare.saved);
+        }
         tcb.rtt.forget_back_off();
         recovery.sent.forgive();
         recovery.end_undo();

@@ -153,7 +153,7 @@ impl Connection<'_> {
         let rto = tcb.rtt.rto();
         if !tcb.ecn.is_reduced() {
             let told = tcb.told(now, acked, pipe);
-            tcb.cc.on_foreseen_ack(&told, rto);
+            tcb.cc.on_foreseen_ack(&told, rto, self.recovery.sent.departures());
         }
         let loss = &mut self.recovery.loss;
         loss.dup_acks = 0;

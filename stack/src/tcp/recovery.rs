@@ -4,6 +4,7 @@
 //! import it is begun anew from the numbers, and from what is known beside them ([`super::scoreboard`]).
 
 use super::ahead::Beyond;
+use super::cc::Saved;
 use super::loss::{Loss, Phase};
 use super::prr::Prr;
 use super::rack::Rack;
@@ -29,8 +30,6 @@ pub struct Recovery {
     pub(crate) rare: Option<Box<Rare>>,
     pub(crate) rack: Rack,
     pub(crate) frto: Frto,
-    /// Out-of-order data that the record has no room for.
-    pub(crate) beyond: Option<Box<Beyond>>,
 }
 
 /// What only losses need, and what is suspected to be one. Most connections never see any; who does keeps it.
@@ -39,8 +38,12 @@ pub(crate) struct Rare {
     pub seldom: Seldom,
     pub prr: Prr,
     pub undo: Undo,
+    /// What undoing brings back.
+    pub saved: Saved,
     /// The newest tail loss probe, as long as its answer can say something.
     pub tail: Option<Tail>,
+    /// Out-of-order data that the record has no room for.
+    pub beyond: Beyond,
 }
 
 /// Memory for records, lent to connections while they have something in flight: those that are idle need none, and those that are
@@ -128,10 +131,11 @@ impl Recovery {
         &mut self.rare().seldom
     }
 
-    /// The window is about to be reduced.
-    pub(crate) fn begin_undo(&mut self, una: SeqNr) {
-        let Rare { undo, tail, .. } = self.rare();
+    /// The window is about to be reduced from what was saved.
+    pub(crate) fn begin_undo(&mut self, una: SeqNr, now: Saved) {
+        let Rare { undo, tail, saved, .. } = self.rare();
         undo.begin(una, tail.map_or(0, |tail| tail.resent()));
+        *saved = now;
     }
 
     /// There is nothing to undo any more.
@@ -164,8 +168,9 @@ impl Recovery {
         let mut rate = Rate::default();
         let stamp = rate.stamp(now, tcb.flight(), 0);
         let unacked = tcb.unacked() as u32;
-        let seldom = |unacked| Seldom::begin(unacked, tcb.mss);
-        let rare = (unacked != 0).then(|| Box::new(Rare { seldom: seldom(unacked), ..Rare::default() }));
+        let rare = (unacked != 0).then(|| {
+            Box::new(Rare { seldom: Seldom::begin(unacked, tcb.mss), saved: tcb.cc.save(), ..Rare::default() })
+        });
         let mut sent = std::mem::take(&mut self.sent);
         sent.restart(una, nxt, stamp);
         // What was backed off goes on with a series of timeouts: the next is not its first, which would reduce the threshold again.

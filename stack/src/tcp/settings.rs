@@ -18,7 +18,7 @@ impl Connection<'_> {
         tcb.assign(flag::KEEPALIVE, on);
         tcb.keep_idle_ms = idle_ms;
         tcb.keep_interval_ms = interval_ms;
-        tcb.keep_count = count;
+        tcb.keep_count = u8::try_from(count).unwrap_or(u8::MAX);
         tcb.start_keepalive(now);
     }
 
@@ -65,7 +65,7 @@ impl Tcb {
 
     /// The largest packet that the peer's MSS option allows, bytes.
     pub(crate) fn largest_packet(&self) -> u32 {
-        self.mss_clamp.saturating_add(self.headers())
+        u32::from(self.mss_clamp).saturating_add(self.headers())
     }
 
     /// Bytes of data in a full packet of this size.

@@ -119,7 +119,7 @@ impl Connection<'_> {
     /// `len` bytes arrived: measures the round trip from the receiving end.
     fn measure(&mut self, now: Instant, timestamps: Option<Timestamps>, len: u32) {
         if let Some(stamps) = timestamps {
-            let full = len >= self.tcb.rcv_mss;
+            let full = len >= self.tcb.rcv_mss.into();
             let age = self.tcb.ts_clock(now).wrapping_sub(stamps.ecr);
             if full && stamps.ecr != self.recovery.tuning.mark.0 && age < 1 << 20 {
                 self.recovery.tuning.mark = SeqNr(stamps.ecr);
@@ -159,7 +159,7 @@ impl Connection<'_> {
         }
         self.recovery.tuning.space = copied;
         // A sender in slow start sends twice as much in the next round trip: room for what it grows by.
-        let base = 2 * u64::from(copied) + u64::from(SPARE_SEGMENTS * self.tcb.rcv_mss.min(1 << 16));
+        let base = 2 * u64::from(copied) + u64::from(SPARE_SEGMENTS * u32::from(self.tcb.rcv_mss));
         let growth = base * u64::from(copied - space) / u64::from(space.max(1));
         let wanted = (base + 2 * growth).min(u64::from(rcv_max)) as u32;
         if wanted > self.tcb.rcvbuf && self.has_use_for_more(rtt) {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
 use super::{Record, Sent};
+use crate::tcp::cc::Departures;
 
 /// Records of one connection at most, and ...
 pub(super) const MAX_RECORDS: usize = 1024;
@@ -18,11 +19,12 @@ const FIRST_ROOM: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     records: VecDeque<Record>,
+    departures: Departures,
 }
 
 impl Room {
     fn new() -> Box<Self> {
-        Box::new(Self { records: VecDeque::with_capacity(FIRST_ROOM) })
+        Box::new(Self { records: VecDeque::with_capacity(FIRST_ROOM), departures: Departures::default() })
     }
 
     /// Records that there is memory for.
@@ -84,6 +86,12 @@ impl Sent {
             return None;
         }
         self.records.0.take()
+    }
+
+    /// When what is in flight left.
+    #[inline(always)]
+    pub fn departures(&mut self) -> &mut Departures {
+        &mut self.records.0.get_or_insert_with(Room::new).departures
     }
 
     /// Sees to it that a few more records can be made.
