@@ -279,14 +279,17 @@ mod tests {
 
     #[test]
     fn what_left_while_the_program_was_silent_is_marked() {
-        let (mut rate, mut sent) = (Rate::default(), Sent::default());
-        send(&mut rate, &mut sent, at(0), 0, 1000);
-        rate.on_nothing_to_send(sent.in_flight());
-        assert!(!ack(&mut rate, &mut sent, at(10), 1000).is_app_limited);
-        send(&mut rate, &mut sent, at(20), 1000, 2000);
-        assert!(ack(&mut rate, &mut sent, at(30), 2000).is_app_limited);
-        send(&mut rate, &mut sent, at(30), 2000, 3000);
-        assert!(!ack(&mut rate, &mut sent, at(40), 3000).is_app_limited, "that was delivered");
+        // Also where what limits is a number beyond 2^32, and is 2^32.
+        for delivered in [0, u64::from(u32::MAX) - 500, u64::from(u32::MAX) - 999] {
+            let (mut rate, mut sent) = (Rate { delivered, ..Rate::default() }, Sent::default());
+            send(&mut rate, &mut sent, at(0), 0, 1000);
+            rate.on_nothing_to_send(sent.in_flight());
+            assert!(!ack(&mut rate, &mut sent, at(10), 1000).is_app_limited);
+            send(&mut rate, &mut sent, at(20), 1000, 2000);
+            assert!(ack(&mut rate, &mut sent, at(30), 2000).is_app_limited);
+            send(&mut rate, &mut sent, at(30), 2000, 3000);
+            assert!(!ack(&mut rate, &mut sent, at(40), 3000).is_app_limited, "that was delivered");
+        }
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(crate) struct Rare {
 /// busy allocate none.
 #[derive(Debug, Default)]
 pub struct Pool {
+    #[allow(clippy::vec_box, reason = "a connection takes them as they are, in one word")]
     free: Vec<Box<Room>>,
     /// How many of these are large.
     large: usize,
@@ -169,7 +170,7 @@ impl Recovery {
         let stamp = rate.stamp(now, tcb.flight(), 0);
         let unacked = tcb.unacked() as u32;
         let rare = (unacked != 0).then(|| {
-            Box::new(Rare { seldom: Seldom::begin(unacked, tcb.mss), saved: tcb.cc.save(), ..Rare::default() })
+            Box::new(Rare { seldom: Seldom::begin(unacked, tcb.mss), saved: tcb.cc.unsaved(), ..Rare::default() })
         });
         let mut sent = std::mem::take(&mut self.sent);
         sent.restart(una, nxt, stamp);

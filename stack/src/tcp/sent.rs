@@ -247,7 +247,7 @@ impl Sent {
     /// many bytes.
     pub fn lose(&mut self, mut is_lost: impl FnMut(&Record) -> Option<bool>) -> u32 {
         let before = self.lost;
-        for record in self.records.iter_mut() {
+        for record in self.records.lent().into_iter().flatten() {
             if record.sacked || record.lost {
                 continue;
             }
@@ -275,7 +275,7 @@ impl Sent {
 
     /// Nothing counts as lost any more: the losses were none.
     pub fn forgive(&mut self) {
-        for record in self.records.iter_mut() {
+        for record in self.records.lent().into_iter().flatten() {
             record.lost = false;
         }
         self.lost = 0;
@@ -283,7 +283,7 @@ impl Sent {
 
     /// What the peer has selectively acknowledged counts as missing again: it may have dropped it (RFC 2018, section 8).
     pub fn forget_sacked(&mut self) {
-        for record in self.records.iter_mut() {
+        for record in self.records.lent().into_iter().flatten() {
             record.sacked = false;
         }
         self.sacked = 0;

@@ -356,6 +356,11 @@ impl Congestion {
         Saved { window: self.window, cubic: cubic.map(Cubic::save).unwrap_or_default() }
     }
 
+    /// The same where no reduction was seen: there is no more to bring back than the window.
+    pub fn unsaved(&self) -> Saved {
+        Saved { window: self.window, cubic: Before::default() }
+    }
+
     /// The reduction after the last [`Congestion::save`] was a mistake: neither window nor threshold is less than before it (RFC 4015,
     /// section 3.2).
     pub fn undo(&mut self, saved: &Saved) {

@@ -1,7 +1,6 @@
 //! How many records may there be, and in whose memory?
 
 use std::collections::VecDeque;
-
 use std::ops::{Deref, DerefMut};
 
 use super::{Record, Sent};
@@ -16,7 +15,7 @@ const BYTES_A_RECORD: u32 = 512;
 const FIRST_ROOM: usize = 16;
 
 /// What a connection needs while it has something in flight, and only then.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Room {
     records: VecDeque<Record>,
     departures: Departures,
@@ -92,6 +91,13 @@ impl Sent {
     #[inline(always)]
     pub fn departures(&mut self) -> &mut Departures {
         &mut self.records.0.get_or_insert_with(Room::new).departures
+    }
+
+    /// Nobody waits for an answer to those any more.
+    pub fn forget_departures(&mut self) {
+        if let Some(room) = &mut self.records.0 {
+            room.departures.clear();
+        }
     }
 
     /// Sees to it that a few more records can be made.
