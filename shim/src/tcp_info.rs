@@ -161,7 +161,7 @@ fn totals(bytes: &mut [u8], connection: &mut Connection<'_>, now: Instant) {
         (at::BYTES_ACKED, tally.bytes_acked),
         (at::BYTES_RECEIVED, tally.bytes_received),
         (at::BYTES_SENT, tally.bytes_sent),
-        (at::BYTES_RETRANS, tally.bytes_resent),
+        (at::BYTES_RETRANS, seldom.bytes_resent),
     ];
     for (offset, more) in long {
         add_long(bytes, offset, more);

@@ -19,7 +19,7 @@ use crate::tcp::tcb::Tcb;
 /// First word of an arena: "UPAR".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAR");
 /// Layout version.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 /// Name of the memfd; `/proc/PID/fd/N` shows `/memfd:underpass-arena (deleted)`.
 pub const MEMFD_NAME: &std::ffi::CStr = c"underpass-arena";
 /// Interface attachments of one stack at most.
@@ -184,18 +184,26 @@ impl Phase {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct RingRef {
-    /// Offset in the arena.
-    pub offset: u64,
+    /// Offset in the arena, in units of [`MIN_RING`].
+    pub block: u32,
     /// Bytes, a power of two.
     pub len: u32,
-    /// Always zero.
-    pub pad: u32,
 }
 
 impl RingRef {
+    /// The ring at an offset of the arena, which is a multiple of [`MIN_RING`].
+    pub fn at(offset: usize, len: usize) -> Self {
+        Self { block: (offset / MIN_RING as usize) as u32, len: len as u32 }
+    }
+
+    /// Offset in the arena.
+    pub fn offset(&self) -> usize {
+        self.block as usize * MIN_RING as usize
+    }
+
     /// As a range of the arena, if the claim is a possible one.
     pub fn range(&self) -> Option<(usize, usize)> {
-        let offset = usize::try_from(self.offset).ok()?;
+        let offset = self.offset();
         let sized = self.len.is_power_of_two() && (MIN_RING..=MAX_RING).contains(&self.len);
         let inside = offset >= RINGS_AT && offset.checked_add(self.len as usize)? <= ARENA_LEN;
         (sized && inside).then_some((offset, self.len as usize))
@@ -211,12 +219,12 @@ pub type Rings = Apart<RINGS_AT, ARENA_LEN>;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct PiecesRef {
-    /// Offset in the arena.
-    pub offset: u64,
+    /// Offset in the arena, in units of [`MIN_RING`].
+    pub block: u32,
     /// How many pieces of out-of-order data.
-    pub count: u32,
+    pub count: u16,
     /// How many of what the peer has.
-    pub sacked: u32,
+    pub sacked: u16,
 }
 
 impl PiecesRef {
@@ -230,9 +238,9 @@ impl PiecesRef {
         self.part(self.count, self.sacked)
     }
 
-    fn part(&self, from: u32, count: u32) -> Option<(usize, usize)> {
+    fn part(&self, from: u16, count: u16) -> Option<(usize, usize)> {
         let possible = from.max(count) as usize <= MAX_PIECES;
-        let offset = usize::try_from(self.offset).ok()?.checked_add(from as usize * PAIR)?;
+        let offset = self.block as usize * MIN_RING as usize + from as usize * PAIR;
         let len = count as usize * PAIR;
         let inside = offset >= RINGS_AT && offset.checked_add(len)? <= ARENA_LEN;
         (possible && inside).then_some((offset, len))

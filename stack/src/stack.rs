@@ -98,7 +98,7 @@ struct SlotState {
     /// The deadline that stands in the wheel; never: none.
     scheduled: Instant,
     /// Queue on which the peer's frames arrive; ours leave on the same.
-    queue: u32,
+    queue: u16,
     /// In `Stack::touched`.
     touched: bool,
     /// Events not yet taken.

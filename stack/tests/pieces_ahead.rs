@@ -1,6 +1,6 @@
 //! Very many pieces beyond gaps: more than a record has room for. They become a stream, and go along when the connection does.
 
-use underpass_stack::arena::{ConnRecord, PiecesRef};
+use underpass_stack::arena::{ConnRecord, MIN_RING, PiecesRef};
 use underpass_stack::mem::ring;
 use underpass_stack::tcp::ahead::MAX_PIECES;
 use underpass_stack::tcp::segment::SackBlocks;
@@ -154,13 +154,13 @@ fn there_is_a_bound_and_what_is_beyond_it_comes_again() {
 
 #[test]
 fn a_claim_that_cannot_be_is_none() {
-    let sound = PiecesRef { offset: underpass_stack::arena::RINGS_AT as u64, count: 1024, sacked: 0 };
-    assert_eq!(sound.range(), Some((underpass_stack::arena::RINGS_AT, 8192)));
-    assert_eq!(PiecesRef { sacked: 2, ..sound }.sacked_range(), Some((underpass_stack::arena::RINGS_AT + 8192, 16)));
-    let end = underpass_stack::arena::ARENA_LEN as u64;
-    for (offset, count) in [(0, 1), (sound.offset - 8, 1), (sound.offset, 1025), (end - 8, 2), (u64::MAX, 1), (end, 1)]
-    {
-        assert_eq!(PiecesRef { offset, count, sacked: 0 }.range(), None, "{offset} {count}");
-        assert_eq!(PiecesRef { offset, count: 0, sacked: count }.sacked_range(), None, "{offset} {count}");
+    let (begin, end) = (underpass_stack::arena::RINGS_AT, underpass_stack::arena::ARENA_LEN);
+    let block = |offset: usize| (offset / MIN_RING as usize) as u32;
+    let sound = PiecesRef { block: block(begin), count: 1024, sacked: 0 };
+    assert_eq!(sound.range(), Some((begin, 8192)));
+    assert_eq!(PiecesRef { sacked: 2, ..sound }.sacked_range(), Some((begin + 8192, 16)));
+    for (block, count) in [(0, 1), (sound.block - 1, 1), (sound.block, 1025), (u32::MAX, 1), (block(end), 1)] {
+        assert_eq!(PiecesRef { block, count, sacked: 0 }.range(), None, "{block} {count}");
+        assert_eq!(PiecesRef { block, count: 0, sacked: count }.sacked_range(), None, "{block} {count}");
     }
 }

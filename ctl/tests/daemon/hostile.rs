@@ -90,7 +90,7 @@ fn a_forged_record_harms_only_its_own_connection() {
     };
     for change in [
         &(|r: &mut ConnRecord| r.flow = stolen) as &dyn Fn(&mut ConnRecord),
-        &|r: &mut ConnRecord| r.rcv_ring.offset = u64::MAX - 10,
+        &|r: &mut ConnRecord| r.rcv_ring.block = u32::MAX - 10,
         &|r: &mut ConnRecord| r.snd_ring.len = u32::MAX,
         &|r: &mut ConnRecord| r.phase = 77,
         &|r: &mut ConnRecord| r.generation = generation.wrapping_add(1),

@@ -307,7 +307,7 @@ fn set_pace(
     let algorithm = algorithm_for(fd)?;
     change(socket, slot, |connection, _| {
         if connection.tcb.algorithm() != algorithm {
-            connection.tcb.choose_congestion(algorithm);
+            connection.choose_congestion(algorithm);
         }
     })
 }

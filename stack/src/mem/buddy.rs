@@ -96,7 +96,7 @@ impl Buddy {
         let order = order_of(len)?;
         let offset = self.take_order(order)?;
         self.taken += len as usize;
-        Some(RingRef { offset: (RINGS_AT + offset) as u64, len, pad: 0 })
+        Some(RingRef::at(RINGS_AT + offset, len as usize))
     }
 
     fn take_order(&mut self, order: usize) -> Option<usize> {
@@ -119,7 +119,7 @@ impl Buddy {
     /// Gives a block back and joins it with its free neighbour.
     pub fn put(&mut self, ring: RingRef) {
         let Some(mut order) = order_of(ring.len) else { return };
-        let Some(offset) = usize::try_from(ring.offset).ok().and_then(|at| at.checked_sub(RINGS_AT)) else {
+        let Some(offset) = ring.offset().checked_sub(RINGS_AT) else {
             return;
         };
         self.taken = self.taken.saturating_sub(ring.len as usize);
@@ -147,7 +147,7 @@ mod tests {
                     let ring = buddy.take(MIN_RING << order).unwrap();
                     prop_assert!(ring.range().is_some());
                     for other in &live {
-                        prop_assert!(ring.offset + u64::from(ring.len) <= other.offset || other.offset + u64::from(other.len) <= ring.offset);
+                        prop_assert!(ring.offset() + ring.len as usize <= other.offset() || other.offset() + other.len as usize <= ring.offset());
                     }
                     live.push(ring);
                 } else if let Some(ring) = live.pop() {

@@ -13,35 +13,64 @@ pub struct Owned<const LEN: usize>(Region);
 /// Two ranges of bytes, offset and length, that lie between `FROM` and `TO` and apart from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Apart<const FROM: usize, const TO: usize> {
-    first: (usize, usize),
-    second: (usize, usize),
+    first: Packed,
+    second: Packed,
+}
+
+/// A range in eight bytes: every connection has two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Packed {
+    /// Its offset in lines.
+    line: u32,
+    len: u32,
+}
+
+/// Bytes of a line, at which ranges begin.
+const LINE: usize = 64;
+
+impl Packed {
+    /// `None`: it begins elsewhere, or the numbers are too large.
+    fn new((offset, len): (usize, usize)) -> Option<Self> {
+        let line = u32::try_from(offset / LINE).ok().filter(|_| offset % LINE == 0)?;
+        Some(Self { line, len: u32::try_from(len).ok()? })
+    }
+
+    #[inline(always)]
+    fn range(self) -> (usize, usize) {
+        (self.line as usize * LINE, self.len as usize)
+    }
 }
 
 impl<const FROM: usize, const TO: usize> Apart<FROM, TO> {
-    /// Two ranges; `None` if they do not lie so.
+    /// Two ranges; `None` if they do not lie so, begin elsewhere than at a line, or are of 4 GiB.
     pub fn new(first: (usize, usize), second: (usize, usize)) -> Option<Self> {
         let ends = (first.0.checked_add(first.1)?, second.0.checked_add(second.1)?);
         let is_between = first.0.min(second.0) >= FROM && ends.0.max(ends.1) <= TO;
-        (is_between && (ends.0 <= second.0 || ends.1 <= first.0)).then_some(Self { first, second })
+        if !is_between || (ends.0 > second.0 && ends.1 > first.0) {
+            return None;
+        }
+        Some(Self { first: Packed::new(first)?, second: Packed::new(second)? })
     }
 
     /// Both ranges.
+    #[inline(always)]
     pub fn ranges(&self) -> ((usize, usize), (usize, usize)) {
-        (self.first, self.second)
+        (self.first.range(), self.second.range())
     }
 
     /// Bytes of each.
     #[inline]
     pub fn lens(&self) -> (usize, usize) {
-        (self.first.1, self.second.1)
+        (self.first.len as usize, self.second.len as usize)
     }
 }
 
 /// Two empty ranges.
 impl<const FROM: usize, const TO: usize> Default for Apart<FROM, TO> {
     fn default() -> Self {
-        const { assert!(FROM <= TO) };
-        Self { first: (FROM, 0), second: (FROM, 0) }
+        const { assert!(FROM <= TO && FROM % LINE == 0 && FROM / LINE <= u32::MAX as usize) };
+        let empty = Packed { line: (FROM / LINE) as u32, len: 0 };
+        Self { first: empty, second: empty }
     }
 }
 
@@ -88,7 +117,7 @@ impl<const LEN: usize> Owned<LEN> {
             return None;
         }
         let base = self.0.base();
-        let Apart { first, second } = *ranges;
+        let (first, second) = ranges.ranges();
         // SAFETY: the record is aligned and ends before `FROM` (checked above), the ranges begin behind it and end before `LEN` without
         // touching each other (checked when `ranges` was made, whose fields nobody else can write), and the mapping reaches that far and
         // may be written (checked by `new`; nothing here gives the region away or puts another in its place); `&mut self` makes them the
@@ -128,18 +157,19 @@ mod tests {
 
     #[test]
     fn ranges_that_touch_or_leave_their_place_are_refused() {
-        type Place = Apart<100, 200>;
-        for (first, second) in [((100, 50), (150, 50)), ((150, 50), (100, 50)), ((100, 0), (100, 0))] {
+        type Place = Apart<640, 1280>;
+        for (first, second) in [((640, 320), (960, 320)), ((960, 320), (640, 320)), ((640, 0), (640, 0))] {
             assert_eq!(Place::new(first, second).unwrap().ranges(), (first, second));
         }
         let wrong = [
-            ((99, 10), (150, 10)),
-            ((100, 51), (150, 10)),
-            ((110, 10), (105, 6)),
-            ((110, 10), (110, 10)),
-            ((100, 10), (150, 51)),
-            ((100, 10), (usize::MAX, 10)),
-            ((100, usize::MAX), (150, 10)),
+            ((576, 64), (960, 64)),
+            ((640, 321), (960, 64)),
+            ((768, 64), (704, 65)),
+            ((704, 64), (704, 64)),
+            ((640, 64), (960, 321)),
+            ((641, 64), (960, 64)),
+            ((640, 64), (usize::MAX, 64)),
+            ((640, usize::MAX), (960, 64)),
         ];
         for (first, second) in wrong {
             assert_eq!(Place::new(first, second), None, "{first:?} {second:?}");

@@ -15,12 +15,12 @@ impl Stack {
     pub(super) fn lay_beside(&mut self, slot: u32) {
         let Some(state) = self.slots.get(slot as usize) else { return };
         let beyond = state.recovery.beyond();
-        let count = beyond.len() as u32;
+        let count = beyond.len();
         let pieces: Vec<[u32; 2]> = beyond.chain(state.recovery.sacked().take(MAX_PIECES)).collect();
         if pieces.is_empty() {
             return;
         }
-        let sacked = pieces.len() as u32 - count;
+        let sacked = pieces.len() - count;
         let Some(block) = self.rings.take(MIN_RING) else { return };
         self.beside.insert(slot, block);
         let bytes = pieces.as_bytes();
@@ -29,7 +29,7 @@ impl Stack {
         into.copy_from_slice(bytes);
         compiler_fence(SeqCst);
         if let Some(record) = self.record_mut(slot) {
-            record.beyond = PiecesRef { offset: block.offset, count, sacked };
+            record.beyond = PiecesRef { block: block.block, count: count as u16, sacked: sacked as u16 };
         }
     }
 

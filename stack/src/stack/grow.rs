@@ -105,7 +105,7 @@ impl Stack {
         let held = (held as usize).min(from.len());
         copy(from, &mut to[..old.len as usize], start, held);
         compiler_fence(SeqCst);
-        which.shown(record).offset = new.offset;
+        which.shown(record).block = new.block;
         compiler_fence(SeqCst);
         copy(from, to, start, held);
         compiler_fence(SeqCst);

@@ -73,6 +73,8 @@ impl Stack {
             connection.tcb.settle_timers();
             let bound = connection.tcb.deadline_bound();
             if let Some(state) = self.slots.get_mut(slot as usize) {
+                // The acknowledgement of what was sent last is often the last that is heard of a connection for long.
+                self.records.take_back(&mut state.recovery);
                 state.schedule(&mut self.wheel, slot, bound, now);
             }
             if let Some(outcome) = outcome {

@@ -82,7 +82,7 @@ impl Port {
 
     /// The queue on which frames leave that came on this one; there may be fewer now.
     #[inline]
-    pub(super) fn queue_for(&self, queue: u32) -> usize {
+    pub(super) fn queue_for(&self, queue: u16) -> usize {
         let queue = queue as usize;
         if queue < self.queues.len() { queue } else { self.queues.len().saturating_sub(1) }
     }

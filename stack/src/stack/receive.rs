@@ -136,7 +136,7 @@ impl Stack {
         let readable = !found.segment.payload.is_empty();
         let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
         let Prediction::Met { writable } = connection.predict(now, &found.segment, || found.sum()) else { return None };
-        state.queue = queue;
+        state.queue = queue as u16;
         if connection.may_transmit_calmly() && !state.touched {
             state.touched = true;
             self.touched.push(slot);
@@ -178,7 +178,7 @@ impl Stack {
         }
         let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
         let outcome = connection.on_segment(now, &incoming.segment);
-        state.queue = queue;
+        state.queue = queue as u16;
         if connection.may_transmit() && !state.touched {
             state.touched = true;
             self.touched.push(slot);

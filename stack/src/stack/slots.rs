@@ -40,6 +40,9 @@ pub struct ImportRequest<'a> {
     pub pacing_limit: u64,
 }
 
+/// Slots that the tables grow by at least.
+const SLOTS_MIN: usize = 64;
+
 /// The ring for at least `wanted` bytes with room for `needed`.
 fn ring_len(wanted: u32, needed: u64) -> Option<u32> {
     let len = u64::from(wanted.clamp(MIN_RING, MAX_RING)).max(needed).checked_next_power_of_two()?;
@@ -53,7 +56,7 @@ pub(super) fn rings_of(rcv: RingRef, snd: RingRef) -> Option<Rings> {
 
 /// The receive and the send ring that a slot keeps.
 pub(super) fn ring_refs(rings: &Rings) -> (RingRef, RingRef) {
-    let ring = |(offset, len): (usize, usize)| RingRef { offset: offset as u64, len: len as u32, pad: 0 };
+    let ring = |(offset, len): (usize, usize)| RingRef::at(offset, len);
     let (rcv, snd) = rings.ranges();
     (ring(rcv), ring(snd))
 }
@@ -64,12 +67,9 @@ impl Stack {
         let slot = match self.free.pop_front() {
             Some(slot) => slot,
             None if self.slots.len() < MAX_CONNS => {
+                self.grow_tables();
                 self.slots.push(SlotState::default());
-                // So that nothing is allocated while data moves.
-                let count = self.slots.len();
-                self.wheel.reserve(count);
-                self.touched.reserve(count - self.touched.len());
-                self.with_events.reserve(count - self.with_events.len());
+                self.wheel.reserve(self.slots.len());
                 self.slots.len() as u32 - 1
             }
             None => return None,
@@ -85,6 +85,20 @@ impl Stack {
         record.phase = Phase::Reserved as u32;
         self.reserved += 1;
         Some((slot, generation))
+    }
+
+    /// Sees to it that there is room for one more slot wherever there is a place for each, so that nothing is allocated while data moves. By
+    /// a sixteenth at a time: half of what doubling reserves would never be used, and the system moves tables of this size without copying.
+    fn grow_tables(&mut self) {
+        let count = self.slots.len();
+        if count < self.slots.capacity() {
+            return;
+        }
+        let most = (count + (count / 16).max(SLOTS_MIN)).min(MAX_CONNS);
+        self.slots.reserve_exact(most - count);
+        self.wheel.reserve_exact(most);
+        self.touched.reserve_exact(most - self.touched.len());
+        self.with_events.reserve_exact(most - self.with_events.len());
     }
 
     /// Gives back a reserved slot whose promotion was refused. Frames of the flow that came meanwhile become leftovers.

@@ -20,16 +20,38 @@ const LEVELS: usize = 6;
 const REACH: u64 = (BUCKETS as u64 - 1) << (BITS * (LEVELS as u32 - 1));
 const NONE: u32 = u32::MAX;
 /// Where an entry is that is in no bucket: nowhere, or among those that have run out.
-const OUT: u16 = u16::MAX;
+const OUT: u16 = (1 << LIST_BITS) - 1;
 const DUE: u16 = (LEVELS * BUCKETS) as u16;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// The tick at whose beginning the entry is due.
-    tick: u64,
+    /// The tick at whose beginning the entry is due, above the list that it is in: a tick has 51 bits (of 52), a list nine (of twelve).
+    word: u64,
     next: u32,
     prev: u32,
-    list: u16,
+}
+
+/// Bits of [`Entry::word`] below the tick.
+const LIST_BITS: u32 = 12;
+
+impl Entry {
+    const EMPTY: Self = Self { word: OUT as u64, next: NONE, prev: NONE };
+
+    fn tick(&self) -> u64 {
+        self.word >> LIST_BITS
+    }
+
+    fn list(&self) -> u16 {
+        self.word as u16 & OUT
+    }
+
+    fn set_tick(&mut self, tick: u64) {
+        self.word = tick << LIST_BITS | u64::from(self.list());
+    }
+
+    fn set_list(&mut self, list: u16) {
+        self.word = (self.word & !u64::from(OUT)) | u64::from(list);
+    }
 }
 
 /// The wheel.
@@ -56,8 +78,13 @@ impl Wheel {
     /// Makes room for slots below `count`.
     pub fn reserve(&mut self, count: usize) {
         if count > self.entries.len() {
-            self.entries.resize(count, Entry { tick: 0, next: NONE, prev: NONE, list: OUT });
+            self.entries.resize(count, Entry::EMPTY);
         }
+    }
+
+    /// Memory for slots below `count`, and no more.
+    pub fn reserve_exact(&mut self, count: usize) {
+        self.entries.reserve_exact(count.saturating_sub(self.entries.len()));
     }
 
     /// Sets or moves the entry of a slot.
@@ -72,14 +99,15 @@ impl Wheel {
         }
         // The end of the tick: at the next one's beginning the deadline has passed.
         let tick = ((at.0 >> TICK_SHIFT) + 1).clamp(self.elapsed, self.elapsed.saturating_add(REACH));
-        self.entries[slot as usize].tick = tick;
+        self.entries[slot as usize].set_tick(tick);
         self.file(slot, tick);
         self.soonest = self.soonest.min(tick);
     }
 
     /// Takes the entry of a slot away, if it has one.
     pub fn stop(&mut self, slot: u32) {
-        let Some(&Entry { next, prev, list, .. }) = self.entries.get(slot as usize) else { return };
+        let Some(entry) = self.entries.get(slot as usize) else { return };
+        let (Entry { next, prev, .. }, list) = (*entry, entry.list());
         if list == OUT {
             return;
         }
@@ -93,7 +121,7 @@ impl Wheel {
         if self.heads[list as usize] == NONE && list != DUE {
             self.occupied[list as usize / BUCKETS] &= !(1 << (list as usize % BUCKETS));
         }
-        self.entries[slot as usize].list = OUT;
+        self.entries[slot as usize].set_list(OUT);
     }
 
     /// A point in time before which no entry is due; `None` if there is none.
@@ -139,7 +167,8 @@ impl Wheel {
             first.prev = slot;
         }
         let entry = &mut self.entries[slot as usize];
-        (entry.next, entry.prev, entry.list) = (head, NONE, list);
+        (entry.next, entry.prev) = (head, NONE);
+        entry.set_list(list);
     }
 
     /// The bucket whose turn comes first, and when that is.
@@ -163,7 +192,8 @@ impl Wheel {
         self.elapsed = tick;
         let mut slot = std::mem::replace(&mut self.heads[list as usize], NONE);
         self.occupied[list as usize / BUCKETS] &= !(1 << (list as usize % BUCKETS));
-        while let Some(&Entry { tick: due, next, .. }) = self.entries.get(slot as usize) {
+        while let Some(&entry) = self.entries.get(slot as usize) {
+            let (due, next) = (entry.tick(), entry.next);
             if due <= tick {
                 self.link(slot, DUE);
             } else {

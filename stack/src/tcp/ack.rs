@@ -93,7 +93,8 @@ impl Connection<'_> {
     /// timeout, ns.
     #[inline(always)]
     pub(crate) fn grow(&mut self, now: Instant, acked: u32, pipe: u32, rto: u64) {
-        let (tcb, phase) = (&mut *self.tcb, self.recovery.loss.phase);
+        let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
+        let phase = recovery.loss.phase;
         if acked == 0 || phase == Phase::Recovery {
             return;
         }
@@ -101,13 +102,13 @@ impl Connection<'_> {
             // Much of what is acknowledged now left the network long ago (RFC 3465, section 2.3).
             Phase::Loss => {
                 let told = tcb.told(now, acked.min(tcb.mss), tcb.cc.cwnd());
-                tcb.cc.on_ack(&told, rto);
+                tcb.cc.on_ack(&told, rto, recovery.sent.departures());
             }
             // A mark has reduced the window, and the losses of before say no more.
             _ if tcb.ecn.is_reduced() => (),
             _ => {
                 let told = tcb.told(now, acked, pipe);
-                tcb.cc.on_ack(&told, rto);
+                tcb.cc.on_ack(&told, rto, recovery.sent.departures());
             }
         }
     }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::connection::Connection;
 use super::ranges::{MAX_RANGES, Range, Ranges};
-use super::recovery::Recovery;
+use super::recovery::{Rare, Recovery};
 use super::seq::SeqNr;
 
 /// Pieces of one connection at most. Each takes eight bytes here, and at least one in the receive ring.
@@ -27,7 +27,7 @@ pub(crate) struct Beyond(VecDeque<Range>);
 #[derive(Debug)]
 pub(crate) struct Ahead<'a> {
     near: &'a mut Ranges,
-    far: &'a mut Option<Box<Beyond>>,
+    far: &'a mut Option<Box<Rare>>,
 }
 
 impl Beyond {
@@ -73,7 +73,7 @@ impl Ahead<'_> {
 
     /// The piece that holds `seq`.
     pub fn holding(&self, seq: SeqNr) -> Option<Range> {
-        match self.far.as_deref() {
+        match beyond(self.far) {
             Some(far) if far.first().is_some_and(|first| first.start.le(seq)) => {
                 far.0.get(far.place_of(seq)).copied().filter(|range| range.start.le(seq))
             }
@@ -83,7 +83,7 @@ impl Ahead<'_> {
 
     /// The first gap at or after `from` and before `until`.
     pub fn gap(&self, from: SeqNr, until: SeqNr) -> Option<Range> {
-        let Some((far, first)) = self.far.as_deref().and_then(|far| Some((far, far.first()?))) else {
+        let Some((far, first)) = beyond(self.far).and_then(|far| Some((far, far.first()?))) else {
             return self.near.gap(from, until);
         };
         if from.lt(first.start) {
@@ -103,12 +103,12 @@ impl Ahead<'_> {
     pub fn insert(&mut self, start: SeqNr, end: SeqNr) -> Option<Range> {
         let is_far = self.near.is_full() && self.near.highest().is_some_and(|top| start.gt(top));
         if is_far {
-            let kept = self.far.get_or_insert_default().insert(start, end);
+            let kept = self.far.get_or_insert_default().beyond.insert(start, end);
             return if kept { self.holding(start) } else { None };
         }
         if !self.near.insert(start, end) {
             // It belongs between those in the record: the last of them makes room.
-            let far = self.far.get_or_insert_default();
+            let far = &mut self.far.get_or_insert_default().beyond;
             if far.0.len() >= MAX_BEYOND {
                 return None;
             }
@@ -123,15 +123,15 @@ impl Ahead<'_> {
     /// Forgets everything before `seq`.
     pub fn trim(&mut self, seq: SeqNr) {
         self.near.trim(seq);
-        if let Some(far) = self.far {
-            far.trim(seq);
+        if let Some(rare) = self.far {
+            rare.beyond.trim(seq);
             self.settle();
         }
     }
 
     /// The record's last piece may have grown into those beyond; and where it has room, they move up.
     fn settle(&mut self) {
-        let Some(far) = self.far else { return };
+        let Some(far) = self.far.as_mut().map(|rare| &mut rare.beyond) else { return };
         while let (Some(top), Some(first)) = (self.near.highest(), far.first())
             && first.start.le(top)
         {
@@ -145,19 +145,23 @@ impl Ahead<'_> {
         }
         // Where one flight has come in many pieces the next one will: only what is large is given back.
         if far.0.is_empty() && far.0.capacity() > KEPT {
-            *self.far = None;
+            *far = Beyond::default();
         }
     }
 }
 
-fn highest(near: &Ranges, far: &Option<Box<Beyond>>) -> Option<SeqNr> {
-    far.as_deref().and_then(|far| far.0.back()).map(|last| last.end).or(near.highest())
+fn beyond(far: &Option<Box<Rare>>) -> Option<&Beyond> {
+    far.as_ref().map(|rare| &rare.beyond)
+}
+
+fn highest(near: &Ranges, far: &Option<Box<Rare>>) -> Option<SeqNr> {
+    beyond(far).and_then(|far| far.0.back()).map(|last| last.end).or(near.highest())
 }
 
 impl Connection<'_> {
     /// What arrived out of order.
     pub(crate) fn ahead(&mut self) -> Ahead<'_> {
-        Ahead { near: &mut self.tcb.ooo, far: &mut self.recovery.beyond }
+        Ahead { near: &mut self.tcb.ooo, far: &mut self.recovery.rare }
     }
 }
 
@@ -165,7 +169,7 @@ impl Recovery {
     /// The pieces of out-of-order data that the record has no room for, `[start, end)` of the sequence space: they go along when the
     /// connection does (see [`super::Tcb::ahead`]).
     pub fn beyond(&self) -> impl ExactSizeIterator<Item = [u32; 2]> {
-        let pieces = self.beyond.as_deref().map_or((&[][..], &[][..]), |far| far.0.as_slices());
+        let pieces = beyond(&self.rare).map_or((&[][..], &[][..]), |far| far.0.as_slices());
         let count = pieces.0.len() + pieces.1.len();
         (0..count).map(move |at| {
             let range = if at < pieces.0.len() { pieces.0[at] } else { pieces.1[at - pieces.0.len()] };
@@ -175,12 +179,12 @@ impl Recovery {
 
     /// Pieces that there is memory for beside the record.
     pub(crate) fn beyond_capacity(&self) -> usize {
-        self.beyond.as_deref().map_or(0, |far| far.0.capacity())
+        beyond(&self.rare).map_or(0, |far| far.0.capacity())
     }
 
     /// One past the highest byte that arrived, in order or not.
     pub(crate) fn highest_of(&self, near: &Ranges) -> Option<SeqNr> {
-        highest(near, &self.beyond)
+        highest(near, &self.rare)
     }
 }
 

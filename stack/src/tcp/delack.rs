@@ -11,16 +11,16 @@ use super::timer::Timer;
 /// Linux: TCP_DELACK_MIN, ns.
 pub(crate) const DELAY: u64 = 40_000_000;
 /// Answers to suspicious segments in one second at most.
-const CHALLENGES_MAX: u32 = 10;
+const CHALLENGES_MAX: u8 = 10;
 const SECOND: u64 = 1_000_000_000;
 /// Duplicate acknowledgements that are owed at most: no peer needs more to see a loss.
-const DUP_ACKS_MAX: u32 = 64;
+const DUP_ACKS_MAX: u16 = 64;
 
 impl Tcb {
     /// In-order data came, a segment of `len` bytes: acknowledge at once or within [`DELAY`].
     #[inline(always)]
     pub(crate) fn ack_data(&mut self, now: Instant, len: u32, is_pushed: bool, fills_gap: bool) {
-        self.rcv_mss = self.rcv_mss.max(len);
+        self.rcv_mss = self.rcv_mss.max(len as u16);
         self.data_heard_at = now;
         if is_pushed {
             self.set(bit::PUSHED);
@@ -28,7 +28,7 @@ impl Tcb {
         // Duplicates still owed would repeat the new number, and look like another loss.
         self.dup_acks_due = 0;
         let unacked = self.rcv_nxt.since(self.rcv_wup);
-        if fills_gap || unacked >= 2 * self.rcv_mss || self.has(bit::QUICKACK) {
+        if fills_gap || unacked >= 2 * u32::from(self.rcv_mss) || self.has(bit::QUICKACK) {
             self.set(bit::ACK_NOW);
         } else if !self.timers.is_set(Timer::DelayedAck) {
             self.timers.set(Timer::DelayedAck, now.after(DELAY));
@@ -48,7 +48,7 @@ impl Tcb {
         if self.has(flag::SACK) {
             self.set(bit::ACK_NOW);
         } else {
-            self.dup_acks_due = (self.dup_acks_due + 1).min(DUP_ACKS_MAX);
+            self.dup_acks_due = self.dup_acks_due.saturating_add(1).min(DUP_ACKS_MAX);
         }
     }
 

@@ -60,8 +60,6 @@ pub(crate) struct Ecn {
     reduced_at: SeqNr,
     /// With `APART`.
     told_to: SeqNr,
-    /// Always zero.
-    pad: u32,
 }
 
 impl Ecn {

@@ -4,7 +4,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::connection::Connection;
 use super::loss::Phase;
-use super::recovery::Recovery;
+use super::recovery::{Rare, Recovery};
 use super::segment::{Flags, Kind, PlainOut, SackBlocks, SegmentOut};
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
@@ -39,13 +39,19 @@ impl Connection<'_> {
         if tcb.snd_nxt.ge(tcb.snd_end) {
             tcb.timers.stop(Timer::Cork);
         }
-        tcb.cc.on_sent(now, start, end);
+        let Recovery { sent, rate, loss, rare, .. } = &mut *self.recovery;
+        let departures = sent.departures();
+        if in_flight == 0 {
+            departures.clear();
+        }
+        tcb.cc.on_sent(now, start, end, departures);
         tcb.pacing.on_sent(now, end.since(start), tcb.mss);
-        let Recovery { sent, rate, prr, loss, .. } = &mut *self.recovery;
         let stamp = rate.stamp(now, end.since(start), in_flight);
         sent.push(start, end, stamp);
-        if loss.phase == Phase::Recovery {
-            prr.on_sent(end.since(start));
+        if loss.phase == Phase::Recovery
+            && let Some(rare) = rare
+        {
+            rare.prr.on_sent(end.since(start));
         }
         self.watch_flight(now);
     }
@@ -56,20 +62,21 @@ impl Connection<'_> {
         tcb.forget_probe(start, end);
         tcb.retransmits = tcb.retransmits.wrapping_add(1);
         tcb.pacing.on_sent(now, end.since(start), tcb.mss);
-        let Recovery { sent, rate, prr, undo, loss, .. } = &mut *self.recovery;
+        let Recovery { sent, rate, loss, rare, .. } = &mut *self.recovery;
         let stamp = rate.stamp(now, end.since(start), sent.in_flight());
         sent.push_again(start, end, stamp);
+        let data = end.earlier(tcb.snd_end).ahead_of(start);
+        let Rare { seldom, prr, undo, .. } = &mut **rare.get_or_insert_default();
         if loss.phase == Phase::Recovery {
             prr.on_sent(end.since(start));
         }
         undo.on_resent(now, start, end);
+        seldom.resend(data);
         loss.urgent = false;
         // The oldest has left anew: its acknowledgement has a whole timeout to come.
         if start == tcb.snd_una || !tcb.timers.is_set(Timer::Retransmit) {
             tcb.timers.set(Timer::Retransmit, tcb.timeout_at(now));
         }
-        let (seldom, has_data) = (self.recovery.seldom(), start.lt(self.tcb.snd_end));
-        seldom.data_resent = seldom.data_resent.wrapping_add(u32::from(has_data));
         self.segment(now, start, end, blocks, Kind::Retransmission)
     }
 
@@ -82,7 +89,7 @@ impl Connection<'_> {
         let window = tcb.offer_window(self.rcv.len());
         tcb.ack_sent();
         let segment = PlainOut { seq: start, ack: tcb.rcv_nxt, flags, window, len, timestamps: tcb.timestamps(now) };
-        self.recovery.tally.send_out(len, false);
+        self.recovery.tally.send_out(len);
         segment
     }
 
@@ -111,7 +118,7 @@ impl Connection<'_> {
         let (ack, timestamps) = (tcb.rcv_nxt, tcb.timestamps(now));
         let flags = flags.with(marks);
         let segment = SegmentOut { seq: start, ack, flags, window, ecn, timestamps, sack, len, kind };
-        self.recovery.tally.send_out(len, kind == Kind::Retransmission);
+        self.recovery.tally.send_out(len);
         segment
     }
 }

@@ -112,7 +112,12 @@ impl Connection<'_> {
         if is_last {
             tcb.timers.stop(Timer::Cork);
         }
-        tcb.cc.on_sent(now, start, end);
+        let is_first = recovery.sent.span() == 0;
+        let departures = recovery.sent.departures();
+        if is_first {
+            departures.clear();
+        }
+        tcb.cc.on_sent(now, start, end, departures);
         if may_continue || recovery.sent.is_short() {
             recovery.note_sent(now, start, end);
         } else {

@@ -55,7 +55,7 @@ impl Connection<'_> {
         self.check_ack(now, segment)?; // fifth
         self.tcb.heard(now, segment.seq, segment.timestamps);
         self.take_ack(now, segment, out);
-        self.tcb.take_probe(self.recovery.loss.timeouts, out);
+        self.tcb.take_probe(self.recovery.loss.timeouts.into(), out);
         self.take_data(now, segment, out); // seventh
         self.take_fin(now, segment, out); // eighth
         self.tune(now, segment.timestamps, segment.payload.len() as u32);

@@ -39,22 +39,20 @@ pub(crate) struct Loss {
     pub recover: SeqNr,
     /// Duplicate acknowledgements in a row where there is no SACK; each stands for a segment that has left the network.
     pub dup_acks: u32,
-    /// Bytes for which they were taken and that were not acknowledged since.
-    credit: u32,
     /// Retransmission timeouts since the peer last acknowledged something new.
-    pub timeouts: u32,
+    pub timeouts: u8,
     /// The timeout's back-off was taken over with what is in flight. Of that nothing can be measured without timestamps, so that waiting for a
     /// measurement (Karn's algorithm) might never end where the connection moves often: the next ACK of something new ends it.
     pub inherited: bool,
     /// Timeouts since the peer was last heard of, if only to say that its window is closed.
-    pub silent: u32,
+    pub silent: u8,
     /// The oldest segment goes out again without regard to the window (RFC 6675, section 5, 4.3; RFC 6582, section 3.2, step 3).
     pub urgent: bool,
 }
 
 impl Loss {
     /// Nothing is known to be lost, `una` is the oldest unacknowledged number; it was waited for in vain so many times.
-    pub fn new(una: SeqNr, timeouts: u32) -> Self {
+    pub fn new(una: SeqNr, timeouts: u8) -> Self {
         Self { recover: una.minus(1), timeouts, inherited: timeouts != 0, ..Self::default() }
     }
 
@@ -76,7 +74,11 @@ impl Recovery {
     pub(crate) fn allows(&self, tcb: &Tcb, len: u32) -> bool {
         let pipe = self.pipe(tcb);
         let by_prr = self.loss.phase == Phase::Recovery && tcb.cc.recovers_by_prr();
-        let fits = if by_prr { self.prr.allows(len) } else { pipe.saturating_add(len) <= tcb.cc.cwnd() };
+        let fits = if by_prr {
+            self.rare.as_deref().is_some_and(|rare| rare.prr.allows(len))
+        } else {
+            pipe.saturating_add(len) <= tcb.cc.cwnd()
+        };
         pipe == 0 || fits
     }
 
@@ -86,8 +88,7 @@ impl Recovery {
         let first = self.loss.timeouts == 0;
         let fresh = self.loss.phase != Phase::Recovery;
         if fresh && (first || self.loss.phase == Phase::Open) {
-            self.undo.begin(tcb.snd_una, self.tail.map_or(0, |tail| tail.resent()));
-            tcb.cc.save();
+            self.begin_undo(tcb.snd_una, tcb.cc.save());
         }
         tcb.cc.on_timeout(pipe, tcb.mss, first);
         tcb.window_reduced();
@@ -100,7 +101,7 @@ impl Recovery {
         lost += sent.lose(|record| Some(!tcb.has(flag::SACK) || rack.due(record, 0) <= now));
         rate.on_lost(lost);
         self.frto = if fresh { Frto::Resent } else { Frto::Off };
-        self.tail = None;
+        self.forget_tail();
         let (timeouts, silent) = (self.loss.timeouts.saturating_add(1), self.loss.silent.saturating_add(1));
         let (recover, inherited) = (tcb.snd_nxt, self.loss.inherited);
         self.loss = Loss { phase: Phase::Loss, recover, timeouts, inherited, silent, urgent: true, ..Loss::default() };
@@ -109,11 +110,10 @@ impl Recovery {
     /// What was lost was too large for the path, which says nothing of congestion: what is lost goes again, as the window allows.
     /// Only this recovery is no reason to take anything back.
     pub(crate) fn repair(&mut self, tcb: &mut Tcb) {
-        self.undo.end();
+        self.end_undo();
         self.frto = Frto::Off;
-        self.tail = None;
-        self.loss =
-            Loss { phase: Phase::Loss, recover: tcb.snd_nxt, dup_acks: 0, urgent: true, credit: 0, ..self.loss };
+        self.forget_tail();
+        self.loss = Loss { phase: Phase::Loss, recover: tcb.snd_nxt, dup_acks: 0, urgent: true, ..self.loss };
         tcb.timers.stop(Timer::LossProbe);
         tcb.clear(bit::LOSS_PROBE);
     }
@@ -131,7 +131,7 @@ impl Connection<'_> {
         self.answer_tail(heard);
         let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
         if let Some((start, end)) = heard.duplicate {
-            recovery.undo.on_duplicate(start, end);
+            recovery.rare().undo.on_duplicate(start, end);
             recovery.rack.duplicate(tcb.snd_una, tcb.snd_nxt);
             let segments = end.ahead_of(start).div_ceil(tcb.mss.max(1));
             let seldom = recovery.seldom();
@@ -142,8 +142,8 @@ impl Connection<'_> {
             Phase::Recovery => self.in_recovery(heard),
             Phase::Loss => self.in_loss(heard),
         }
-        if let Some(seldom) = self.recovery.seldom.as_deref_mut().filter(|_| self.recovery.loss.phase != Phase::Loss) {
-            seldom.end_timeout(now);
+        if let Some(rare) = self.recovery.rare.as_deref_mut().filter(|_| self.recovery.loss.phase != Phase::Loss) {
+            rare.seldom.end_timeout(now);
         }
         self.detect(now, heard.delivery.bytes, out);
         self.share_out(heard);
@@ -155,20 +155,17 @@ impl Connection<'_> {
         if recovery.loss.phase != Phase::Recovery {
             return;
         }
-        let loss = &mut recovery.loss;
+        let prr = &mut recovery.rare().prr;
         let delivered = if tcb.has(flag::SACK) {
             heard.delivery.bytes
         } else if heard.repeats {
-            loss.credit = loss.credit.saturating_add(tcb.mss);
-            tcb.mss
+            prr.guess(tcb.mss)
         } else {
-            let new = heard.delivery.bytes.saturating_sub(loss.credit);
-            loss.credit = loss.credit.saturating_sub(heard.delivery.bytes);
-            new
+            prr.learn(heard.delivery.bytes)
         };
         let safe = heard.acked > 0 && recovery.rate.lost() == heard.lost_before;
         let pipe = recovery.pipe(tcb);
-        recovery.prr.on_ack(delivered, pipe, tcb.cc.ssthresh(), tcb.mss, safe);
+        recovery.rare().prr.on_ack(delivered, pipe, tcb.cc.ssthresh(), tcb.mss, safe);
     }
 
     fn in_open(&mut self, heard: &Heard) {
@@ -180,7 +177,7 @@ impl Connection<'_> {
         } else if heard.repeats {
             recovery.loss.dup_acks = recovery.loss.dup_acks.saturating_add(1);
         }
-        if heard.duplicate.is_some() && recovery.undo.all_were_duplicates() {
+        if heard.duplicate.is_some() && recovery.undo().all_were_duplicates() {
             self.undo();
         }
     }
@@ -188,9 +185,9 @@ impl Connection<'_> {
     fn in_recovery(&mut self, heard: &Heard) {
         let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
         let una = tcb.snd_una;
-        let late_original = heard.acked > 0 && recovery.undo.is_late_original(heard.echo);
+        let late_original = heard.acked > 0 && recovery.undo().is_late_original(heard.echo);
         if una.ge(recovery.loss.recover) {
-            let undo = late_original || recovery.undo.all_were_duplicates();
+            let undo = late_original || recovery.undo().all_were_duplicates();
             return self.leave(undo);
         }
         if late_original {
@@ -202,7 +199,7 @@ impl Connection<'_> {
                 return self.leave(true);
             }
         }
-        if heard.duplicate.is_some() && recovery.undo.all_were_duplicates() {
+        if heard.duplicate.is_some() && recovery.undo().all_were_duplicates() {
             return self.leave(true);
         }
         if !tcb.has(flag::SACK) {
@@ -231,10 +228,10 @@ impl Connection<'_> {
         if heard.acked > 0 {
             recovery.loss.dup_acks = 0;
         }
-        let late_original = heard.acked > 0 && recovery.undo.is_late_original(heard.echo);
+        let late_original = heard.acked > 0 && recovery.undo().is_late_original(heard.echo);
         // Step 3b: something of before the timeout has arrived that was not sent again.
         let spurious = recovery.frto != Frto::Off && heard.original;
-        if late_original || spurious || recovery.undo.all_were_duplicates() {
+        if late_original || spurious || recovery.undo().all_were_duplicates() {
             return self.leave(true);
         }
         if recovery.frto != Frto::Off {
@@ -293,7 +290,7 @@ impl Connection<'_> {
         let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
         if recovery.rate.lost() != before && recovery.loss.phase == Phase::Recovery {
             let pipe = recovery.pipe(tcb);
-            recovery.prr.on_ack(tcb.mss, pipe, tcb.cc.ssthresh(), tcb.mss, false);
+            recovery.rare().prr.on_ack(tcb.mss, pipe, tcb.cc.ssthresh(), tcb.mss, false);
         }
         self.report_loss(now, before);
     }
@@ -305,13 +302,12 @@ impl Connection<'_> {
         if tcb.lost_probe(recovery.sent.lost(), out) {
             return recovery.repair(tcb);
         }
-        recovery.undo.begin(tcb.snd_una, recovery.tail.map_or(0, |tail| tail.resent()));
-        tcb.cc.save();
+        recovery.begin_undo(tcb.snd_una, tcb.cc.save());
         tcb.reduce_for_loss(tcb.flight());
         let unheard = recovery.sent.span().saturating_sub(recovery.sent.sacked());
-        recovery.prr = Prr::new(unheard.saturating_add(delivered));
-        recovery.loss = Loss { phase: Phase::Recovery, recover: tcb.snd_nxt, urgent: true, credit: 0, ..recovery.loss };
-        recovery.tail = None;
+        recovery.rare().prr = Prr::new(unheard.saturating_add(delivered));
+        recovery.loss = Loss { phase: Phase::Recovery, recover: tcb.snd_nxt, urgent: true, ..recovery.loss };
+        recovery.forget_tail();
         tcb.timers.stop(Timer::LossProbe);
         tcb.clear(bit::LOSS_PROBE);
     }
@@ -333,10 +329,12 @@ impl Connection<'_> {
     /// The window was reduced for nothing: back to what it was (RFC 4015, section 3.2).
     fn undo(&mut self) {
         let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
-        tcb.cc.undo();
+        if let Some(rare) = &recovery.rare {
+            tcb.cc.undo(&rare.saved);
+        }
         tcb.rtt.forget_back_off();
         recovery.sent.forgive();
-        recovery.undo.end();
+        recovery.end_undo();
         recovery.loss.timeouts = 0;
         recovery.loss.silent = 0;
     }

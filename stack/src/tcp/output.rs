@@ -151,7 +151,7 @@ impl Connection<'_> {
         let (timestamps, ecn, sack, kind) =
             (self.tcb.timestamps(now), Codepoint::NotEct, SackBlocks::default(), Kind::Ack);
         let segment = SegmentOut { seq, ack, flags, window, ecn, timestamps, sack, len: 0, kind };
-        self.recovery.tally.send_out(0, false);
+        self.recovery.tally.send_out(0);
         segment
     }
 

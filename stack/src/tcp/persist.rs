@@ -60,7 +60,7 @@ impl Tcb {
         if self.persist_backoff == 0 {
             self.unanswered_since = now;
         }
-        out.timed_out |= self.probes >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);
+        out.timed_out |= u32::from(self.probes) >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);
         self.set(bit::WINDOW_PROBE);
         self.probes = self.probes.saturating_add(1);
         self.persist_backoff = self.persist_backoff.saturating_add(1);

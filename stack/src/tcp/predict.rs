@@ -42,7 +42,7 @@ impl Connection<'_> {
         sum: impl FnOnce() -> Option<Sum>,
     ) -> Prediction {
         let len = segment.payload.len() as u32;
-        let is_calm = self.recovery.is_calm() & self.recovery.tail.is_none() & !self.tcb.awaits_probe();
+        let is_calm = self.recovery.is_calm() & self.recovery.tail().is_none() & !self.tcb.awaits_probe();
         if !(is_calm & self.tcb.predicts(segment)) {
             return Prediction::Missed;
         }
@@ -153,7 +153,7 @@ impl Connection<'_> {
         let rto = tcb.rtt.rto();
         if !tcb.ecn.is_reduced() {
             let told = tcb.told(now, acked, pipe);
-            tcb.cc.on_foreseen_ack(&told, rto);
+            tcb.cc.on_foreseen_ack(&told, rto, self.recovery.sent.departures());
         }
         let loss = &mut self.recovery.loss;
         loss.dup_acks = 0;

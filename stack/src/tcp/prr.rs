@@ -15,6 +15,8 @@ pub(crate) struct Prr {
     flight: u32,
     /// What may go out before the next acknowledgement [SndCnt].
     budget: u32,
+    /// Without SACK: bytes that duplicate acknowledgements were taken for and that were not acknowledged since.
+    credit: u32,
 }
 
 impl Prr {
@@ -40,6 +42,19 @@ impl Prr {
         // The first retransmission goes out whatever the sums say.
         let least = if self.out == 0 { mss } else { 0 };
         self.budget = u32::try_from(count).unwrap_or(u32::MAX).max(least);
+    }
+
+    /// Without SACK, a duplicate acknowledgement stands for a full segment: so much was delivered.
+    pub fn guess(&mut self, mss: u32) -> u32 {
+        self.credit = self.credit.saturating_add(mss);
+        mss
+    }
+
+    /// `bytes` are acknowledged: so many of them were not guessed before.
+    pub fn learn(&mut self, bytes: u32) -> u32 {
+        let new = bytes.saturating_sub(self.credit);
+        self.credit = self.credit.saturating_sub(bytes);
+        new
     }
 
     /// May `len` bytes go out?

@@ -8,9 +8,7 @@ use super::seq::SeqNr;
 use super::time::Instant;
 
 /// Recoveries without a D-SACK after which the reordering window shrinks again (RFC 8985, section 6.2, step 4).
-const PERSIST: u32 = 16;
-/// The window grows by a quarter of the shortest round trip a time; more steps than this say nothing new.
-const MULT_MAX: u32 = 256;
+const PERSIST: u8 = 16;
 /// A shortest round trip is believed for this long (Linux: tcp_min_rtt_wlen), ns.
 const MIN_RTT_LIFE: u64 = 300_000_000_000;
 
@@ -30,10 +28,13 @@ pub(crate) struct Rack {
     fack: SeqNr,
     /// [reordering_seen]
     reordering_seen: bool,
-    /// [reo_wnd_mult], [reo_wnd_persist], [dsack_round]
-    mult: u32,
-    persist: u32,
-    dsack_round: Option<SeqNr>,
+    /// [reo_wnd_mult] less one: the window grows by a quarter of the shortest round trip a time. 256 steps are the most; more say nothing new.
+    widened: u8,
+    /// [reo_wnd_persist]
+    persist: u8,
+    /// [dsack_round], with `in_round`
+    dsack_round: SeqNr,
+    in_round: bool,
 }
 
 impl Default for Rack {
@@ -62,9 +63,10 @@ impl Rack {
             min_rtt_at: Instant::NEVER,
             fack: una,
             reordering_seen: false,
-            mult: 1,
+            widened: 0,
             persist: 0,
-            dsack_round: None,
+            dsack_round: una,
+            in_round: false,
         }
     }
 
@@ -118,12 +120,9 @@ impl Rack {
 
     /// The peer reports a duplicate: we were too hasty (step 4). At most one step in a round.
     pub fn duplicate(&mut self, una: SeqNr, nxt: SeqNr) {
-        if self.dsack_round.is_some_and(|round| una.ge(round)) {
-            self.dsack_round = None;
-        }
-        if self.dsack_round.is_none() {
-            self.dsack_round = Some(nxt);
-            self.mult = (self.mult + 1).min(MULT_MAX);
+        if !self.in_round || una.ge(self.dsack_round) {
+            (self.in_round, self.dsack_round) = (true, nxt);
+            self.widened = self.widened.saturating_add(1);
             self.persist = PERSIST;
         }
     }
@@ -132,7 +131,7 @@ impl Rack {
     pub fn recovered(&mut self) {
         self.persist = self.persist.saturating_sub(1);
         if self.persist == 0 {
-            self.mult = 1;
+            self.widened = 0;
         }
     }
 
@@ -143,7 +142,7 @@ impl Rack {
             return 0;
         }
         let shortest = self.min_rtt().unwrap_or(self.rtt);
-        (u64::from(self.mult) * shortest / 4).min(srtt.unwrap_or(self.rtt))
+        ((u64::from(self.widened) + 1) * shortest / 4).min(srtt.unwrap_or(self.rtt))
     }
 
     /// Was it sent before what has arrived?
@@ -271,7 +270,7 @@ mod tests {
         rack.duplicate(SeqNr(2000), SeqNr(3000));
         assert_eq!(rack.window(true, Some(90 * MS)), 90 * MS, "SRTT is the limit");
         for _ in 0..PERSIST {
-            assert_eq!(rack.mult, 4);
+            assert_eq!(rack.widened, 3);
             rack.recovered();
         }
         assert_eq!(rack.window(true, Some(90 * MS)), 25 * MS);

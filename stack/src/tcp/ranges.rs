@@ -12,8 +12,8 @@ pub(crate) struct Range {
     pub end: SeqNr,
 }
 
-/// Ranges kept at most.
-pub(crate) const MAX_RANGES: usize = 18;
+/// Ranges kept at most: where one segment is missing there is one.
+pub(crate) const MAX_RANGES: usize = 1;
 
 /// Disjoint ranges in ascending order that do not touch each other.
 #[repr(C)]
@@ -21,8 +21,6 @@ pub(crate) const MAX_RANGES: usize = 18;
 pub(crate) struct Ranges {
     list: [Range; MAX_RANGES],
     len: u32,
-    /// Always zero.
-    pad: u32,
 }
 
 impl Ranges {

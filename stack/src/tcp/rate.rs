@@ -54,10 +54,10 @@ pub(crate) struct Rate {
     delivered: u64,
     delivered_at: Instant,
     first_sent_at: Instant,
-    /// Until so much is delivered, what is measured is the program's rate; 0: not so.
-    app_limited: u64,
+    /// Until so much is delivered, modulo 2^32, what is measured is the program's rate; 0: not so.
+    app_limited: u32,
     /// The same of the peer's window.
-    window_limited: u64,
+    window_limited: u32,
     lost: u32,
 }
 
@@ -127,12 +127,18 @@ impl Rate {
 
     /// There is room in the congestion window and nothing to send.
     pub fn on_nothing_to_send(&mut self, in_flight: u32) {
-        self.app_limited = self.delivered.saturating_add(u64::from(in_flight)).max(1);
+        self.app_limited = self.by_when(in_flight);
     }
 
     /// There is room in the congestion window, and none in the peer's.
     pub fn on_full_window(&mut self, in_flight: u32) {
-        self.window_limited = self.delivered.saturating_add(u64::from(in_flight)).max(1);
+        self.window_limited = self.by_when(in_flight);
+    }
+
+    /// How much is delivered when so much more is; never 0.
+    #[inline(always)]
+    fn by_when(&self, in_flight: u32) -> u32 {
+        (self.delivered as u32).wrapping_add(in_flight).max(1)
     }
 
     /// Is what is measured now the program's rate?
@@ -159,7 +165,8 @@ impl Rate {
         self.delivered = self.delivered.wrapping_add(u64::from(delivery.bytes));
         self.delivered_at = now;
         if self.app_limited | self.window_limited != 0 {
-            let over = |until: u64| if self.delivered > until { 0 } else { until };
+            // Looked at with each delivery, so that they are never far apart.
+            let over = |until: u32| if until.wrapping_sub(self.delivered as u32) as i32 >= 0 { until } else { 0 };
             (self.app_limited, self.window_limited) = (over(self.app_limited), over(self.window_limited));
         }
         self.first_sent_at = delivery.newest.sent_at;
@@ -272,14 +279,17 @@ mod tests {
 
     #[test]
     fn what_left_while_the_program_was_silent_is_marked() {
-        let (mut rate, mut sent) = (Rate::default(), Sent::default());
-        send(&mut rate, &mut sent, at(0), 0, 1000);
-        rate.on_nothing_to_send(sent.in_flight());
-        assert!(!ack(&mut rate, &mut sent, at(10), 1000).is_app_limited);
-        send(&mut rate, &mut sent, at(20), 1000, 2000);
-        assert!(ack(&mut rate, &mut sent, at(30), 2000).is_app_limited);
-        send(&mut rate, &mut sent, at(30), 2000, 3000);
-        assert!(!ack(&mut rate, &mut sent, at(40), 3000).is_app_limited, "that was delivered");
+        // Also where what limits is a number beyond 2^32, and is 2^32.
+        for delivered in [0, u64::from(u32::MAX) - 500, u64::from(u32::MAX) - 999] {
+            let (mut rate, mut sent) = (Rate { delivered, ..Rate::default() }, Sent::default());
+            send(&mut rate, &mut sent, at(0), 0, 1000);
+            rate.on_nothing_to_send(sent.in_flight());
+            assert!(!ack(&mut rate, &mut sent, at(10), 1000).is_app_limited);
+            send(&mut rate, &mut sent, at(20), 1000, 2000);
+            assert!(ack(&mut rate, &mut sent, at(30), 2000).is_app_limited);
+            send(&mut rate, &mut sent, at(30), 2000, 3000);
+            assert!(!ack(&mut rate, &mut sent, at(40), 3000).is_app_limited, "that was delivered");
+        }
     }
 
     #[test]

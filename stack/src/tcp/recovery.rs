@@ -4,11 +4,13 @@
 //! import it is begun anew from the numbers, and from what is known beside them ([`super::scoreboard`]).
 
 use super::ahead::Beyond;
+use super::cc::Saved;
 use super::loss::{Loss, Phase};
 use super::prr::Prr;
 use super::rack::Rack;
 use super::rate::Rate;
 use super::sent::{Room, Sent};
+use super::seq::SeqNr;
 use super::tail::Tail;
 use super::tally::{Seldom, Tally};
 use super::tcb::Tcb;
@@ -25,22 +27,31 @@ pub struct Recovery {
     pub(crate) tuning: Tuning,
     pub(crate) tally: Tally,
     /// `None`: nothing of it has happened.
-    pub(crate) seldom: Option<Box<Seldom>>,
+    pub(crate) rare: Option<Box<Rare>>,
     pub(crate) rack: Rack,
-    pub(crate) prr: Prr,
-    pub(crate) undo: Undo,
     pub(crate) frto: Frto,
+}
+
+/// What only losses need, and what is suspected to be one. Most connections never see any; who does keeps it.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    pub seldom: Seldom,
+    pub prr: Prr,
+    pub undo: Undo,
+    /// What undoing brings back.
+    pub saved: Saved,
     /// The newest tail loss probe, as long as its answer can say something.
-    pub(crate) tail: Option<Tail>,
+    pub tail: Option<Tail>,
     /// Out-of-order data that the record has no room for.
-    pub(crate) beyond: Option<Box<Beyond>>,
+    pub beyond: Beyond,
 }
 
 /// Memory for records, lent to connections while they have something in flight: those that are idle need none, and those that are
 /// busy allocate none.
 #[derive(Debug, Default)]
 pub struct Pool {
-    free: Vec<Room>,
+    #[allow(clippy::vec_box, reason = "a connection takes them as they are, in one word")]
+    free: Vec<Box<Room>>,
     /// How many of these are large.
     large: usize,
 }
@@ -49,6 +60,8 @@ pub struct Pool {
 const LARGE: usize = 128;
 /// ... no more than so many large ones are kept.
 const LARGE_MAX: usize = 64;
+/// Of all, no more than so many are: what a crowd needed at one moment is not kept for ever.
+const KEPT_MAX: usize = 4096;
 
 impl Pool {
     /// Sees to it that the connection can send.
@@ -62,7 +75,7 @@ impl Pool {
     #[inline(never)]
     fn lend_room(&mut self, to: &mut Recovery) {
         let room = self.free.pop();
-        self.large -= usize::from(room.as_ref().is_some_and(is_large));
+        self.large -= usize::from(room.as_ref().is_some_and(|room| is_large(room)));
         to.sent.lend(room);
     }
 
@@ -76,7 +89,7 @@ impl Pool {
 
     #[inline(never)]
     fn take_room_back(&mut self, from: &mut Recovery) {
-        let Some(room) = from.sent.take_room() else { return };
+        let Some(room) = from.sent.take_room().filter(|_| self.free.len() < KEPT_MAX) else { return };
         if is_large(&room) {
             if self.large == LARGE_MAX {
                 return;
@@ -111,8 +124,43 @@ impl Recovery {
         })
     }
 
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     pub(crate) fn seldom(&mut self) -> &mut Seldom {
-        self.seldom.get_or_insert_default()
+        &mut self.rare().seldom
+    }
+
+    /// The window is about to be reduced from what was saved.
+    pub(crate) fn begin_undo(&mut self, una: SeqNr, now: Saved) {
+        let Rare { undo, tail, saved, .. } = self.rare();
+        undo.begin(una, tail.map_or(0, |tail| tail.resent()));
+        *saved = now;
+    }
+
+    /// There is nothing to undo any more.
+    pub(crate) fn end_undo(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.undo.end();
+        }
+    }
+
+    /// What is remembered since the window was last reduced.
+    pub(crate) fn undo(&self) -> Undo {
+        self.rare.as_ref().map_or_else(Undo::default, |rare| rare.undo)
+    }
+
+    /// The tail loss probe whose answer can still say something.
+    #[inline]
+    pub(crate) fn tail(&self) -> Option<Tail> {
+        self.rare.as_ref().and_then(|rare| rare.tail)
+    }
+
+    pub(crate) fn forget_tail(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.tail = None;
+        }
     }
 
     /// The connection was imported: what is in flight went out nobody knows when.
@@ -121,12 +169,14 @@ impl Recovery {
         let mut rate = Rate::default();
         let stamp = rate.stamp(now, tcb.flight(), 0);
         let unacked = tcb.unacked() as u32;
-        let seldom = (unacked != 0).then(|| Box::new(Seldom::begin(unacked, tcb.mss)));
+        let rare = (unacked != 0).then(|| {
+            Box::new(Rare { seldom: Seldom::begin(unacked, tcb.mss), saved: tcb.cc.unsaved(), ..Rare::default() })
+        });
         let mut sent = std::mem::take(&mut self.sent);
         sent.restart(una, nxt, stamp);
         // What was backed off goes on with a series of timeouts: the next is not its first, which would reduce the threshold again.
-        let loss = Loss::new(una, tcb.rtt.backoff().into());
-        *self = Self { sent, rate, loss, rack: Rack::new(una), seldom, ..Self::default() };
+        let loss = Loss::new(una, tcb.rtt.backoff());
+        *self = Self { sent, rate, loss, rack: Rack::new(una), rare, ..Self::default() };
     }
 }
 
@@ -156,6 +206,15 @@ mod tests {
         assert!(pool.free.len() == 1 && !first.sent.has_room());
         pool.lend(&mut second);
         assert!(pool.free.is_empty() && second.sent.has_room());
+    }
+
+    #[test]
+    fn what_a_crowd_needed_is_not_kept_for_ever() {
+        let (mut pool, mut crowd) = (Pool::default(), Vec::new());
+        crowd.resize_with(KEPT_MAX + 10, Recovery::default);
+        crowd.iter_mut().for_each(|one| pool.lend(one));
+        crowd.iter_mut().for_each(|one| pool.take_back(one));
+        assert!(pool.free.len() == KEPT_MAX && crowd.iter().all(|one| !one.sent.has_room()));
     }
 
     #[test]

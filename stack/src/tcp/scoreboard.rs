@@ -81,7 +81,8 @@ impl Connection<'_> {
         }
         let told = SeqNr(board.recover);
         let recover = if told.gt(una) && told.le(nxt) { told } else { nxt };
-        recovery.prr = Prr::new(recovery.sent.span().saturating_sub(recovery.sent.sacked()));
+        let unheard = recovery.sent.span().saturating_sub(recovery.sent.sacked());
+        recovery.rare().prr = Prr::new(unheard);
         let urgent = recovery.sent.lost() != 0;
         recovery.loss = recovery.loss.resume(phase, recover, urgent);
     }

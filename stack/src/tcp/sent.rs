@@ -9,6 +9,7 @@ mod room;
 
 pub(crate) use self::record::{Record, Stamp};
 pub(crate) use self::room::Room;
+use self::room::{MAX_RECORDS, Records};
 use super::seq::SeqNr;
 
 /// What [`Sent::take_run`] has taken.
@@ -25,7 +26,7 @@ pub(crate) struct Run {
 /// The transmissions of one connection that were not acknowledged yet, in the order of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
-    records: Room,
+    records: Records,
     /// Bytes in records.
     span: u32,
     /// Bytes in records that are `sacked`.
@@ -78,7 +79,9 @@ impl Sent {
 
     /// Forgets everything. `[una, nxt)` is in flight: nobody knows since when, but no longer than until `stamp`.
     pub fn restart(&mut self, una: SeqNr, nxt: SeqNr, stamp: Stamp) {
-        self.records.clear();
+        if let Some(records) = self.records.lent() {
+            records.clear();
+        }
         (self.span, self.sacked, self.lost, self.lost_from) = (0, 0, 0, una);
         if una.lt(nxt) {
             self.reserve();
@@ -104,13 +107,16 @@ impl Sent {
             return;
         }
         self.span = self.span.wrapping_add(end.since(start));
-        match self.records.back_mut() {
+        let records = &mut *self.records;
+        match records.back_mut() {
             Some(last) if last.is_continued(start, &stamp) => {
                 last.end = end;
                 last.stamp.in_flight = stamp.in_flight;
             }
             _ => {
-                self.reserve();
+                if records.len() + 3 > MAX_RECORDS {
+                    self.reserve();
+                }
                 self.records.push_back(Record::new(start, end, stamp));
             }
         }
@@ -158,14 +164,15 @@ impl Sent {
     /// Everything before `una` was acknowledged: takes it out, telling `visit` of each piece.
     #[inline]
     pub fn take_acked(&mut self, una: SeqNr, mut visit: impl FnMut(&Record)) {
-        while let Some(front) = self.records.front_mut() {
+        let Some(records) = self.records.lent() else { return };
+        while let Some(front) = records.front_mut() {
             if front.start.ge(una) {
                 break;
             }
             let is_whole = front.end.le(una);
             let piece = if is_whole { *front } else { Record { end: una, ..*front } };
             if is_whole {
-                self.records.pop_front();
+                records.pop_front();
             } else {
                 front.start = una;
             }
@@ -182,11 +189,12 @@ impl Sent {
     /// As [`Sent::take_acked`] where all that was acknowledged was sent once, piece by piece, and nothing else is known of it: then the
     /// last piece was sent last, and stands for all. `None`: it is not so, and nothing has changed.
     pub fn take_run(&mut self, una: SeqNr) -> Option<Run> {
-        let first = self.records.front()?;
+        let records = self.records.lent()?;
+        let first = records.front()?;
         let (start, first_end) = (first.start, first.end);
         let mut count = 0;
         let last = loop {
-            let record = self.records.get(count)?;
+            let record = records.get(count)?;
             if !record.is_plain() || record.end.gt(una) {
                 return None;
             }
@@ -196,7 +204,7 @@ impl Sent {
             }
         };
         for _ in 0..count {
-            self.records.pop_front();
+            records.pop_front();
         }
         let len = una.since(start);
         self.span = self.span.saturating_sub(len);
@@ -206,11 +214,12 @@ impl Sent {
     /// The same where it is just the oldest piece, as it nearly always is.
     #[inline(always)]
     pub fn take_piece(&mut self, una: SeqNr) -> Option<Run> {
-        let last = *self.records.front()?;
+        let records = self.records.lent()?;
+        let last = *records.front()?;
         if last.end != una || !last.is_plain() {
             return None;
         }
-        self.records.pop_front();
+        records.pop_front();
         let len = una.since(last.start);
         self.span = self.span.saturating_sub(len);
         Some(Run { len, first_end: una, last })
@@ -243,7 +252,7 @@ impl Sent {
     /// many bytes.
     pub fn lose(&mut self, mut is_lost: impl FnMut(&Record) -> Option<bool>) -> u32 {
         let before = self.lost;
-        for record in &mut self.records {
+        for record in self.records.lent().into_iter().flatten() {
             if record.sacked || record.lost {
                 continue;
             }
@@ -271,7 +280,7 @@ impl Sent {
 
     /// Nothing counts as lost any more: the losses were none.
     pub fn forgive(&mut self) {
-        for record in &mut self.records {
+        for record in self.records.lent().into_iter().flatten() {
             record.lost = false;
         }
         self.lost = 0;
@@ -279,7 +288,7 @@ impl Sent {
 
     /// What the peer has selectively acknowledged counts as missing again: it may have dropped it (RFC 2018, section 8).
     pub fn forget_sacked(&mut self) {
-        for record in &mut self.records {
+        for record in self.records.lent().into_iter().flatten() {
             record.sacked = false;
         }
         self.sacked = 0;
@@ -344,7 +353,7 @@ impl Sent {
     pub fn is_sound(&self, una: SeqNr, nxt: SeqNr) -> bool {
         let mut at = una;
         let (mut sacked, mut lost) = (0, 0);
-        for record in &self.records {
+        for record in self.records.iter() {
             if record.start != at || !record.start.lt(record.end) || (record.sacked && record.lost) {
                 return false;
             }

@@ -1,5 +1,6 @@
 //! What may the program choose? (tcp(7), socket(7))
 
+use super::cc::Algorithm;
 use super::connection::Connection;
 use super::image::flag;
 use super::tcb::{Tcb, bit};
@@ -18,8 +19,17 @@ impl Connection<'_> {
         tcb.assign(flag::KEEPALIVE, on);
         tcb.keep_idle_ms = idle_ms;
         tcb.keep_interval_ms = interval_ms;
-        tcb.keep_count = count;
+        tcb.keep_count = u8::try_from(count).unwrap_or(u8::MAX);
         tcb.start_keepalive(now);
+    }
+
+    /// TCP_CONGESTION: as [`Tcb::choose_congestion`], in the midst of things. What another algorithm has left is of no use to this one.
+    pub fn choose_congestion(&mut self, algorithm: Algorithm) {
+        self.tcb.choose_congestion(algorithm);
+        self.recovery.sent.forget_departures();
+        if let Some(rare) = &mut self.recovery.rare {
+            rare.saved = self.tcb.cc.unsaved();
+        }
     }
 
     /// TCP_USER_TIMEOUT, ms; 0: none.
@@ -65,7 +75,7 @@ impl Tcb {
 
     /// The largest packet that the peer's MSS option allows, bytes.
     pub(crate) fn largest_packet(&self) -> u32 {
-        self.mss_clamp.saturating_add(self.headers())
+        u32::from(self.mss_clamp).saturating_add(self.headers())
     }
 
     /// Bytes of data in a full packet of this size.

@@ -46,7 +46,7 @@ impl Connection<'_> {
     #[inline(always)]
     pub(crate) fn plan_calm_tail_probe(&mut self, now: Instant) {
         let (tcb, recovery) = (&mut *self.tcb, &*self.recovery);
-        let is_out = recovery.tail.is_some_and(|tail| tail.end.gt(tcb.snd_una));
+        let is_out = recovery.tail().is_some_and(|tail| tail.end.gt(tcb.snd_una));
         // After an import, a series of timeouts may go on in the phase Open.
         let is_silent = recovery.loss.timeouts != 0;
         if is_out || is_silent || !tcb.has(flag::SACK) {
@@ -74,7 +74,7 @@ impl Connection<'_> {
         }
         self.tcb.timers.set(Timer::Retransmit, self.timeout_at(now));
         // Told before it goes out, so that sending it plans no other.
-        self.recovery.tail = Some(Tail { end: self.tcb.snd_nxt.plus(1), resent: 0, flight });
+        self.recovery.rare().tail = Some(Tail { end: self.tcb.snd_nxt.plus(1), resent: 0, flight });
         let (probe, resent) = match self.new_data(now, true) {
             Some(new) => (new, 0),
             None => {
@@ -84,21 +84,21 @@ impl Connection<'_> {
                 (self.send_again(now, end.minus(len), end, blocks), len)
             }
         };
-        self.recovery.tail = Some(Tail { end: self.tcb.snd_nxt, resent, flight });
+        self.recovery.rare().tail = Some(Tail { end: self.tcb.snd_nxt, resent, flight });
         Some(probe)
     }
 
     /// Does an acknowledgement answer the probe (section 7.4.2)? If the probe was needed, that was a loss, and the window has to pay.
     pub(crate) fn answer_tail(&mut self, heard: &Heard) {
         let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
-        let Some(tail) = recovery.tail.filter(|tail| tcb.snd_una.ge(tail.end)) else { return };
+        let Some(tail) = recovery.tail().filter(|tail| tcb.snd_una.ge(tail.end)) else { return };
         let arrived_twice = heard.duplicate.is_some_and(|(_, end)| end == tail.end) || heard.is_bare_repeat;
         let repaired = tail.resent != 0 && !arrived_twice && tcb.snd_una.gt(tail.end);
         if tail.resent == 0 || arrived_twice || repaired {
-            recovery.tail = None;
+            recovery.forget_tail();
         }
         if repaired {
-            recovery.undo.end();
+            recovery.end_undo();
             tcb.reduce_for_loss(tail.flight);
         }
     }

@@ -15,8 +15,6 @@ pub struct Tally {
     pub bytes_received: u64,
     /// Bytes of data sent, those sent again included.
     pub bytes_sent: u64,
-    /// Of these, sent again.
-    pub bytes_resent: u64,
     /// Segments received.
     pub segments_in: u32,
     /// Segments sent.
@@ -30,6 +28,8 @@ pub struct Tally {
 /// Counts of what seldom happens: a connection has them when something of it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seldom {
+    /// Bytes of data sent again.
+    pub bytes_resent: u64,
     /// Segments with data, sent again.
     pub data_resent: u32,
     /// Segments that arrived with data beyond a gap.
@@ -107,7 +107,7 @@ impl Connection<'_> {
 
     /// What seldom happens, since the import.
     pub fn seldom(&self) -> Seldom {
-        self.recovery.seldom.as_deref().copied().unwrap_or_default()
+        self.recovery.rare.as_ref().map(|rare| rare.seldom).unwrap_or_default()
     }
 
     /// What TCP_INFO tells beside.
@@ -122,10 +122,10 @@ impl Connection<'_> {
                 Phase::Recovery => 3,
                 Phase::Loss => 4,
             },
-            retransmits: recovery.loss.timeouts.min(255) as u8,
-            probes: tcb.probes.min(255) as u8,
+            retransmits: recovery.loss.timeouts,
+            probes: tcb.probes,
             rto: narrow(tcb.rtt.rto() / 1_000),
-            rcv_mss: tcb.rcv_mss,
+            rcv_mss: tcb.rcv_mss.into(),
             sacked: recovery.sent.sacked(),
             lost: recovery.sent.lost(),
             resent: recovery.sent.resent(),
@@ -163,6 +163,12 @@ impl Seldom {
     /// Nothing but what is in flight: `unacked` bytes.
     pub(crate) fn begin(unacked: u32, mss: u32) -> Self {
         Self { imported: unacked.div_ceil(mss.max(1)), ..Self::default() }
+    }
+
+    /// A segment with `len` bytes of data goes out again.
+    pub(crate) fn resend(&mut self, len: u32) {
+        self.data_resent = self.data_resent.wrapping_add(u32::from(len != 0));
+        self.bytes_resent = self.bytes_resent.wrapping_add(len.into());
     }
 
     /// The retransmission timer ran out, for the first time in a row or not.
@@ -209,11 +215,10 @@ impl Tally {
 
     /// A segment with `len` bytes of data, sent for the first time or again.
     #[inline(always)]
-    pub(crate) fn send_out(&mut self, len: u32, again: bool) {
+    pub(crate) fn send_out(&mut self, len: u32) {
         let len = u64::from(len);
         self.segments_out = self.segments_out.wrapping_add(1);
         self.data_out = self.data_out.wrapping_add(u32::from(len > 0));
         self.bytes_sent = self.bytes_sent.wrapping_add(len);
-        self.bytes_resent = self.bytes_resent.wrapping_add(if again { len } else { 0 });
     }
 }

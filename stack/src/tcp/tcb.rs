@@ -64,10 +64,10 @@ pub struct Tcb {
     pub(crate) rtt: Rtt,
     pub(crate) cc: Congestion,
     pub(crate) ecn: Ecn,
-    pub(crate) pacing: Pacing,
-    pub(crate) pmtu: PathMtu,
     /// Out-of-order data in the receive ring, the lowest pieces.
     pub(crate) ooo: Ranges,
+    pub(crate) pacing: Pacing,
+    pub(crate) pmtu: PathMtu,
 
     /// Last acceptable segment from the peer.
     pub(crate) heard_at: Instant,
@@ -106,35 +106,24 @@ pub struct Tcb {
     pub(crate) ooo_recent: [Range; SackBlocks::MAX],
     /// The newest duplicate, with [`bit::DUPLICATE`].
     pub(crate) duplicate: Range,
-    /// Duplicate acknowledgements still to be sent, when they are all that the peer goes by.
-    pub(crate) dup_acks_due: u32,
     /// Largest segment received of late.
-    pub(crate) rcv_mss: u32,
+    pub(crate) rcv_mss: u16,
+    /// The peer's MSS option.
+    pub(crate) mss_clamp: u16,
 
     /// Added to the clock in milliseconds to give TSval.
     pub(crate) ts_offset: u32,
     pub(crate) ts_recent: u32,
     /// Bits of [`flag`] and [`bit`].
     pub(crate) bits: u32,
-    /// The peer's MSS option.
-    pub(crate) mss_clamp: u32,
     /// TCP_NOTSENT_LOWAT, bytes; 0: none.
     pub(crate) notsent_lowat: u32,
     /// Bytes of data in a full segment.
     pub(crate) mss: u32,
-    pub(crate) snd_wscale: u32,
-    pub(crate) rcv_wscale: u32,
 
     pub(crate) keep_idle_ms: u32,
     pub(crate) keep_interval_ms: u32,
-    pub(crate) keep_count: u32,
     pub(crate) user_timeout_ms: u32,
-    /// Window or keepalive probes that the peer has not answered.
-    pub(crate) probes: u32,
-    /// Doublings of the persist timer.
-    pub(crate) persist_backoff: u32,
-    /// Challenge ACKs sent in the current second.
-    pub(crate) challenges: u32,
     /// Largest window to offer, bytes; 0 for the whole ring.
     pub(crate) rcvbuf: u32,
     /// Most bytes to queue for sending; 0 for the whole ring.
@@ -148,6 +137,17 @@ pub struct Tcb {
     pub(crate) rcv_base: SeqNr,
     /// The same for the send ring.
     pub(crate) snd_base: SeqNr,
+    /// Duplicate acknowledgements still to be sent, when they are all that the peer goes by.
+    pub(crate) dup_acks_due: u16,
+    pub(crate) snd_wscale: u8,
+    pub(crate) rcv_wscale: u8,
+    pub(crate) keep_count: u8,
+    /// Window or keepalive probes that the peer has not answered.
+    pub(crate) probes: u8,
+    /// Doublings of the persist timer.
+    pub(crate) persist_backoff: u8,
+    /// Challenge ACKs sent in the current second.
+    pub(crate) challenges: u8,
     /// Bytes a second; 0: not measured.
     pub(crate) delivery_rate: u64,
 }

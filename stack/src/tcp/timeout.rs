@@ -113,13 +113,13 @@ impl Connection<'_> {
         // A small last segment gets through any hole; one as large as those that are missing does not.
         let one_arrived = self.recovery.sent.records().any(|record| record.sacked && record.len() >= tcb.mss);
         let silent = if one_arrived { 0 } else { self.recovery.loss.silent };
-        tcb.suspect_black_hole(silent, out);
+        tcb.suspect_black_hole(silent.into(), out);
         tcb.rtt.back_off();
         tcb.clear(bit::LOSS_PROBE);
         tcb.timers.stop(Timer::LossProbe);
         tcb.timers.stop(Timer::Reorder);
         out.count(Counter::Timeouts);
-        let gave_up = self.recovery.loss.silent >= GIVE_UP;
+        let gave_up = u32::from(self.recovery.loss.silent) >= GIVE_UP;
         out.timed_out |= gave_up || tcb.user_deadline().is_some_and(|limit| limit <= now);
         tcb.timers.set(Timer::Retransmit, tcb.timeout_at(now));
         self.report_loss(now, before);

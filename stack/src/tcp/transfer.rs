@@ -32,7 +32,7 @@ const CLOSED_BY_US: u32 = flag::FIN_QUEUED | flag::FIN_SENT | flag::FIN_ACKED;
 /// A path must carry at least this, bytes: full headers and the smallest segment.
 const MTU_MIN: u32 = 128;
 /// Assumed before the peer has sent anything (RFC 9293, section 3.7.1).
-const RCV_MSS_INITIAL: u32 = 536;
+const RCV_MSS_INITIAL: u16 = 536;
 
 /// Why an image cannot be taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,14 +163,14 @@ impl Tcb {
         self.ts_offset = image.ts_val.wrapping_sub(now.millis());
         self.ts_recent = image.ts_recent;
         self.ts_recent_at = now;
-        self.mss_clamp = u32::from(image.mss_clamp);
+        self.mss_clamp = image.mss_clamp;
         self.assign(bit::IPV6, image.flow.is_v6());
         self.pmtu = PathMtu::new(mtu.max(self.least_mtu()));
-        self.snd_wscale = u32::from(image.snd_wscale);
-        self.rcv_wscale = u32::from(image.rcv_wscale);
+        self.snd_wscale = image.snd_wscale;
+        self.rcv_wscale = image.rcv_wscale;
         self.keep_idle_ms = image.keep_idle_ms;
         self.keep_interval_ms = image.keep_interval_ms;
-        self.keep_count = image.keep_count.into();
+        self.keep_count = u8::try_from(image.keep_count).unwrap_or(u8::MAX);
         self.user_timeout_ms = image.user_timeout_ms;
         self.rcvbuf = 0;
         self.sndbuf = image.sndbuf;
@@ -196,8 +196,8 @@ impl Tcb {
             rcv_wnd: self.rcv_adv.ahead_of(self.rcv_wup),
             rcv_wup: self.rcv_wup.0,
             mss_clamp: self.proven_clamp(),
-            snd_wscale: self.snd_wscale.min(14) as u8,
-            rcv_wscale: self.rcv_wscale.min(14) as u8,
+            snd_wscale: self.snd_wscale.min(14),
+            rcv_wscale: self.rcv_wscale.min(14),
             flags: self.image_flags(),
             ts_val: self.ts_clock(now),
             ts_recent: self.ts_recent,
@@ -207,7 +207,7 @@ impl Tcb {
             ssthresh,
             keep_idle_ms: self.keep_idle_ms,
             keep_interval_ms: self.keep_interval_ms,
-            keep_count: u16::try_from(self.keep_count).unwrap_or(u16::MAX),
+            keep_count: self.keep_count.into(),
             backoff: self.rtt.backoff(),
             pad: 0,
             user_timeout_ms: self.user_timeout_ms,
@@ -218,7 +218,8 @@ impl Tcb {
 
     /// The peer's MSS; less, if the path is a black hole for packets that large: no router would tell the kernel.
     fn proven_clamp(&self) -> u16 {
-        let proven = self.pmtu.black_hole().map_or(self.mss_clamp, |size| self.mss_clamp_of(size).min(self.mss_clamp));
+        let clamp = u32::from(self.mss_clamp);
+        let proven = self.pmtu.black_hole().map_or(clamp, |size| self.mss_clamp_of(size).min(clamp));
         u16::try_from(proven).unwrap_or(u16::MAX)
     }
 

@@ -10,28 +10,28 @@ use super::seq::SeqNr;
 use super::tcb::Tcb;
 use super::time::Instant;
 
-const MS: u64 = 1_000_000;
+/// µs.
+const MS: u32 = 1_000;
 /// Full segments beside twice what was read, for the time that a window update takes (Linux).
 const SPARE_SEGMENTS: u32 = 16;
 /// No ring is larger; keeps the arithmetic far from overflow.
 const LIMIT_MAX: u32 = 1 << 30;
 
-/// Below this round trip the window stays as it is, ns: 256 KiB are 1 Gbit/s there, and more on shorter paths.
-const SHORT: u64 = 2 * MS;
+/// Below this round trip the window stays as it is, µs: 256 KiB are 1 Gbit/s there, and more on shorter paths.
+const SHORT: u32 = 2 * MS;
 
 /// What tuning has measured.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tuning {
     /// When the present round trip began.
     since: Instant,
-    /// Round-trip time as a receiver sees it, ns; 0: not known.
-    rtt: u64,
     /// When `mark` was set.
     mark_at: Instant,
-    /// Without timestamps: when this has arrived, the window of then was used up, which takes a round trip.
+    /// Round-trip time as a receiver sees it, µs; 0: not known.
+    rtt: u32,
+    /// Without timestamps: when this has arrived, the window of then was used up, which takes a round trip. With them, the newest echo of
+    /// ours that was measured.
     mark: SeqNr,
-    /// The newest echo of our timestamps that was measured.
-    echo: u32,
     /// What the program had read when the present round trip began.
     read: SeqNr,
     /// The most that it has read in a round trip, bytes.
@@ -42,10 +42,14 @@ pub(crate) struct Tuning {
     snd_max: u32,
 }
 
+fn micros(nanos: u64) -> u32 {
+    u32::try_from(nanos / 1_000).unwrap_or(u32::MAX)
+}
+
 impl Tuning {
     /// The round trip as a receiver sees it, µs, and what the program reads in one, bytes.
     pub fn measured(&self) -> (u32, u32) {
-        ((self.rtt / 1_000).min(u64::from(u32::MAX)) as u32, self.space)
+        (self.rtt, self.space)
     }
 }
 
@@ -115,15 +119,15 @@ impl Connection<'_> {
     /// `len` bytes arrived: measures the round trip from the receiving end.
     fn measure(&mut self, now: Instant, timestamps: Option<Timestamps>, len: u32) {
         if let Some(stamps) = timestamps {
-            let full = len >= self.tcb.rcv_mss;
-            let age = u64::from(self.tcb.ts_clock(now).wrapping_sub(stamps.ecr));
-            if full && stamps.ecr != self.recovery.tuning.echo && age < 1 << 20 {
-                self.recovery.tuning.echo = stamps.ecr;
+            let full = len >= self.tcb.rcv_mss.into();
+            let age = self.tcb.ts_clock(now).wrapping_sub(stamps.ecr);
+            if full && stamps.ecr != self.recovery.tuning.mark.0 && age < 1 << 20 {
+                self.recovery.tuning.mark = SeqNr(stamps.ecr);
                 self.take_round_trip(age * MS);
             }
         } else if !self.recovery.tuning.mark_at.is_set() || self.tcb.rcv_nxt.ge(self.recovery.tuning.mark) {
             if self.recovery.tuning.mark_at.is_set() {
-                self.take_round_trip(now.nanos_since(self.recovery.tuning.mark_at));
+                self.take_round_trip(micros(now.nanos_since(self.recovery.tuning.mark_at)));
             }
             self.recovery.tuning.mark_at = now;
             self.recovery.tuning.mark = self.tcb.rcv_nxt.plus(self.tcb.rcv_window().max(1));
@@ -131,9 +135,9 @@ impl Connection<'_> {
     }
 
     /// The timestamp clock is coarse: of less than two ticks, the sender's estimate knows more.
-    fn take_round_trip(&mut self, sample: u64) {
+    fn take_round_trip(&mut self, sample: u32) {
         let sample = match self.tcb.rtt.smoothed() {
-            Some(srtt) if sample < 2 * MS => srtt.min(2 * MS),
+            Some(srtt) if sample < 2 * MS => micros(srtt).min(2 * MS),
             _ => sample.max(MS),
         };
         let old = self.recovery.tuning.rtt;
@@ -144,7 +148,7 @@ impl Connection<'_> {
     /// A round trip is over: has the program read so much that a larger window would have been used?
     fn tune_window(&mut self, now: Instant) {
         let Tuning { since, rtt, read, space, rcv_max, .. } = self.recovery.tuning;
-        if since.is_set() && (rtt == 0 || now.nanos_since(since) < rtt) {
+        if since.is_set() && (rtt == 0 || now.nanos_since(since) < u64::from(rtt) * 1_000) {
             return;
         }
         let copied = if since.is_set() { self.tcb.rcv_read.ahead_of(read) } else { 0 };
@@ -155,7 +159,7 @@ impl Connection<'_> {
         }
         self.recovery.tuning.space = copied;
         // A sender in slow start sends twice as much in the next round trip: room for what it grows by.
-        let base = 2 * u64::from(copied) + u64::from(SPARE_SEGMENTS * self.tcb.rcv_mss.min(1 << 16));
+        let base = 2 * u64::from(copied) + u64::from(SPARE_SEGMENTS * u32::from(self.tcb.rcv_mss));
         let growth = base * u64::from(copied - space) / u64::from(space.max(1));
         let wanted = (base + 2 * growth).min(u64::from(rcv_max)) as u32;
         if wanted > self.tcb.rcvbuf && self.has_use_for_more(rtt) {
@@ -165,8 +169,8 @@ impl Connection<'_> {
 
     /// On short paths a larger window seems to be used because our own queues make the round trip long: it would only wait there, and
     /// the kernel would have to take all of it at once in a demotion.
-    fn has_use_for_more(&self, rtt: u64) -> bool {
-        self.recovery.rack.min_rtt().unwrap_or(rtt).min(rtt) >= SHORT
+    fn has_use_for_more(&self, rtt: u32) -> bool {
+        self.recovery.rack.min_rtt().map_or(rtt, micros).min(rtt) >= SHORT
     }
 
     /// The send queue holds what is in flight, and as much again to follow it.

@@ -39,7 +39,7 @@ impl Tcb {
         let (room, promised) = (self.rcv_read.plus(offerable).since(self.rcv_nxt), self.rcv_adv.since(self.rcv_nxt));
         if (room | promised) >> scale < u32::from(u16::MAX) {
             let rest = (1 << scale) - 1;
-            let grows = room.saturating_sub(promised) >= self.rcv_mss.min(offerable / 2);
+            let grows = room.saturating_sub(promised) >= u32::from(self.rcv_mss).min(offerable / 2);
             let up = (promised + rest) & !rest;
             let told = if grows {
                 room & !rest
@@ -73,7 +73,7 @@ impl Tcb {
     fn worth_growing(&self, ring: usize) -> bool {
         let offerable = self.offerable(ring);
         let room_edge: SeqNr = self.rcv_read.plus(offerable);
-        room_edge.ahead_of(self.rcv_adv) >= self.rcv_mss.min(offerable / 2)
+        room_edge.ahead_of(self.rcv_adv) >= u32::from(self.rcv_mss).min(offerable / 2)
     }
 }
 
@@ -123,8 +123,8 @@ mod tests {
             unread in distance(),
             promised in distance(),
             rcvbuf in prop_oneof![Just(0u32), distance()],
-            rcv_mss in prop_oneof![Just(0u32), 500u32..9000, any::<u32>()],
-            scale in 0u32..20,
+            rcv_mss in prop_oneof![Just(0u16), 500u16..9000, any::<u16>()],
+            scale in 0u8..20,
             ring in 10u32..27,
         ) {
             let mut tcb = Tcb::new_zeroed();

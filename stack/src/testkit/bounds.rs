@@ -8,7 +8,7 @@ use crate::tcp::{Connection, Recovery, Tcb};
 const SENT_RECORDS: usize = 1024;
 /// ... one for each so many bytes of the send ring, if that is more. The SACK scoreboard is these records, so it has the same bound.
 const BYTES_A_RECORD: usize = 512;
-/// Pieces of out-of-order data, those in the connection's record (18) included.
+/// Pieces of out-of-order data, the one in the connection's record included.
 const OUT_OF_ORDER: usize = 1024;
 
 /// Panics if a connection remembers more of what is in flight, of what the peer has selectively acknowledged or of what arrived out of order

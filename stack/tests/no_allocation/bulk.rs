@@ -17,7 +17,7 @@ const SEGMENTS: usize = 700;
 const FLIGHT: usize = 256;
 /// Of the segments sent, one of so many is lost.
 const LOST: usize = 2;
-/// Gaps in what is received; the record has room for 18 pieces.
+/// Gaps in what is received; the record has room for one piece.
 const GAPS: usize = 120;
 const TICK: u64 = 20_000;
 
@@ -123,7 +123,7 @@ impl Bulk {
             self.arrive(len);
             if at == 2 * GAPS + 1 {
                 let connection = self.crowd.stack.connection(n as u32).expect("a live connection");
-                assert_eq!(connection.recovery.beyond().len(), GAPS - 18, "pieces beyond those in the record");
+                assert_eq!(connection.recovery.beyond().len(), GAPS - 1, "pieces beyond those in the record");
             }
         }
         let len = (2 * GAPS + 2) * SEGMENT;

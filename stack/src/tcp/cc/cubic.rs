@@ -5,7 +5,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::hystart::HyStart;
+use super::hystart::{Departures, HyStart};
 use super::{Ack, CWND_MAX, Window};
 use crate::tcp::seq::SeqNr;
 use crate::tcp::time::Instant;
@@ -25,7 +25,6 @@ const NANOS_PER_MS: u64 = 1_000_000;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub(crate) struct Cubic {
-    hystart: HyStart,
     /// t_epoch: when this stage of congestion avoidance began, moved on by the time in which the window was not the limit; never:
     /// not begun.
     epoch: Instant,
@@ -43,13 +42,13 @@ pub(crate) struct Cubic {
     prior: u32,
     /// K, ms.
     k: u32,
-    /// As it was before the last reduction.
-    before: Before,
+    hystart: HyStart,
+    /// Always zero.
+    pad: u32,
 }
 
 /// What a mistaken reduction has to bring back (RFC 9438, section 4.9).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Before {
     epoch: Instant,
     w_max: u32,
@@ -92,17 +91,17 @@ impl Cubic {
     }
 
     /// New data `[start, end)` goes out.
-    pub fn on_sent(&mut self, window: &Window, now: Instant, start: SeqNr, end: SeqNr) {
+    pub fn on_sent(&mut self, window: &Window, now: Instant, start: SeqNr, end: SeqNr, departures: &mut Departures) {
         if window.is_first_slow_start() {
-            self.hystart.on_sent(now, start, end);
+            self.hystart.on_sent(now, start, end, departures);
         }
     }
 
     /// New data was acknowledged; `limited`: the window is the limit.
     #[inline(always)]
-    pub fn on_ack(&mut self, window: &mut Window, ack: &Ack, limited: bool) {
+    pub fn on_ack(&mut self, window: &mut Window, ack: &Ack, limited: bool, departures: &mut Departures) {
         if window.is_slow_start() {
-            self.slow_start(window, ack, limited);
+            self.slow_start(window, ack, limited, departures);
         } else {
             let Ack { now, acked, mss, srtt, .. } = *ack;
             self.avoid_congestion(window, limited, (now, acked, mss), srtt.unwrap_or(0));
@@ -111,7 +110,7 @@ impl Cubic {
 
     /// RFC 9438, section 4.10: HyStart++ in the first slow start, the standard one in all others (RFC 9406, section 4.3).
     #[inline(always)]
-    fn slow_start(&mut self, window: &mut Window, ack: &Ack, limited: bool) {
+    fn slow_start(&mut self, window: &mut Window, ack: &Ack, limited: bool, departures: &mut Departures) {
         self.epoch = Instant::NEVER;
         if !window.is_first_slow_start() {
             if limited {
@@ -119,7 +118,7 @@ impl Cubic {
             }
             return;
         }
-        let growth = self.hystart.on_ack(ack);
+        let growth = self.hystart.on_ack(ack, departures);
         if limited {
             window.grow(growth.bytes);
         }
@@ -216,14 +215,14 @@ impl Cubic {
     }
 
     /// RFC 9438, section 4.9: a reduction follows that may turn out to be a mistake.
-    pub fn save(&mut self) {
+    pub fn save(&self) -> Before {
         let Self { epoch, w_max, w_est, prior, k, .. } = *self;
-        self.before = Before { epoch, w_max, w_est, prior, k };
+        Before { epoch, w_max, w_est, prior, k }
     }
 
     /// It was one.
-    pub fn undo(&mut self) {
-        let Before { epoch, w_max, w_est, prior, k } = self.before;
+    pub fn undo(&mut self, before: &Before) {
+        let Before { epoch, w_max, w_est, prior, k } = *before;
         (self.epoch, self.w_max, self.w_est, self.prior, self.k) = (epoch, w_max, w_est, prior, k);
     }
 
@@ -324,7 +323,7 @@ mod tests {
             let (una, nxt) = (SeqNr(0), SeqNr(0));
             let ack = Ack { now: self.now, acked, flight, mss: MSS, srtt: Some(self.rtt), una, nxt };
             // No timeout is so long: how much of the window is used is looked at elsewhere.
-            self.cc.on_ack(&ack, u64::MAX);
+            self.cc.on_ack(&ack, u64::MAX, &mut Departures::default());
         }
 
         fn cubic(&mut self) -> Cubic {

@@ -41,12 +41,6 @@ pub(crate) struct Growth {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub(crate) struct HyStart {
-    /// A ring of departures, oldest at `first`: where the data ended ...
-    ends: [SeqNr; STAMPS],
-    /// ... and when it left, in ticks modulo 2^16.
-    ticks: [u16; STAMPS],
-    first: u16,
-    len: u16,
     /// The first number sent in this round.
     round_start: SeqNr,
     /// windowEnd: the round ends when this is acknowledged.
@@ -65,6 +59,17 @@ pub(crate) struct HyStart {
     css_round: u16,
 }
 
+/// When some of what is in flight left. Of use only as long as something is, so it lies where a connection keeps what it needs then.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Departures {
+    /// A ring, oldest at `first`: where the data ended ...
+    ends: [SeqNr; STAMPS],
+    /// ... and when it left, in ticks modulo 2^16.
+    ticks: [u16; STAMPS],
+    first: u16,
+    len: u16,
+}
+
 /// `at` modulo [`STAMPS`], nearly always without a division.
 #[inline(always)]
 fn place(at: usize) -> usize {
@@ -75,24 +80,11 @@ fn ticks(now: Instant) -> u16 {
     (now.0 / 1000 / u64::from(TICK)) as u16
 }
 
-impl HyStart {
-    /// New data `[start, end)` goes out.
-    pub fn on_sent(&mut self, now: Instant, start: SeqNr, end: SeqNr) {
-        let len = self.len as usize;
-        if len >= STAMPS {
-            return;
-        }
-        if len == 0 {
-            if self.rounds == 0 {
-                self.round_start = start;
-            }
-            return self.note(now, place(self.first as usize), end);
-        }
-        let newest = place(self.first as usize) + len - 1;
-        let before = self.ends[place(newest)].ahead_of(self.round_start);
-        if end.ahead_of(self.round_start) >= before.saturating_add(before / SPACING) {
-            self.note(now, place(newest + 1), end);
-        }
+impl Departures {
+    /// Nothing is in flight.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.len = 0;
     }
 
     /// Notes a departure at a place of the ring.
@@ -124,15 +116,37 @@ impl HyStart {
         }
         sample
     }
+}
+
+impl HyStart {
+    /// New data `[start, end)` goes out.
+    pub fn on_sent(&mut self, now: Instant, start: SeqNr, end: SeqNr, departures: &mut Departures) {
+        let len = departures.len as usize;
+        if len >= STAMPS {
+            return;
+        }
+        let first = place(departures.first as usize);
+        if len == 0 {
+            if self.rounds == 0 {
+                self.round_start = start;
+            }
+            return departures.note(now, first, end);
+        }
+        let newest = first + len - 1;
+        let before = departures.ends[place(newest)].ahead_of(self.round_start);
+        if end.ahead_of(self.round_start) >= before.saturating_add(before / SPACING) {
+            departures.note(now, place(newest + 1), end);
+        }
+    }
 
     /// An acknowledgement in slow start (RFC 9406, section 4.2).
     #[inline(always)]
-    pub fn on_ack(&mut self, ack: &Ack) -> Growth {
+    pub fn on_ack(&mut self, ack: &Ack, departures: &mut Departures) -> Growth {
         if self.rounds == 0 {
             self.begin_round(ack.nxt);
         }
-        if self.is_answered(ack.una) {
-            self.measure(ack.now, ack.una);
+        if departures.is_answered(ack.una) {
+            self.measure(ack.now, ack.una, departures);
         }
         let full = ack.acked.min(LIMIT * ack.mss);
         let bytes = if self.css_round == 0 { full } else { full / CSS_GROWTH_DIVISOR };
@@ -144,8 +158,8 @@ impl HyStart {
 
     /// A departure was answered: what does it say of the round?
     #[inline(never)]
-    fn measure(&mut self, now: Instant, una: SeqNr) {
-        if let Some(rtt) = self.take_sample(now, una) {
+    fn measure(&mut self, now: Instant, una: SeqNr, departures: &mut Departures) {
+        if let Some(rtt) = departures.take_sample(now, una) {
             self.current_min = lesser(self.current_min, rtt);
             self.samples = self.samples.saturating_add(1);
             self.judge();
@@ -206,6 +220,7 @@ mod tests {
     /// A sender with a flight of constant size: each acknowledgement, of one segment, lets the next one go.
     struct Play {
         hystart: HyStart,
+        departures: Departures,
         now: Instant,
         una: SeqNr,
         nxt: SeqNr,
@@ -218,14 +233,15 @@ mod tests {
     impl Play {
         fn new(segments: u32) -> Self {
             let (hystart, now, una) = (HyStart::default(), Instant(1_000 * MS), SeqNr(u32::MAX - 5_000));
-            let mut play = Self { hystart, now, una, nxt: una, segments, growth: 0, done: false };
+            let departures = Departures::default();
+            let mut play = Self { hystart, departures, now, una, nxt: una, segments, growth: 0, done: false };
             (0..segments).for_each(|_| play.send());
             play
         }
 
         fn send(&mut self) {
             let end = self.nxt.plus(MSS);
-            self.hystart.on_sent(self.now, self.nxt, end);
+            self.hystart.on_sent(self.now, self.nxt, end, &mut self.departures);
             self.nxt = end;
         }
 
@@ -236,7 +252,8 @@ mod tests {
                 self.una = self.una.plus(MSS);
                 self.send();
                 let Self { now, una, nxt, .. } = *self;
-                let growth = self.hystart.on_ack(&Ack { now, acked: MSS, flight: MSS, mss: MSS, srtt: None, una, nxt });
+                let ack = Ack { now, acked: MSS, flight: MSS, mss: MSS, srtt: None, una, nxt };
+                let growth = self.hystart.on_ack(&ack, &mut self.departures);
                 self.growth += growth.bytes;
                 self.done |= growth.done;
             }
@@ -312,18 +329,18 @@ mod tests {
     fn one_acknowledgement_adds_eight_segments_at_most() {
         let (now, una, nxt) = (Instant(1), SeqNr(50 * MSS), SeqNr(60 * MSS));
         let ack = Ack { now, acked: 50 * MSS, flight: 60 * MSS, mss: MSS, srtt: None, una, nxt };
-        assert_eq!(HyStart::default().on_ack(&ack), Growth { bytes: 8 * MSS, done: false });
+        assert_eq!(HyStart::default().on_ack(&ack, &mut Departures::default()), Growth { bytes: 8 * MSS, done: false });
     }
 
     #[test]
     fn samples_are_dense_where_a_round_begins() {
-        let mut hystart = HyStart::default();
+        let (mut hystart, mut departures) = (HyStart::default(), Departures::default());
         for n in 0..1000 {
-            hystart.on_sent(Instant(n * 256_000), SeqNr(n as u32 * MSS), SeqNr((n as u32 + 1) * MSS));
+            hystart.on_sent(Instant(n * 256_000), SeqNr(n as u32 * MSS), SeqNr((n as u32 + 1) * MSS), &mut departures);
         }
-        let ends: Vec<u32> = hystart.ends[..hystart.len as usize].iter().map(|end| end.0 / MSS).collect();
+        let ends: Vec<u32> = departures.ends[..departures.len as usize].iter().map(|end| end.0 / MSS).collect();
         assert_eq!((&ends[..10], ends.len()), (&[1, 2, 3, 4, 6, 8, 11, 15, 20, 27][..], 22));
-        assert_eq!(hystart.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), Some(16 * 256), "sent at 14");
-        assert_eq!(hystart.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), None);
+        assert_eq!(departures.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), Some(16 * 256), "sent at 14");
+        assert_eq!(departures.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), None);
     }
 }

@@ -17,8 +17,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use self::algorithm::Algorithm;
 use self::bbr::Bbr;
-use self::cubic::Cubic;
+use self::cubic::{Before, Cubic};
 use self::dctcp::Dctcp;
+pub(crate) use self::hystart::Departures;
 pub use self::learnt::Learnt;
 use self::newreno::NewReno;
 use self::window::{Usage, Window};
@@ -114,14 +115,20 @@ impl State {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub(crate) struct Congestion {
     window: Window,
-    /// As it was before the last reduction.
-    saved: Window,
-    usage: Usage,
     state: State,
+    /// [`Usage::since`] ...
+    unused_since: Instant,
+    /// ... and [`Usage::used`].
+    used: u32,
     /// An [`Algorithm`].
     algorithm: u32,
-    /// Always zero.
-    pad: u32,
+}
+
+/// What a mistaken reduction has to bring back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Saved {
+    window: Window,
+    cubic: Before,
 }
 
 /// Does something with the window and the state of the algorithm in use: one arm each.
@@ -149,15 +156,23 @@ impl Congestion {
         let ssthresh = if ssthresh_segments >= i32::MAX as u32 { u32::MAX } else { bytes(ssthresh_segments) };
         let window = Window { cwnd: bytes(cwnd_segments.max(1)), ssthresh };
         let state = State::of(&Cubic::new(&window));
-        let (usage, algorithm) = (Usage::default(), Algorithm::Cubic as u32);
-        Self { window, saved: window, usage, state, algorithm, pad: 0 }
+        Self { window, unused_since: Instant::NEVER, used: 0, algorithm: Algorithm::Cubic as u32, state }
+    }
+
+    #[inline(always)]
+    fn usage(&self) -> Usage {
+        Usage { since: self.unused_since, used: self.used }
+    }
+
+    #[inline(always)]
+    fn set_usage(&mut self, usage: Usage) {
+        (self.unused_since, self.used) = (usage.since, usage.used);
     }
 
     /// Which algorithm to go on with; window and threshold stay. `srtt` is the smoothed round-trip time, ns, if known.
     pub fn choose(&mut self, algorithm: Algorithm, mss: u32, srtt: Option<u64>) {
-        self.usage = Usage::default();
+        self.set_usage(Usage::default());
         self.algorithm = algorithm as u32;
-        self.saved = self.window;
         self.state = match algorithm {
             Algorithm::Cubic => State::of(&Cubic::new(&self.window)),
             Algorithm::Reno => State::of(&NewReno::default()),
@@ -208,18 +223,18 @@ impl Congestion {
     }
 
     /// New data `[start, end)` goes out.
-    pub fn on_sent(&mut self, now: Instant, start: SeqNr, end: SeqNr) {
-        with!(self, window, { Cubic: cubic => cubic.on_sent(window, now, start, end) });
+    pub fn on_sent(&mut self, now: Instant, start: SeqNr, end: SeqNr, departures: &mut Departures) {
+        with!(self, window, { Cubic: cubic => cubic.on_sent(window, now, start, end, departures) });
     }
 
     /// New data was acknowledged, outside fast recovery; `rto` is the retransmission timeout, ns.
-    pub fn on_ack(&mut self, ack: &Ack, rto: u64) {
-        self.on_foreseen_ack(ack, rto);
+    pub fn on_ack(&mut self, ack: &Ack, rto: u64, departures: &mut Departures) {
+        self.on_foreseen_ack(ack, rto, departures);
     }
 
     /// The same in the midst of what every foreseen acknowledgement goes through.
     #[inline(always)]
-    pub fn on_foreseen_ack(&mut self, ack: &Ack, rto: u64) {
+    pub fn on_foreseen_ack(&mut self, ack: &Ack, rto: u64, departures: &mut Departures) {
         let ack = &Ack { mss: sane(ack.mss), ..*ack };
         if self.algorithm() != Algorithm::Cubic {
             // A copy for who needs it in memory.
@@ -227,7 +242,9 @@ impl Congestion {
             return self.on_other_ack(&ack, rto);
         }
         let mut limited = self.window.is_the_limit(ack);
-        let is_unused = self.usage.on_ack(&mut self.window, ack, limited, rto);
+        let mut usage = self.usage();
+        let is_unused = usage.on_ack(&mut self.window, ack, limited, rto);
+        self.set_usage(usage);
         if is_unused {
             limited = self.window.is_the_limit(ack);
         }
@@ -235,7 +252,7 @@ impl Congestion {
             if is_unused {
                 cubic.on_validation();
             }
-            cubic.on_ack(&mut self.window, ack, limited);
+            cubic.on_ack(&mut self.window, ack, limited, departures);
         }
         self.bound(ack.mss);
     }
@@ -247,7 +264,9 @@ impl Congestion {
             return self.bound(ack.mss);
         }
         let limited = self.window.is_the_limit(ack);
-        self.usage.on_ack(&mut self.window, ack, limited, rto);
+        let mut usage = self.usage();
+        usage.on_ack(&mut self.window, ack, limited, rto);
+        self.set_usage(usage);
         with!(self, window, {
             Reno: reno => reno.on_ack(window, ack),
             Dctcp: dctcp => dctcp.on_ack(window, ack),
@@ -331,19 +350,24 @@ impl Congestion {
         self.window.cwnd = mss;
     }
 
-    /// A reduction follows that may turn out to be a mistake.
-    pub fn save(&mut self) {
-        self.saved = self.window;
-        with!(self, _window, { Cubic: cubic => cubic.save() });
+    /// A reduction follows that may turn out to be a mistake: what that would have to bring back.
+    pub fn save(&self) -> Saved {
+        let cubic = self.state.look::<Cubic>().filter(|_| self.algorithm() == Algorithm::Cubic);
+        Saved { window: self.window, cubic: cubic.map(Cubic::save).unwrap_or_default() }
+    }
+
+    /// The same where no reduction was seen: there is no more to bring back than the window.
+    pub fn unsaved(&self) -> Saved {
+        Saved { window: self.window, cubic: Before::default() }
     }
 
     /// The reduction after the last [`Congestion::save`] was a mistake: neither window nor threshold is less than before it (RFC 4015,
     /// section 3.2).
-    pub fn undo(&mut self) {
-        self.window.cwnd = self.window.cwnd.max(self.saved.cwnd).min(CWND_MAX);
-        self.window.ssthresh = self.window.ssthresh.max(self.saved.ssthresh);
+    pub fn undo(&mut self, saved: &Saved) {
+        self.window.cwnd = self.window.cwnd.max(saved.window.cwnd).min(CWND_MAX);
+        self.window.ssthresh = self.window.ssthresh.max(saved.window.ssthresh);
         with!(self, _window, {
-            Cubic: cubic => cubic.undo(),
+            Cubic: cubic => cubic.undo(&saved.cubic),
             Bbr: bbr => bbr.on_undo(),
         });
     }
@@ -364,7 +388,7 @@ impl Congestion {
     /// The connection was silent for so many timeouts: the window says less and less (RFC 2861).
     pub fn on_idle(&mut self, timeouts: u64, mss: u32) {
         if !self.goes_by_rate() && self.window.decay(timeouts, sane(mss)) {
-            self.usage = Usage::default();
+            self.set_usage(Usage::default());
             with!(self, _window, { Cubic: cubic => cubic.on_idle() });
         }
     }

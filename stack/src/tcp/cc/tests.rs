@@ -26,7 +26,7 @@ fn slow_start_doubles() {
     for &algorithm in WINDOWED {
         let mut cc = congestion(algorithm, 10, u32::MAX);
         for _ in 0..5 {
-            cc.on_ack(&ack(2 * MSS, 10 * MSS), RTO);
+            cc.on_ack(&ack(2 * MSS, 10 * MSS), RTO, &mut Departures::default());
         }
         assert_eq!(cc.cwnd(), 20 * MSS, "{algorithm:?}");
     }
@@ -35,7 +35,7 @@ fn slow_start_doubles() {
 #[test]
 fn with_reno_a_stretch_ack_counts_in_full() {
     let mut cc = congestion(Algorithm::Reno, 10, u32::MAX);
-    cc.on_ack(&ack(10 * MSS, 10 * MSS), RTO);
+    cc.on_ack(&ack(10 * MSS, 10 * MSS), RTO, &mut Departures::default());
     assert_eq!(cc.cwnd(), 20 * MSS);
 }
 
@@ -45,7 +45,7 @@ fn an_idle_window_does_not_grow() {
         for ssthresh in [10, u32::MAX] {
             let mut cc = congestion(algorithm, 10, ssthresh);
             for _ in 0..100 {
-                cc.on_ack(&ack(100, 100), RTO);
+                cc.on_ack(&ack(100, 100), RTO, &mut Departures::default());
             }
             assert_eq!(cc.cwnd(), 10 * MSS, "{algorithm:?}");
         }
@@ -56,7 +56,7 @@ fn an_idle_window_does_not_grow() {
 fn with_reno_congestion_avoidance_adds_one_segment_a_window() {
     let mut cc = congestion(Algorithm::Reno, 20, 20);
     for _ in 0..20 {
-        cc.on_ack(&ack(MSS, 20 * MSS), RTO);
+        cc.on_ack(&ack(MSS, 20 * MSS), RTO, &mut Departures::default());
     }
     assert_eq!(cc.cwnd(), 21 * MSS);
 }
@@ -142,7 +142,7 @@ fn a_window_that_is_used_too_little_shrinks_by_half_of_the_rest_each_timeout() {
         let mut cc = congestion(algorithm, 100, 80);
         for (ms, left) in [(0, 100), (299, 100), (300, 55), (500, 55), (600, 32), (900, 21)] {
             let now = Instant(1_000_000_000 + ms * 1_000_000);
-            cc.on_ack(&Ack { now, ..ack(MSS, 10 * MSS) }, RTO);
+            cc.on_ack(&Ack { now, ..ack(MSS, 10 * MSS) }, RTO, &mut Departures::default());
             assert_eq!(cc.cwnd() / MSS, left, "{algorithm:?} {ms}");
         }
         assert!(cc.ssthresh() >= 80 * MSS);
@@ -150,7 +150,7 @@ fn a_window_that_is_used_too_little_shrinks_by_half_of_the_rest_each_timeout() {
         for ms in [0, 200, 400, 600, 800] {
             let flight = if ms == 400 { 100 } else { 20 };
             let now = Instant(1_000_000_000 + ms * 1_000_000);
-            cc.on_ack(&Ack { now, ..ack(1, flight * MSS) }, RTO);
+            cc.on_ack(&Ack { now, ..ack(1, flight * MSS) }, RTO, &mut Departures::default());
             assert!(cc.cwnd() >= 100 * MSS, "{algorithm:?}: a full window begins the time anew");
         }
     }
@@ -163,9 +163,13 @@ fn split_acknowledgements_gain_nothing() {
             let mut whole = congestion(algorithm, 10, ssthresh);
             let mut split = whole;
             for _ in 0..10 {
-                whole.on_ack(&ack(MSS, 10 * MSS), RTO);
+                whole.on_ack(&ack(MSS, 10 * MSS), RTO, &mut Departures::default());
                 for part in 0..8 {
-                    split.on_ack(&ack(MSS / 8 + u32::from(part == 0) * (MSS % 8), 10 * MSS), RTO);
+                    split.on_ack(
+                        &ack(MSS / 8 + u32::from(part == 0) * (MSS % 8), 10 * MSS),
+                        RTO,
+                        &mut Departures::default(),
+                    );
                 }
             }
             assert!(split.cwnd().abs_diff(whole.cwnd()) <= 8, "{algorithm:?} {} {}", split.cwnd(), whole.cwnd());
@@ -191,7 +195,11 @@ fn play(cc: &mut Congestion, (event, a, b, mss, at): Event) -> bool {
     match event % 10 {
         0 => {
             let (una, nxt) = (SeqNr(a), SeqNr(b));
-            cc.on_ack(&Ack { now, acked: a, flight: b, mss, srtt: Some(at), una, nxt }, at / 7);
+            cc.on_ack(
+                &Ack { now, acked: a, flight: b, mss, srtt: Some(at), una, nxt },
+                at / 7,
+                &mut Departures::default(),
+            );
         }
         1 => cc.on_loss(a, mss),
         2 => {
@@ -206,7 +214,7 @@ fn play(cc: &mut Congestion, (event, a, b, mss, at): Event) -> bool {
             cc.on_delivery(&delivery(now, (a, b), mss, at), [Phase::Open, Phase::Recovery, Phase::Loss][a as usize % 3])
         }
         7 => cc.on_feedback(a, b % 2 == 0, SeqNr(a), SeqNr(b)),
-        _ => cc.on_sent(now, SeqNr(b), SeqNr(a)),
+        _ => cc.on_sent(now, SeqNr(b), SeqNr(a), &mut Departures::default()),
     }
     false
 }
@@ -293,7 +301,7 @@ proptest! {
             }
             play(&mut cc, event);
         }
-        cc.on_ack(&ack(MSS, 20 * MSS), RTO);
+        cc.on_ack(&ack(MSS, 20 * MSS), RTO, &mut Departures::default());
         prop_assert!((MSS..=CWND_MAX).contains(&cc.cwnd()));
     }
 }

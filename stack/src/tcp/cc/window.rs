@@ -7,7 +7,7 @@ use crate::tcp::time::Instant;
 
 /// What every algorithm decides, bytes.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub(crate) struct Window {
     /// Congestion window.
     pub cwnd: u32,
@@ -80,15 +80,12 @@ impl Window {
 }
 
 /// How much of the window does the program use? (RFC 2861, section 3.1, with Linux's choices)
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// Since when the window is not the limit; never: it is.
-    since: Instant,
+    pub since: Instant,
     /// Most bytes in flight since then.
-    used: u32,
-    /// Always zero.
-    pad: u32,
+    pub used: u32,
 }
 
 impl Usage {

@@ -1,8 +1,10 @@
 //! How many records may there be, and in whose memory?
 
 use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
 
 use super::{Record, Sent};
+use crate::tcp::cc::Departures;
 
 /// Records of one connection at most, and ...
 pub(super) const MAX_RECORDS: usize = 1024;
@@ -12,13 +14,58 @@ const BYTES_A_RECORD: u32 = 512;
 /// Records that fit before a connection's list has to grow.
 const FIRST_ROOM: usize = 16;
 
-/// Memory for records, empty.
-pub(crate) type Room = VecDeque<Record>;
+/// What a connection needs while it has something in flight, and only then.
+#[derive(Debug)]
+pub(crate) struct Room {
+    records: VecDeque<Record>,
+    departures: Departures,
+}
+
+impl Room {
+    fn new() -> Box<Self> {
+        Box::new(Self { records: VecDeque::with_capacity(FIRST_ROOM), departures: Departures::default() })
+    }
+
+    /// Records that there is memory for.
+    pub fn capacity(&self) -> usize {
+        self.records.capacity()
+    }
+}
+
+static NO_RECORDS: VecDeque<Record> = VecDeque::new();
+
+/// The records of a connection, in a room if it has one.
+#[derive(Debug, Default)]
+pub(super) struct Records(Option<Box<Room>>);
+
+impl Records {
+    /// The records, if there is room for any.
+    #[inline(always)]
+    pub fn lent(&mut self) -> Option<&mut VecDeque<Record>> {
+        self.0.as_deref_mut().map(|room| &mut room.records)
+    }
+}
+
+impl Deref for Records {
+    type Target = VecDeque<Record>;
+
+    #[inline(always)]
+    fn deref(&self) -> &VecDeque<Record> {
+        self.0.as_deref().map_or(&NO_RECORDS, |room| &room.records)
+    }
+}
+
+impl DerefMut for Records {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut VecDeque<Record> {
+        &mut self.0.get_or_insert_with(Room::new).records
+    }
+}
 
 impl Sent {
     /// Has it memory for records?
     pub fn has_room(&self) -> bool {
-        self.records.capacity() != 0
+        self.records.0.is_some()
     }
 
     /// Records that it has memory for.
@@ -27,23 +74,36 @@ impl Sent {
     }
 
     /// Gives it memory, so that sending needs no new.
-    pub fn lend(&mut self, room: Option<Room>) {
+    pub fn lend(&mut self, room: Option<Box<Room>>) {
         debug_assert!(!self.has_room(), "its records would be lost");
-        self.records = room.unwrap_or_else(|| Room::with_capacity(FIRST_ROOM));
+        self.records.0 = Some(room.unwrap_or_else(Room::new));
     }
 
     /// The memory back, if nothing is in flight.
-    pub fn take_room(&mut self) -> Option<Room> {
-        if !self.records.is_empty() || !self.has_room() {
+    pub fn take_room(&mut self) -> Option<Box<Room>> {
+        if !self.records.is_empty() {
             return None;
         }
-        Some(std::mem::take(&mut self.records))
+        self.records.0.take()
+    }
+
+    /// When what is in flight left.
+    #[inline(always)]
+    pub fn departures(&mut self) -> &mut Departures {
+        &mut self.records.0.get_or_insert_with(Room::new).departures
+    }
+
+    /// Nobody waits for an answer to those any more.
+    pub fn forget_departures(&mut self) {
+        if let Some(room) = &mut self.records.0 {
+            room.departures.clear();
+        }
     }
 
     /// Sees to it that a few more records can be made.
     #[inline]
     pub(super) fn reserve(&mut self) {
-        if self.records.len() + 3 > MAX_RECORDS || self.records.capacity() == 0 {
+        if self.records.len() + 3 > MAX_RECORDS {
             self.make_room();
         }
     }
@@ -64,9 +124,6 @@ impl Sent {
                 self.merge(|_, _| true);
             }
             self.count();
-        }
-        if self.records.capacity() == 0 {
-            self.records.reserve(FIRST_ROOM);
         }
     }
 

@@ -2,13 +2,28 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-#[repr(C)]
+/// A value of 40 bits above the low 24 bits of its round.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-pub(super) struct Sample {
-    value: u64,
-    round: u32,
-    /// Always zero.
-    pad: u32,
+pub(super) struct Sample(u64);
+
+const ROUND_BITS: u32 = 24;
+const ROUND_MASK: u32 = (1 << ROUND_BITS) - 1;
+/// Largest value.
+pub(super) const VALUE_MAX: u64 = u64::MAX >> ROUND_BITS;
+
+impl Sample {
+    fn new(round: u32, value: u64) -> Self {
+        Self(value.min(VALUE_MAX) << ROUND_BITS | u64::from(round & ROUND_MASK))
+    }
+
+    fn value(&self) -> u64 {
+        self.0 >> ROUND_BITS
+    }
+
+    fn round(&self) -> u32 {
+        self.0 as u32 & ROUND_MASK
+    }
 }
 
 /// A windowed maximum in constant space (Kathleen Nichols' estimator, win_minmax of Linux): the best sample, the best one since,
@@ -22,21 +37,21 @@ pub(super) struct MaxFilter {
 impl MaxFilter {
     /// The largest value in the window.
     pub fn max(&self) -> u64 {
-        self.best[0].value
+        self.best[0].value()
     }
 
     /// Takes a sample of `round`; the window is `length` rounds long.
     pub fn add(&mut self, round: u32, value: u64, length: u32) {
-        let age = |sample: &Sample| round.wrapping_sub(sample.round);
-        let new = Sample { value, round, pad: 0 };
-        if value >= self.best[0].value || age(&self.best[2]) > length {
+        let age = |sample: &Sample| round.wrapping_sub(sample.round()) & ROUND_MASK;
+        let new = Sample::new(round, value);
+        if value >= self.best[0].value() || age(&self.best[2]) > length {
             *self = Self { best: [new; 3] };
             return;
         }
-        if value >= self.best[1].value {
+        if value >= self.best[1].value() {
             self.best[1] = new;
             self.best[2] = new;
-        } else if value >= self.best[2].value {
+        } else if value >= self.best[2].value() {
             self.best[2] = new;
         }
         for _ in 0..2 {
@@ -45,10 +60,10 @@ impl MaxFilter {
             }
         }
         // The places shall not all stand for the same moment: who is second after a quarter of the window, and third after half?
-        if self.best[1].round == self.best[0].round && age(&self.best[1]) > length / 4 {
+        if self.best[1].round() == self.best[0].round() && age(&self.best[1]) > length / 4 {
             self.best[1] = new;
             self.best[2] = new;
-        } else if self.best[2].round == self.best[1].round && age(&self.best[2]) > length / 2 {
+        } else if self.best[2].round() == self.best[1].round() && age(&self.best[2]) > length / 2 {
             self.best[2] = new;
         }
     }

@@ -60,17 +60,20 @@ enum Mode {
 /// Bits of [`Bbr::bits`].
 mod bits {
     /// The path's rate was found (full_bw_reached).
-    pub const FULL: u32 = 1;
+    pub const FULL: u8 = 1;
     /// This acknowledgement begins a round.
-    pub const ROUND_START: u32 = 1 << 1;
+    pub const ROUND_START: u8 = 1 << 1;
     /// The first round of recovery: send what is acknowledged, no more.
-    pub const CONSERVATION: u32 = 1 << 2;
+    pub const CONSERVATION: u8 = 1 << 2;
     /// The program was silent.
-    pub const IDLE_RESTART: u32 = 1 << 3;
+    pub const IDLE_RESTART: u8 = 1 << 3;
     /// A round has passed with the smallest window.
-    pub const PROBE_RTT_ROUND: u32 = 1 << 4;
+    pub const PROBE_RTT_ROUND: u8 = 1 << 4;
     /// The pacing rate comes from a measured round trip.
-    pub const SEEN_RTT: u32 = 1 << 5;
+    pub const SEEN_RTT: u8 = 1 << 5;
+    /// Fast recovery, or one after a timeout, was under way at the last acknowledgement.
+    pub const IN_RECOVERY: u8 = 1 << 6;
+    pub const IN_LOSS: u8 = 1 << 7;
 }
 
 /// What BBR remembers beside the window. Names are Linux's where they say what is meant.
@@ -84,10 +87,8 @@ pub(crate) struct Bbr {
     /// Everything delivered when the round ends (next_rtt_delivered).
     round_end: u64,
     min_rtt_at: Instant,
-    /// When ProbeRtt ends; never: it has not begun to count.
-    probe_rtt_done: Instant,
-    /// When this part of the cycle began.
-    cycle_at: Instant,
+    /// In ProbeBw, when this part of the cycle began; in ProbeRtt, when it ends, never: it has not begun to count.
+    mode_at: Instant,
     /// The rate that the next rounds have to exceed by a quarter (full_bw).
     full_bw: u64,
     /// Bytes a second.
@@ -98,14 +99,13 @@ pub(crate) struct Bbr {
     /// The window before it was reduced for a while.
     prior_cwnd: u32,
     /// A [`Mode`].
-    mode: u32,
-    /// A [`Phase`], as of the last acknowledgement.
-    phase: u32,
-    bits: u32,
+    mode: u8,
+    /// Bits of [`bits`].
+    bits: u8,
     /// Rounds without more bandwidth.
-    full_rounds: u32,
+    full_rounds: u8,
     /// Place in [`CYCLE`].
-    cycle: u32,
+    cycle: u8,
 }
 
 impl Bbr {
@@ -125,11 +125,25 @@ impl Bbr {
         }
     }
 
-    fn has(&self, bit: u32) -> bool {
+    /// Where recovery stood at the last acknowledgement.
+    fn phase(&self) -> Phase {
+        match (self.has(bits::IN_LOSS), self.has(bits::IN_RECOVERY)) {
+            (true, _) => Phase::Loss,
+            (_, true) => Phase::Recovery,
+            _ => Phase::Open,
+        }
+    }
+
+    fn set_phase(&mut self, phase: Phase) {
+        self.assign(bits::IN_LOSS, phase == Phase::Loss);
+        self.assign(bits::IN_RECOVERY, phase == Phase::Recovery);
+    }
+
+    fn has(&self, bit: u8) -> bool {
         self.bits & bit != 0
     }
 
-    fn assign(&mut self, bit: u32, on: bool) {
+    fn assign(&mut self, bit: u8, on: bool) {
         if on { self.bits |= bit } else { self.bits &= !bit }
     }
 
@@ -158,7 +172,7 @@ impl Bbr {
     /// The retransmission timer ran out: startup, if it goes on, has to find anew what the path carries.
     pub fn on_timeout(&mut self, window: &Window) {
         self.save_cwnd(window);
-        self.phase = Phase::Loss as u32;
+        self.set_phase(Phase::Loss);
         self.full_bw = 0;
     }
 
@@ -181,7 +195,7 @@ impl Bbr {
 
     /// Remembers a window that may come back.
     fn save_cwnd(&mut self, window: &Window) {
-        let good = self.phase == Phase::Open as u32 && self.mode() != Mode::ProbeRtt;
+        let good = self.phase() == Phase::Open && self.mode() != Mode::ProbeRtt;
         self.prior_cwnd = if good { window.cwnd } else { self.prior_cwnd.max(window.cwnd) };
     }
 

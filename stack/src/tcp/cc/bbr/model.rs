@@ -10,7 +10,7 @@ const MIN_RTT_WINDOW: u64 = 10_000_000_000;
 /// How long ProbeRtt lasts at least, ns.
 const PROBE_RTT_TIME: u64 = 200_000_000;
 /// Rounds without a quarter more bandwidth after which the path is full.
-const FULL_ROUNDS: u32 = 3;
+const FULL_ROUNDS: u8 = 3;
 
 impl Bbr {
     /// Goes on with another's model: a rate, bytes a second, the shortest round trip, µs, and whether the rate is the path's.
@@ -116,7 +116,7 @@ impl Bbr {
         if self.mode() != Mode::ProbeBw {
             return;
         }
-        let was_long = ack.now.nanos_since(self.cycle_at) > u64::from(self.min_rtt) * 1_000;
+        let was_long = ack.now.nanos_since(self.mode_at) > u64::from(self.min_rtt) * 1_000;
         let in_flight = u64::from(ack.rate.prior_in_flight);
         let gain = self.pacing_gain();
         let bw = self.bw.max();
@@ -128,24 +128,24 @@ impl Bbr {
             was_long
         };
         if is_over {
-            self.cycle = self.cycle.wrapping_add(1) % CYCLE.len() as u32;
-            self.cycle_at = ack.now;
+            self.cycle = self.cycle.wrapping_add(1) % CYCLE.len() as u8;
+            self.mode_at = ack.now;
         }
     }
 
     /// Starts the cycle somewhere but at its second part, which gives way: flows shall not all probe at once.
     pub(super) fn begin_probing(&mut self, now: Instant) {
-        self.mode = Mode::ProbeBw as u32;
+        self.mode = Mode::ProbeBw as u8;
         let chance = (now.0 ^ (now.0 >> 20)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let len = CYCLE.len() as u32;
-        self.cycle = (len - (chance % u64::from(len - 1)) as u32) % len;
-        self.cycle_at = now;
+        let len = CYCLE.len() as u8;
+        self.cycle = (len - (chance % u64::from(len - 1)) as u8) % len;
+        self.mode_at = now;
     }
 
     fn check_drain(&mut self, window: &mut Window, ack: &Told) {
         let drained = self.inflight(self.bw.max(), GAIN_ONE, ack.mss);
         if self.mode() == Mode::Startup && self.has(bits::FULL) {
-            self.mode = Mode::Drain as u32;
+            self.mode = Mode::Drain as u8;
             window.ssthresh = drained.min(super::super::CWND_MAX.into()) as u32;
         }
         if self.mode() == Mode::Drain && u64::from(ack.rate.in_flight) <= drained {
@@ -169,8 +169,8 @@ impl Bbr {
         }
         if is_old && !self.has(bits::IDLE_RESTART) && self.mode() != Mode::ProbeRtt {
             self.save_cwnd(window);
-            self.mode = Mode::ProbeRtt as u32;
-            self.probe_rtt_done = Instant::NEVER;
+            self.mode = Mode::ProbeRtt as u8;
+            self.mode_at = Instant::NEVER;
         }
         if self.mode() == Mode::ProbeRtt {
             self.probe_rtt(window, ack);
@@ -182,9 +182,9 @@ impl Bbr {
 
     /// The smallest window for 200 ms and a round.
     fn probe_rtt(&mut self, window: &mut Window, ack: &Told) {
-        if !self.probe_rtt_done.is_set() {
+        if !self.mode_at.is_set() {
             if ack.rate.in_flight <= CWND_MIN_SEGMENTS * ack.mss {
-                self.probe_rtt_done = ack.now.after(PROBE_RTT_TIME);
+                self.mode_at = ack.now.after(PROBE_RTT_TIME);
                 self.round_end = ack.rate.total_delivered;
                 self.assign(bits::PROBE_RTT_ROUND, false);
             }
@@ -199,7 +199,7 @@ impl Bbr {
     }
 
     pub(super) fn check_probe_rtt_done(&mut self, window: &mut Window, now: Instant) {
-        if !self.probe_rtt_done.is_set() || now <= self.probe_rtt_done {
+        if !self.mode_at.is_set() || now <= self.mode_at {
             return;
         }
         self.min_rtt_at = now;
@@ -207,7 +207,7 @@ impl Bbr {
         if self.has(bits::FULL) {
             self.begin_probing(now);
         } else {
-            self.mode = Mode::Startup as u32;
+            self.mode = Mode::Startup as u8;
         }
     }
 }

@@ -7,15 +7,15 @@ use super::{BW_MAX, GAIN_ONE, per_second};
 use crate::tcp::time::Instant;
 
 /// Rounds of an interval, at least and at most.
-const ROUNDS_MIN: u32 = 4;
-const ROUNDS_MAX: u32 = 4 * ROUNDS_MIN;
+const ROUNDS_MIN: u16 = 4;
+const ROUNDS_MAX: u16 = 4 * ROUNDS_MIN;
 /// Loss of which an interval tells of a policer, of 256.
 const LOSS: u64 = 50;
 /// Two rates are the same if they differ by this part, or so many bytes a second.
 const RATIO: u64 = 8;
 const DIFFERENCE: u64 = 4_000 / 8;
 /// For so many rounds a rate is kept to.
-const KEPT_ROUNDS: u32 = 48;
+const KEPT_ROUNDS: u16 = 48;
 const MS: u64 = 1_000_000;
 
 /// What has become of the suspicion.
@@ -48,16 +48,15 @@ pub(super) struct Step {
 pub(super) struct Policer {
     /// The rate of the last interval, or the one to be kept to, bytes a second.
     rate: u64,
-    /// When the interval began, and how much had been delivered and lost then.
+    /// When the interval began, and how much had been delivered then.
     since: Instant,
     delivered: u64,
-    lost_before: u32,
-    /// Bytes found lost so far, modulo 2^32.
+    /// Bytes found lost since then.
     lost: u32,
     /// Rounds of the interval, or of keeping to the rate.
-    rounds: u32,
+    rounds: u16,
     /// 0: no loss was seen; 1: an interval goes on; 2: the rate is kept to.
-    phase: u32,
+    phase: u16,
 }
 
 impl Policer {
@@ -73,17 +72,17 @@ impl Policer {
 
     /// Forgets everything.
     pub fn reset(&mut self) {
-        *self = Self { lost: self.lost, ..Self::default() };
+        *self = Self::default();
     }
 
     fn begin(&mut self, step: &Step) {
-        (self.since, self.delivered, self.lost_before) = (step.now, step.delivered, self.lost);
+        (self.since, self.delivered, self.lost) = (step.now, step.delivered, 0);
         (self.rounds, self.phase) = (0, 1);
     }
 
     pub fn on_ack(&mut self, step: &Step) -> Verdict {
         if self.phase == 2 {
-            self.rounds = self.rounds.saturating_add(u32::from(step.probing && step.round_start));
+            self.rounds = self.rounds.saturating_add(u16::from(step.probing && step.round_start));
             if self.rounds < KEPT_ROUNDS {
                 return Verdict::None;
             }
@@ -97,7 +96,7 @@ impl Policer {
             }
             return Verdict::None;
         }
-        self.rounds = self.rounds.saturating_add(u32::from(step.round_start));
+        self.rounds = self.rounds.saturating_add(u16::from(step.round_start));
         if step.app_limited || self.rounds > ROUNDS_MAX {
             self.reset();
             return Verdict::None;
@@ -111,7 +110,7 @@ impl Policer {
 
     fn end_interval(&mut self, step: &Step) -> Verdict {
         let delivered = step.delivered.saturating_sub(self.delivered);
-        let lost = u64::from(self.lost.wrapping_sub(self.lost_before));
+        let lost = u64::from(self.lost);
         let time = step.now.nanos_since(self.since);
         if delivered == 0 || lost * GAIN_ONE < LOSS * delivered.min(1 << 40) || time < MS {
             return Verdict::None;

@@ -130,14 +130,15 @@ impl Bbr {
     /// The first round of recovery sends what is acknowledged and no more; afterwards the window of before comes back. True if that
     /// decides.
     fn recover_or_restore(&mut self, window: &mut Window, ack: &Told, now: Phase) -> bool {
-        let before = std::mem::replace(&mut self.phase, now as u32);
+        let before = self.phase();
+        self.set_phase(now);
         let (acked, in_flight) = (ack.rate.newly_delivered, ack.rate.in_flight);
         window.cwnd = window.cwnd.saturating_sub(ack.rate.newly_lost).max(ack.mss);
-        if now == Phase::Recovery && before != Phase::Recovery as u32 {
+        if now == Phase::Recovery && before != Phase::Recovery {
             self.assign(bits::CONSERVATION, true);
             self.round_end = ack.rate.total_delivered;
             window.cwnd = in_flight.saturating_add(acked);
-        } else if now == Phase::Open && before != Phase::Open as u32 {
+        } else if now == Phase::Open && before != Phase::Open {
             self.restore_cwnd(window);
             self.assign(bits::CONSERVATION, false);
         }

@@ -172,10 +172,10 @@ fn without_the_model_the_window_is_what_the_path_holds() {
         assert!(is_path(&path), "{} of {bdp}, {:?}", plain(&path), path.bbr.mode());
     }
     // The shortest round trip is looked for.
-    (path.bbr.prior_cwnd, path.window.cwnd, path.bbr.mode) = (path.window.cwnd, 4 * MSS, Mode::ProbeRtt as u32);
+    (path.bbr.prior_cwnd, path.window.cwnd, path.bbr.mode) = (path.window.cwnd, 4 * MSS, Mode::ProbeRtt as u8);
     assert!(is_path(&path), "{} of {bdp}", plain(&path));
     path.window.cwnd = 3 * MSS;
-    path.bbr.mode = Mode::ProbeBw as u32;
+    path.bbr.mode = Mode::ProbeBw as u8;
     assert_eq!(plain(&path), 3 * MSS, "a window that has come down stays down");
     let mut short = Path::new(1_000_000, 1);
     short.rounds(30);
