@@ -1,5 +1,6 @@
 //! Frames that arrive: those that an honest peer sends, and all others.
 
+use underpass_stack::ip::input;
 use underpass_stack::tcp::Flags;
 use underpass_stack::tcp::image::flag;
 
@@ -262,8 +263,22 @@ impl Player<'_> {
             6 => rewrite(&mut frame, 20, 0x20),
             _ => frame = forged.frame(&flow(n, !own.is_v6())),
         }
-        // Made of bytes it may be a segment after all; and a flow's twin may exist.
-        self.stage(&frame, Staged::Nothing);
+        self.stage_noise(&frame);
+    }
+
+    /// Made of bytes it may be a segment after all, and a flow's twin may exist.
+    fn stage_noise(&mut self, frame: &[u8]) {
+        let max_frame = self.card.mtu as usize + 18;
+        let found = input::parse(frame, max_frame).ok().and_then(|found| {
+            let to = self.ends.iter().position(|ends| ends.setup.flow == found.flow)?;
+            Some((to, found.segment.flags.has(Flags::FIN)))
+        });
+        let Some((to, closes)) = found else {
+            self.stage(frame, Staged::Nothing);
+            return;
+        };
+        self.ends[to].has_closed |= closes;
+        self.stage(frame, Staged::Hostile { to });
     }
 }
 

@@ -59,7 +59,7 @@ impl Player<'_> {
             self.reached.insert("an orphan that was buried");
             // What it had sent is not of the next one.
             self.depart_all(0);
-            self.ends[n] = Ends::new(n, self.ends[n].setup);
+            self.ends[n] = self.ends[n].next_life();
             return;
         }
         assert_eq!(record.flow, ends.setup.flow);

@@ -72,6 +72,11 @@ impl Ends {
         }
     }
 
+    /// The next connection of the same addresses, which what was forged for this one may still reach.
+    pub fn next_life(&self) -> Self {
+        Self { has_closed: self.has_closed, ..Self::new(self.number, self.setup) }
+    }
+
     /// Which stream is the program's, which the peer's.
     pub fn own(&self) -> usize {
         2 * self.number

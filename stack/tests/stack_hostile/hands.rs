@@ -90,7 +90,7 @@ impl Player<'_> {
         ends.home = Home::Kernel;
         let is_over = ends.orphan || record.tcb.state() == State::Closed || ends.events & ENDS != 0;
         if is_over {
-            *ends = Ends::new(n, ends.setup);
+            *ends = ends.next_life();
         } else {
             ends.seen = record.tcb.image(ends.setup.flow, self.now);
             self.reached.insert("a connection that changed hands");

@@ -9,8 +9,8 @@ use crate::sys::{fds, io, ready, shown, sock};
 group!("recv":
     peek waitall waitall_meets_end waitall_peek dontwait truncate nothing_wanted vectors message from peculiar_flags
     timeout waitall_with_timeout low_water pieces blocks_until_data nonblocking bytes_waiting several_messages
-    goes_on_in_a_file ends_in_a_file;
-    first_call_reads first_call_peeks begins_before_the_lane
+    goes_on_in_a_file ends_in_a_file looks_into_several_places throws_much_away;
+    first_call_reads first_call_peeks begins_before_the_lane turns_twice looks_before_the_lane
 );
 
 fn peek(s: &mut Session) {
@@ -298,4 +298,45 @@ fn ends_in_a_file(s: &mut Session) {
     s.later("file 100 2");
     s.recv("peek and wait", 200, MSG_PEEK | MSG_WAITALL);
     s.recv("all", 200, MSG_WAITALL);
+}
+
+fn looks_into_several_places(s: &mut Session) {
+    s.tell("send 100 1");
+    s.arrived(100);
+    for flags in [MSG_PEEK, MSG_PEEK | MSG_DONTWAIT, MSG_PEEK | MSG_WAITALL] {
+        let message = io::recvmsg(s.fd, &[30, 0, 20, 40], flags);
+        s.say("recvmsg", format!("{} {}", shown(message.got), digest(&message.bytes)));
+    }
+    s.ret("nowhere", io::recv_nowhere(s.fd, 70, MSG_PEEK | MSG_TRUNC));
+    s.recv("all", 100, 0);
+}
+
+fn looks_before_the_lane(s: &mut Session) {
+    looks_into_several_places(s);
+}
+
+fn throws_much_away(s: &mut Session) {
+    s.tell("send 30000 1");
+    s.arrived(30_000);
+    s.ret("into several places", io::recvmsg(s.fd, &[50, 50], MSG_TRUNC).got);
+    s.recv("recv", 15_000, MSG_TRUNC);
+    s.ret("nowhere", io::recv_nowhere(s.fd, 10_000, MSG_TRUNC | MSG_DONTWAIT));
+    s.recv("the rest", 30_000, 0);
+}
+
+/// From the kernel to a ring and back, before anything is read.
+fn turns_twice(s: &mut Session) {
+    s.tell("send 5000 1");
+    s.arrived(5000);
+    s.await_lane();
+    s.tell("send 5000 2");
+    s.arrived(10_000);
+    s.tell("errors");
+    s.tell("send 100 3");
+    s.arrived(10_100);
+    s.say("FIONREAD", format!("{:?}", fds::ioctl(s.fd, FIONREAD, -1)));
+    s.recv("peek", 20_000, MSG_PEEK);
+    s.recv("throw away", 7000, MSG_TRUNC);
+    s.recv("peek", 20_000, MSG_PEEK);
+    s.recv("all", 20_000, 0);
 }
