@@ -75,6 +75,10 @@ fn receive_once(
         let asked = into.left().min(most(left));
         return (asked > 0).then(|| (asked, sys::discard(fd, asked).inspect(|n| into.done += n)));
     }
+    if into.has_no_places() && into.left() > 0 {
+        // Whether there is anything, or ever will be, one byte tells as well.
+        return Some((1, sys::recv(fd, &mut [0], flags & !libc::MSG_TRUNC).inspect(|n| into.done += n)));
+    }
     let room = into.next()?;
     let asked = room.len().min(most(left));
     Some((asked, sys::recv(fd, &mut room[..asked], flags).inspect(|n| into.advance((*n).min(asked)))))

@@ -9,7 +9,7 @@ use crate::sys::{fds, io, ready, shown, sock};
 group!("recv":
     peek waitall waitall_meets_end waitall_peek dontwait truncate nothing_wanted vectors message from peculiar_flags
     timeout waitall_with_timeout low_water pieces blocks_until_data nonblocking bytes_waiting several_messages
-    goes_on_in_a_file ends_in_a_file looks_into_several_places throws_much_away;
+    goes_on_in_a_file ends_in_a_file looks_into_several_places throws_much_away looks_at_the_end;
     first_call_reads first_call_peeks begins_before_the_lane turns_twice looks_before_the_lane
 );
 
@@ -309,6 +309,18 @@ fn looks_into_several_places(s: &mut Session) {
     }
     s.ret("nowhere", io::recv_nowhere(s.fd, 70, MSG_PEEK | MSG_TRUNC));
     s.recv("all", 100, 0);
+}
+
+fn looks_at_the_end(s: &mut Session) {
+    s.tell("send 10 1");
+    s.tell("shut 1");
+    s.await_events(libc::POLLRDHUP);
+    for _ in 0..2 {
+        s.ret("nowhere", io::recv_nowhere(s.fd, 70, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT));
+        let message = io::recvmsg(s.fd, &[5, 20], MSG_PEEK);
+        s.say("recvmsg", format!("{} {}", shown(message.got), digest(&message.bytes)));
+        s.recv("recv", 20, MSG_WAITALL);
+    }
 }
 
 fn looks_before_the_lane(s: &mut Session) {
