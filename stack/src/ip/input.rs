@@ -87,27 +87,29 @@ pub struct Unverified<'a> {
     pub ends: Ends,
     /// The segment.
     pub segment: Segment<'a>,
-    /// The TCP packet, and its header.
-    packet: &'a [u8],
+    /// The TCP header, and its options.
     header: &'a [u8; tcp::HEADER_LEN],
+    options: &'a [u8],
+    /// Bytes of the TCP packet.
+    len: u16,
 }
 
 impl Unverified<'_> {
-    /// The sum of all that the checksum covers but the data, which begins at an even place; `None` if nothing is left to verify: the
-    /// checksum is left to a network card.
+    /// The sum of all that the checksum covers but the data, which begins at an even place; `None` if nothing is left to verify: there is no
+    /// data and the checksum is right, or it is left to a network card.
     #[inline(always)]
     pub fn sum(&self) -> Option<Sum> {
         // The sum of the addresses: the prefix of a v4-mapped one adds zero.
-        let pseudo = self.ends.addresses().plus_upper(PROTO_TCP, self.packet.len() as u16);
-        let &[.., a, b, _, _] = self.header;
+        let pseudo = self.ends.addresses().plus_upper(PROTO_TCP, self.len);
         let sum = pseudo.plus_header(self.header);
-        let options = &self.packet[tcp::HEADER_LEN..self.packet.len() - self.segment.payload.len()];
-        match options.first_chunk::<{ tcp::TIMESTAMPS_LEN }>() {
-            _ if pseudo.is_partial([a, b]) => None,
-            None if options.is_empty() => Some(sum),
-            Some(usual) if options.len() == tcp::TIMESTAMPS_LEN => Some(sum.plus_header(usual)),
-            _ => Some(sum.plus(options)),
-        }
+        let sum = match self.options.first_chunk::<{ tcp::TIMESTAMPS_LEN }>() {
+            None if self.options.is_empty() => sum,
+            Some(usual) if self.options.len() == tcp::TIMESTAMPS_LEN => sum.plus_header(usual),
+            _ => sum.plus(self.options),
+        };
+        let &[.., a, b, _, _] = self.header;
+        let is_proven = (self.segment.payload.is_empty() && sum.is_valid()) || pseudo.is_partial([a, b]);
+        (!is_proven).then_some(sum)
     }
 
     /// Is the data what the checksum says?
@@ -119,10 +121,22 @@ impl Unverified<'_> {
 
 /// Reads an ordinary IPv4 frame: no tag, no IP options, no fragment, nothing wrong so far. For all others, [`parse`] says why. The
 /// data is not looked at: who copies it can sum it on the way.
-#[inline(always)]
+#[inline]
 pub fn parse_plain(frame: &[u8]) -> Option<Unverified<'_>> {
+    parse_with::<false>(frame)
+}
+
+/// The same of frames with the options that nearly every segment has.
+#[inline(always)]
+pub fn parse_usual(frame: &[u8]) -> Option<Unverified<'_>> {
+    parse_with::<true>(frame)
+}
+
+#[inline(always)]
+fn parse_with<const USUAL: bool>(frame: &[u8]) -> Option<Unverified<'_>> {
     const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
-    let headers: &[u8; TCP_AT + tcp::HEADER_LEN] = frame.first_chunk()?;
+    const OPTIONS_AT: usize = TCP_AT + tcp::HEADER_LEN;
+    let headers: &[u8; OPTIONS_AT] = frame.first_chunk()?;
     let (_, ip_bytes) = headers.split_at(ethernet::HEADER_LEN);
     let (ip_bytes, bytes) = ip_bytes.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
     let bytes: &[u8; tcp::HEADER_LEN] = bytes.try_into().ok()?;
@@ -140,13 +154,15 @@ pub fn parse_plain(frame: &[u8]) -> Option<Unverified<'_>> {
     if differs != 0 || !Sum::default().plus_header(ip_bytes).is_valid() {
         return None;
     }
-    let packet = frame.get(TCP_AT..ethernet::HEADER_LEN + usize::from(ip.total_len.get()))?;
-    let (_, rest) = packet.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
-    let (options, payload) = rest.split_at_checked(header.header_len().checked_sub(tcp::HEADER_LEN)?)?;
-    let options = tcp::parse_options(options)?;
+    // All headers lie before the packet's end, and that in the frame.
+    let payload_at = TCP_AT + header.header_len();
+    let payload = frame.get(payload_at..ethernet::HEADER_LEN + usize::from(ip.total_len.get()))?;
+    let bytes_of_options = frame.get(OPTIONS_AT..payload_at)?;
+    let options = if USUAL { tcp::usual_options(bytes_of_options) } else { tcp::parse_options(bytes_of_options) };
     let ends = Ends::of_packet(*ip_bytes.last_chunk()?, *bytes.first_chunk()?);
-    let segment = segment(header, Codepoint::of(ip.tos), options, payload);
-    Some(Unverified { ends, segment, packet, header: bytes })
+    let segment = segment(header, Codepoint::of(ip.tos), options?, payload);
+    let len = ip.total_len.get().wrapping_sub(ipv4::HEADER_LEN as u16);
+    Some(Unverified { ends, segment, header: bytes, options: bytes_of_options, len })
 }
 
 #[inline(always)]

@@ -44,7 +44,7 @@ impl Connection<'_> {
             self.recovery.loss.silent = 0;
             self.tcb.unanswered_since = Instant::NEVER;
         }
-        self.time(now, segment.timestamps, heard.acked, &heard.delivery);
+        self.time(now, segment.timestamps, heard.acked, heard.delivery.rtt(now));
         self.grow(now, heard.acked, heard.pipe_before, self.tcb.rtt.rto());
         self.judge(now, &heard, out);
         if heard.acked > 0 {
@@ -70,14 +70,14 @@ impl Connection<'_> {
         before.lt(ack.earlier(tcb.snd_end))
     }
 
-    /// Measures a round trip, at most one in the time of one.
+    /// Measures a round trip, at most one in the time of one; `rtt` is that of what was delivered, ns, if it says one.
     #[inline(always)]
-    pub(crate) fn time(&mut self, now: Instant, echo: Option<Timestamps>, acked: u32, delivery: &Delivery) {
+    pub(crate) fn time(&mut self, now: Instant, echo: Option<Timestamps>, acked: u32, rtt: Option<u64>) {
         let tcb = &mut *self.tcb;
         if !tcb.rtt.is_due(tcb.snd_una, now) {
             return;
         }
-        let known = match delivery.rtt(now) {
+        let known = match rtt {
             Some(rtt) => {
                 tcb.rtt.sample(rtt);
                 true

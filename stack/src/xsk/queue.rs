@@ -285,6 +285,11 @@ impl<T: Plain> Producing<T> {
 
     #[inline]
     pub(super) fn push(&mut self, entry: T) -> bool {
+        // The usual way first, without another mask: the mapping has one of its own.
+        if self.cursor.has_room() {
+            self.ring.write(self.cursor.reserve_known(), entry);
+            return true;
+        }
         let Some(index) = self.cursor.reserve(self.ring.consumer()) else { return false };
         self.ring.write(index, entry);
         true
