@@ -26,8 +26,9 @@ impl Stack {
     pub fn pass_by(&mut self, now: Instant, clock: impl FnOnce() -> Instant) -> usize {
         let mut any = false;
         for port in self.ports[..self.port_limit].iter_mut().flatten() {
-            for queue in &mut port.queues {
-                any |= queue.rx_look();
+            match &mut port.queues[..] {
+                [only] => any |= only.rx_look(),
+                several => several.iter_mut().for_each(|queue| any |= queue.rx_look()),
             }
         }
         if !any && !self.has_news(now) {

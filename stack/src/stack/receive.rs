@@ -12,7 +12,7 @@ use crate::xsk::queue::Queue;
 use crate::xsk::umem::FramePool;
 
 /// Frames taken from one queue in one pass at most.
-const RX_BATCH: usize = 256;
+const RX_BATCH: u32 = 256;
 /// One in so many frames is not lent to the fill ring when received frames have to be kept.
 const KEPT_FOR_SENDING: u32 = 8;
 
@@ -45,13 +45,13 @@ impl Stack {
         let max_frame = port.max_frame();
         let Port { queues, umem, pool, config, attachment, .. } = port;
         let Some(q) = queues.get_mut(queue) else { return 0 };
-        let frames = q.rx_seen().min(RX_BATCH);
+        let frames = q.rx_take_seen(RX_BATCH);
         if frames == 0 {
             return 0;
         }
         let mut bytes = 0;
         for _ in 0..frames {
-            let Some(desc) = q.rx_pop_seen() else { break };
+            let desc = q.rx_pop_known();
             bytes += u64::from(desc.len);
             let Some(base) = pool.frame_of(desc.addr).map(|frame| pool.addr_of(frame)) else { continue };
             let verdict = match umem.bytes(desc.addr as usize, desc.len as usize) {
@@ -71,9 +71,9 @@ impl Stack {
         q.rx_release();
         q.fill_flush();
         let stats = self.stats();
-        stats.add(Counter::RxFrames, frames as u64);
+        stats.add(Counter::RxFrames, frames.into());
         stats.add(Counter::RxBytes, bytes);
-        frames
+        frames as usize
     }
 
     /// Puts a frame where it waits for what its verdict says.

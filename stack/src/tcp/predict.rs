@@ -109,8 +109,9 @@ impl Connection<'_> {
         };
         let len = ack.since(piece.start);
         let rtt = hear_run(self.tcb, rack, rate, now, (len, ack), piece);
+        self.tcb.time(now, (len, ack), timestamps, rtt);
         sent.drop_oldest(len);
-        self.follow_ack::<true>(now, ack, timestamps, pipe, rtt)
+        self.follow_ack::<true>(now, ack, pipe)
     }
 
     /// The same where it is not just the oldest piece, or congestion control another than the default.
@@ -124,7 +125,8 @@ impl Connection<'_> {
             return self.take_ack_in_pieces(now, ack, timestamps, pipe);
         };
         let rtt = hear_run(self.tcb, rack, rate, now, (len, first_end), &last);
-        self.follow_ack::<false>(now, ack, timestamps, pipe, rtt)
+        self.tcb.time(now, (len, ack), timestamps, rtt);
+        self.follow_ack::<false>(now, ack, pipe)
     }
 
     /// The same where pieces have fared differently, or congestion control wants to know all of them.
@@ -138,27 +140,19 @@ impl Connection<'_> {
             self.recovery.rack.measured(now, rtt);
         }
         self.recovery.rate.on_delivery(now, &delivery);
+        self.tcb.time(now, (acked, ack), timestamps, rtt);
         let before = (pipe, self.recovery.rate.lost());
-        let writable = self.follow_ack::<false>(now, ack, timestamps, pipe, rtt);
+        let writable = self.follow_ack::<false>(now, ack, pipe);
         self.note_delivery(now, &delivery);
         self.report_rate(now, acked, before, &delivery);
         writable
     }
 
-    /// What follows from such an acknowledgement of what was in flight, whose round trip was `rtt`, ns, if it says one; `CUBIC`: it is
-    /// known that congestion control is the default one.
+    /// What follows from such an acknowledgement of what was in flight; `CUBIC`: it is known that congestion control is the default one.
     #[inline(always)]
-    fn follow_ack<const CUBIC: bool>(
-        &mut self,
-        now: Instant,
-        ack: SeqNr,
-        timestamps: Option<Timestamps>,
-        pipe: u32,
-        rtt: Option<u64>,
-    ) -> bool {
+    fn follow_ack<const CUBIC: bool>(&mut self, now: Instant, ack: SeqNr, pipe: u32) -> bool {
         let acked = ack.since(self.tcb.snd_una);
         let writable = self.advance(ack);
-        self.time(now, timestamps, acked, rtt);
         let tcb = &mut *self.tcb;
         let rto = tcb.rtt.rto();
         if !tcb.ecn.is_reduced() {

@@ -243,7 +243,9 @@ impl Congestion {
         if limited {
             self.unused_since = Instant::NEVER;
         } else if !self.knows_use(ack, rto) {
-            limited = self.note_use(ack, rto);
+            // A copy for who needs it in memory.
+            let ack = *ack;
+            limited = self.note_use(&ack, rto);
         }
         if let Some(cubic) = self.state.get::<Cubic>() {
             cubic.on_ack(&mut self.window, ack, limited, departures);
