@@ -66,12 +66,13 @@ impl Connection<'_> {
     #[inline(always)]
     pub(crate) fn take_checked(&mut self, now: Instant, segment: &Segment<'_>, sum: Option<Sum>) -> Option<bool> {
         let len = segment.payload.len() as u32;
-        let is_right = if len == 0 { sum.is_none_or(Sum::is_valid) } else { self.copy_in(segment.payload, sum) };
-        if !is_right {
-            return None;
+        let Segment { ack, window, timestamps, flags, .. } = *segment;
+        // Each in a way of its own: one that knows that there is no data asks for it nowhere.
+        if len == 0 {
+            return sum.is_none_or(Sum::is_valid).then(|| self.take_foreseen(now, ack, window, (0, false), timestamps));
         }
-        let is_pushed = segment.flags.has(Flags::PSH);
-        Some(self.take_foreseen(now, segment.ack, segment.window, (len, is_pushed), segment.timestamps))
+        let is_right = self.copy_in(segment.payload, sum);
+        is_right.then(|| self.take_foreseen(now, ack, window, (len, flags.has(Flags::PSH)), timestamps))
     }
 
     /// What a segment changes that is as expected, and whose data lies in the ring. Says whether there is more send space.
