@@ -259,3 +259,61 @@ impl<'a> Packet<'a> {
         field == pseudo.partial() || pseudo.plus(self.tcp).is_valid()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A right frame with these options, a whole number of words, and with bytes behind the packet.
+    fn frame(options: &[u8], data: &[u8], padding: usize) -> Vec<u8> {
+        let (header_len, tcp_len) = (tcp::HEADER_LEN + options.len(), tcp::HEADER_LEN + options.len() + data.len());
+        let mut ip = vec![0x45, 0, 0, 0, 7, 7, 0x40, 0, 64, PROTO_TCP, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1];
+        ip[2..4].copy_from_slice(&((ipv4::HEADER_LEN + tcp_len) as u16).to_be_bytes());
+        let checksum = Sum::default().plus(&ip).checksum();
+        ip[10..12].copy_from_slice(&checksum);
+        let mut packet =
+            vec![0x9c, 0x40, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, (header_len * 4) as u8, 0x10, 1, 0, 0, 0, 0, 0];
+        packet.extend(options.iter().chain(data));
+        let pseudo = Sum::pseudo(&Addr::v4([10, 0, 0, 2]), &Addr::v4([10, 0, 0, 1]), PROTO_TCP, tcp_len as u16);
+        let checksum = pseudo.plus(&packet).checksum();
+        packet[16..18].copy_from_slice(&checksum);
+        let ethernet = [0; 12].into_iter().chain([0x08, 0x00]);
+        ethernet.chain(ip).chain(packet).chain(vec![0xee; padding]).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+        /// The short ways find nothing that the long one does not, and the same.
+        #[test]
+        fn all_ways_find_the_same(
+            options in prop_oneof![
+                Just(vec![]),
+                Just(vec![1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]),
+                proptest::collection::vec(any::<u8>(), 3).prop_map(|bytes| [1, 1, 1, 1, 5, 10].into_iter().chain(bytes).chain([0; 7]).collect()),
+            ],
+            data in proptest::collection::vec(any::<u8>(), 0..9),
+            padding in 0usize..3,
+            change in proptest::option::of((0usize..90, any::<u8>())),
+            cut in prop_oneof![3 => Just(0usize), 1 => 0usize..70],
+        ) {
+            let mut bytes = frame(&options, &data, padding);
+            if let Some((at, value)) = change.filter(|(at, _)| *at < bytes.len()) {
+                bytes[at] = value;
+            }
+            bytes.truncate(bytes.len() - cut.min(bytes.len()));
+            let long = packet(&bytes).and_then(Packet::read);
+            let short = [parse_plain(&bytes), parse_usual(&bytes)];
+            for found in short.into_iter().flatten() {
+                let told = Incoming { flow: found.ends.flow(), segment: found.segment };
+                prop_assert_eq!(found.is_intact().then_some(told), long.ok());
+            }
+            prop_assert_eq!(parse(&bytes, bytes.len()), long);
+            if change.is_none() && cut == 0 {
+                prop_assert!(long.is_ok());
+                prop_assert_eq!(short.map(|found| found.is_some()), [true, options.len() != 16]);
+            }
+        }
+    }
+}
