@@ -87,27 +87,29 @@ pub struct Unverified<'a> {
     pub ends: Ends,
     /// The segment.
     pub segment: Segment<'a>,
-    /// The TCP packet, and its header.
-    packet: &'a [u8],
+    /// The TCP header, and its options.
     header: &'a [u8; tcp::HEADER_LEN],
+    options: &'a [u8],
+    /// Bytes of the TCP packet.
+    len: u16,
 }
 
 impl Unverified<'_> {
-    /// The sum of all that the checksum covers but the data, which begins at an even place; `None` if nothing is left to verify: the
-    /// checksum is left to a network card.
+    /// The sum of all that the checksum covers but the data, which begins at an even place; `None` if nothing is left to verify: there is no
+    /// data and the checksum is right, or it is left to a network card.
     #[inline(always)]
     pub fn sum(&self) -> Option<Sum> {
         // The sum of the addresses: the prefix of a v4-mapped one adds zero.
-        let pseudo = self.ends.addresses().plus_upper(PROTO_TCP, self.packet.len() as u16);
-        let &[.., a, b, _, _] = self.header;
+        let pseudo = self.ends.addresses().plus_upper(PROTO_TCP, self.len);
         let sum = pseudo.plus_header(self.header);
-        let options = &self.packet[tcp::HEADER_LEN..self.packet.len() - self.segment.payload.len()];
-        match options.first_chunk::<{ tcp::TIMESTAMPS_LEN }>() {
-            _ if pseudo.is_partial([a, b]) => None,
-            None if options.is_empty() => Some(sum),
-            Some(usual) if options.len() == tcp::TIMESTAMPS_LEN => Some(sum.plus_header(usual)),
-            _ => Some(sum.plus(options)),
-        }
+        let sum = match self.options.first_chunk::<{ tcp::TIMESTAMPS_LEN }>() {
+            None if self.options.is_empty() => sum,
+            Some(usual) if self.options.len() == tcp::TIMESTAMPS_LEN => sum.plus_header(usual),
+            _ => sum.plus(self.options),
+        };
+        let &[.., a, b, _, _] = self.header;
+        let is_proven = (self.segment.payload.is_empty() && sum.is_valid()) || pseudo.is_partial([a, b]);
+        (!is_proven).then_some(sum)
     }
 
     /// Is the data what the checksum says?
@@ -119,10 +121,22 @@ impl Unverified<'_> {
 
 /// Reads an ordinary IPv4 frame: no tag, no IP options, no fragment, nothing wrong so far. For all others, [`parse`] says why. The
 /// data is not looked at: who copies it can sum it on the way.
-#[inline(always)]
+#[inline]
 pub fn parse_plain(frame: &[u8]) -> Option<Unverified<'_>> {
+    parse_with::<false>(frame)
+}
+
+/// The same of frames with the options that nearly every segment has.
+#[inline(always)]
+pub fn parse_usual(frame: &[u8]) -> Option<Unverified<'_>> {
+    parse_with::<true>(frame)
+}
+
+#[inline(always)]
+fn parse_with<const USUAL: bool>(frame: &[u8]) -> Option<Unverified<'_>> {
     const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
-    let headers: &[u8; TCP_AT + tcp::HEADER_LEN] = frame.first_chunk()?;
+    const OPTIONS_AT: usize = TCP_AT + tcp::HEADER_LEN;
+    let headers: &[u8; OPTIONS_AT] = frame.first_chunk()?;
     let (_, ip_bytes) = headers.split_at(ethernet::HEADER_LEN);
     let (ip_bytes, bytes) = ip_bytes.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
     let bytes: &[u8; tcp::HEADER_LEN] = bytes.try_into().ok()?;
@@ -140,13 +154,15 @@ pub fn parse_plain(frame: &[u8]) -> Option<Unverified<'_>> {
     if differs != 0 || !Sum::default().plus_header(ip_bytes).is_valid() {
         return None;
     }
-    let packet = frame.get(TCP_AT..ethernet::HEADER_LEN + usize::from(ip.total_len.get()))?;
-    let (_, rest) = packet.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
-    let (options, payload) = rest.split_at_checked(header.header_len().checked_sub(tcp::HEADER_LEN)?)?;
-    let options = tcp::parse_options(options)?;
+    // All headers lie before the packet's end, and that in the frame.
+    let payload_at = TCP_AT + header.header_len();
+    let payload = frame.get(payload_at..ethernet::HEADER_LEN + usize::from(ip.total_len.get()))?;
+    let bytes_of_options = frame.get(OPTIONS_AT..payload_at)?;
+    let options = if USUAL { tcp::usual_options(bytes_of_options) } else { tcp::parse_options(bytes_of_options) };
     let ends = Ends::of_packet(*ip_bytes.last_chunk()?, *bytes.first_chunk()?);
-    let segment = segment(header, Codepoint::of(ip.tos), options, payload);
-    Some(Unverified { ends, segment, packet, header: bytes })
+    let segment = segment(header, Codepoint::of(ip.tos), options?, payload);
+    let len = ip.total_len.get().wrapping_sub(ipv4::HEADER_LEN as u16);
+    Some(Unverified { ends, segment, header: bytes, options: bytes_of_options, len })
 }
 
 #[inline(always)]
@@ -241,5 +257,63 @@ impl<'a> Packet<'a> {
     fn checksum_is_acceptable(&self, field: [u8; 2]) -> bool {
         let pseudo = self.pseudo();
         field == pseudo.partial() || pseudo.plus(self.tcp).is_valid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A right frame with these options, a whole number of words, and with bytes behind the packet.
+    fn frame(options: &[u8], data: &[u8], padding: usize) -> Vec<u8> {
+        let (header_len, tcp_len) = (tcp::HEADER_LEN + options.len(), tcp::HEADER_LEN + options.len() + data.len());
+        let mut ip = vec![0x45, 0, 0, 0, 7, 7, 0x40, 0, 64, PROTO_TCP, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1];
+        ip[2..4].copy_from_slice(&((ipv4::HEADER_LEN + tcp_len) as u16).to_be_bytes());
+        let checksum = Sum::default().plus(&ip).checksum();
+        ip[10..12].copy_from_slice(&checksum);
+        let mut packet =
+            vec![0x9c, 0x40, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, (header_len * 4) as u8, 0x10, 1, 0, 0, 0, 0, 0];
+        packet.extend(options.iter().chain(data));
+        let pseudo = Sum::pseudo(&Addr::v4([10, 0, 0, 2]), &Addr::v4([10, 0, 0, 1]), PROTO_TCP, tcp_len as u16);
+        let checksum = pseudo.plus(&packet).checksum();
+        packet[16..18].copy_from_slice(&checksum);
+        let ethernet = [0; 12].into_iter().chain([0x08, 0x00]);
+        ethernet.chain(ip).chain(packet).chain(vec![0xee; padding]).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+        /// The short ways find nothing that the long one does not, and the same.
+        #[test]
+        fn all_ways_find_the_same(
+            options in prop_oneof![
+                Just(vec![]),
+                Just(vec![1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]),
+                proptest::collection::vec(any::<u8>(), 3).prop_map(|bytes| [1, 1, 1, 1, 5, 10].into_iter().chain(bytes).chain([0; 7]).collect()),
+            ],
+            data in proptest::collection::vec(any::<u8>(), 0..9),
+            padding in 0usize..3,
+            change in proptest::option::of((0usize..90, any::<u8>())),
+            cut in prop_oneof![3 => Just(0usize), 1 => 0usize..70],
+        ) {
+            let mut bytes = frame(&options, &data, padding);
+            if let Some((at, value)) = change.filter(|(at, _)| *at < bytes.len()) {
+                bytes[at] = value;
+            }
+            bytes.truncate(bytes.len() - cut.min(bytes.len()));
+            let long = packet(&bytes).and_then(Packet::read);
+            let short = [parse_plain(&bytes), parse_usual(&bytes)];
+            for found in short.into_iter().flatten() {
+                let told = Incoming { flow: found.ends.flow(), segment: found.segment };
+                prop_assert_eq!(found.is_intact().then_some(told), long.ok());
+            }
+            prop_assert_eq!(parse(&bytes, bytes.len()), long);
+            if change.is_none() && cut == 0 {
+                prop_assert!(long.is_ok());
+                prop_assert_eq!(short.map(|found| found.is_some()), [true, options.len() != 16]);
+            }
+        }
     }
 }

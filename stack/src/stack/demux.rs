@@ -86,6 +86,12 @@ impl Demux {
         if newest == ends {
             return Some(slot);
         }
+        self.find_other(ends, holds)
+    }
+
+    /// The same of another flow than the newest.
+    #[inline(never)]
+    fn find_other(&mut self, ends: Ends, holds: impl Fn(u32, &FlowKey) -> bool) -> Option<u32> {
         let flow = ends.flow();
         let slot = self.find(&flow, |slot| holds(slot, &flow))?;
         self.newest = (ends, slot);

@@ -26,8 +26,9 @@ impl Stack {
     pub fn pass_by(&mut self, now: Instant, clock: impl FnOnce() -> Instant) -> usize {
         let mut any = false;
         for port in self.ports[..self.port_limit].iter_mut().flatten() {
-            for queue in 0..port.queues.len() {
-                any |= port.queues[queue].rx_look();
+            match &mut port.queues[..] {
+                [only] => any |= only.rx_look(),
+                several => several.iter_mut().for_each(|queue| any |= queue.rx_look()),
             }
         }
         if !any && !self.has_news(now) {
@@ -36,7 +37,9 @@ impl Stack {
         let now = self.not_back(clock());
         let received = self.receive(now);
         self.stats().add(Counter::Passes, 1);
-        self.run_timers(now);
+        if self.wheel.is_due(now) {
+            self.run_timers(now);
+        }
         self.send_all(now);
         received
     }
@@ -63,6 +66,7 @@ impl Stack {
         }
     }
 
+    #[inline(never)]
     pub(super) fn run_timers(&mut self, now: Instant) {
         while let Some(slot) = self.wheel.pop(now) {
             let Some(state) = self.slots.get_mut(slot as usize) else { continue };

@@ -7,13 +7,12 @@ use crate::ip::flow::FlowKey;
 use crate::ip::input::{self, Incoming};
 use crate::mem::Region;
 use crate::stats::Counter;
-use crate::tcp::predict::Prediction;
 use crate::tcp::{Connection, Instant};
 use crate::xsk::queue::Queue;
 use crate::xsk::umem::FramePool;
 
 /// Frames taken from one queue in one pass at most.
-const RX_BATCH: usize = 256;
+const RX_BATCH: u32 = 256;
 /// One in so many frames is not lent to the fill ring when received frames have to be kept.
 const KEPT_FOR_SENDING: u32 = 8;
 
@@ -43,16 +42,16 @@ impl Stack {
     }
 
     fn receive_queue(&mut self, port: &mut Port, number: usize, queue: usize, now: Instant) -> usize {
-        let (max_frame, attachment) = (port.max_frame(), port.attachment);
-        let Port { queues, umem, pool, config, .. } = port;
+        let max_frame = port.max_frame();
+        let Port { queues, umem, pool, config, attachment, .. } = port;
         let Some(q) = queues.get_mut(queue) else { return 0 };
-        let frames = q.rx_seen().min(RX_BATCH);
+        let frames = q.rx_take_seen(RX_BATCH);
         if frames == 0 {
             return 0;
         }
         let mut bytes = 0;
         for _ in 0..frames {
-            let Some(desc) = q.rx_pop_seen() else { break };
+            let desc = q.rx_pop_known();
             bytes += u64::from(desc.len);
             let Some(base) = pool.frame_of(desc.addr).map(|frame| pool.addr_of(frame)) else { continue };
             let verdict = match umem.bytes(desc.addr as usize, desc.len as usize) {
@@ -66,15 +65,15 @@ impl Stack {
                 continue;
             }
             let frame = FrameRef { addr: desc.addr as u32, len: desc.len };
-            self.keep(verdict, Leftover { port: number as u32, attachment, queue: queue as u32, frame });
+            self.keep(verdict, Leftover { port: number as u32, attachment: *attachment, queue: queue as u32, frame });
             lend(q, pool, config.frame_count);
         }
         q.rx_release();
         q.fill_flush();
         let stats = self.stats();
-        stats.add(Counter::RxFrames, frames as u64);
+        stats.add(Counter::RxFrames, frames.into());
         stats.add(Counter::RxBytes, bytes);
-        frames
+        frames as usize
     }
 
     /// Puts a frame where it waits for what its verdict says.
@@ -128,23 +127,25 @@ impl Stack {
     /// [`Self::other_frame_in`] is right for any. Apart from that, so that nothing but the frame need be remembered here.
     #[inline(never)]
     fn foreseen_in(&mut self, frame: &[u8], queue: u32, now: Instant) -> Option<()> {
-        let found = input::parse_plain(frame)?;
+        let found = input::parse_usual(frame)?;
         let arena = &self.arena;
         let slot = self.demux.find_ends(found.ends, |slot, flow| holds(arena, slot, flow))?;
         let state = self.slots.get_mut(slot as usize)?;
         let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state).filter(|(record, ..)| record.is_live())?;
         let readable = !found.segment.payload.is_empty();
         let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
-        let Prediction::Met { writable } = connection.predict(now, &found.segment, || found.sum()) else { return None };
+        if !connection.foresees(&found.segment) {
+            return None;
+        }
+        let writable = connection.take_checked(now, &found.segment, found.sum())?;
         state.queue = queue as u16;
         if connection.may_transmit_calmly() && !state.touched {
             state.touched = true;
             self.touched.push(slot);
         }
         state.schedule(&mut self.wheel, slot, record.tcb.deadline_bound(), now);
-        let outgrown = state.outgrown(&record.tcb);
         state.raise(&mut self.with_events, slot, event::data(readable, writable));
-        if let Some(wanted) = outgrown {
+        if let Some(wanted) = state.outgrown(&record.tcb) {
             self.grow_rings(slot, wanted);
         }
         Some(())

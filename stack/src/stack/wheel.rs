@@ -129,6 +129,12 @@ impl Wheel {
         (self.soonest != u64::MAX).then_some(Instant(self.soonest << TICK_SHIFT))
     }
 
+    /// May [`Self::pop`] have something to say?
+    #[inline]
+    pub fn is_due(&self, now: Instant) -> bool {
+        now.0 >> TICK_SHIFT >= self.soonest
+    }
+
     /// A slot whose time has come; its entry is gone.
     pub fn pop(&mut self, now: Instant) -> Option<u32> {
         let now = now.0 >> TICK_SHIFT;

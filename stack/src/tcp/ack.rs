@@ -44,7 +44,7 @@ impl Connection<'_> {
             self.recovery.loss.silent = 0;
             self.tcb.unanswered_since = Instant::NEVER;
         }
-        self.time(now, segment.timestamps, heard.acked, &heard.delivery);
+        self.tcb.time(now, (heard.acked, self.tcb.snd_una), segment.timestamps, heard.delivery.rtt(now));
         self.grow(now, heard.acked, heard.pipe_before, self.tcb.rtt.rto());
         self.judge(now, &heard, out);
         if heard.acked > 0 {
@@ -68,25 +68,6 @@ impl Connection<'_> {
         self.recovery.loss.timeouts = 0;
         self.recovery.loss.silent = 0;
         before.lt(ack.earlier(tcb.snd_end))
-    }
-
-    /// Measures a round trip, at most one in the time of one.
-    #[inline(always)]
-    pub(crate) fn time(&mut self, now: Instant, echo: Option<Timestamps>, acked: u32, delivery: &Delivery) {
-        let tcb = &mut *self.tcb;
-        if !tcb.rtt.is_due(tcb.snd_una, now) {
-            return;
-        }
-        let known = match delivery.rtt(now) {
-            Some(rtt) => {
-                tcb.rtt.sample(rtt);
-                true
-            }
-            None => acked > 0 && tcb.sample_echo(now, echo),
-        };
-        if known {
-            tcb.rtt.next_after(tcb.snd_nxt, now);
-        }
     }
 
     /// Lets the congestion window grow: `acked` new bytes, with `pipe` bytes in the network until then; `rto` is the retransmission
@@ -174,6 +155,31 @@ impl Connection<'_> {
 }
 
 impl Tcb {
+    /// Measures a round trip, at most one in the time of one, when so many bytes before `una` were acknowledged; `rtt` is that of what was
+    /// delivered, ns, if it says one.
+    #[inline(always)]
+    pub(crate) fn time(
+        &mut self,
+        now: Instant,
+        (acked, una): (u32, SeqNr),
+        echo: Option<Timestamps>,
+        rtt: Option<u64>,
+    ) {
+        if !self.rtt.is_due(una, now) {
+            return;
+        }
+        let known = match rtt {
+            Some(rtt) => {
+                self.rtt.sample(rtt);
+                true
+            }
+            None => acked > 0 && self.sample_echo(now, echo),
+        };
+        if known {
+            self.rtt.next_after(self.snd_nxt, now);
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn told(&self, now: Instant, acked: u32, flight: u32) -> Ack {
         let srtt = self.rtt.smoothed();

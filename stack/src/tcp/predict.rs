@@ -4,11 +4,14 @@
 //! Then most of what [`super::input`] looks for cannot be there: one look finds that out, and what is left to do follows here. The two
 //! ways do the same to such a segment; a test holds them against each other.
 
+use super::cc::Algorithm;
 use super::connection::Connection;
 use super::image::flag;
-use super::rate::Delivery;
+use super::rack::Rack;
+use super::rate::Rate;
+use super::recovery::Recovery;
 use super::segment::{Flags, Segment, Timestamps};
-use super::sent::Run;
+use super::sent::{Record, Run};
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
@@ -41,22 +44,35 @@ impl Connection<'_> {
         segment: &Segment<'_>,
         sum: impl FnOnce() -> Option<Sum>,
     ) -> Prediction {
+        if !self.foresees(segment) {
+            return Prediction::Missed;
+        }
+        self.take_checked(now, segment, sum()).map_or(Prediction::Corrupt, |writable| Prediction::Met { writable })
+    }
+
+    /// Is a segment as expected, as far as its headers say?
+    #[inline(always)]
+    pub(crate) fn foresees(&self, segment: &Segment<'_>) -> bool {
         let len = segment.payload.len() as u32;
-        let is_calm = self.recovery.is_calm() & self.recovery.tail().is_none() & !self.tcb.awaits_probe();
-        if !(is_calm & self.tcb.predicts(segment)) {
-            return Prediction::Missed;
+        let is_met = self.tcb.predicts(segment, self.recovery.troubles());
+        if !is_met || self.recovery.tail().is_some() || self.tcb.awaits_probe() {
+            return false;
         }
-        if len != 0 && self.data_limit().ahead_of(segment.seq) < len {
-            return Prediction::Missed;
+        len == 0 || self.data_limit().ahead_of(segment.seq) >= len
+    }
+
+    /// Takes a segment in that is as expected; `sum` is that of all but its data, if its checksum was not verified. Says whether there is more
+    /// send space. `None`: its data is not what its checksum says, and nothing has happened.
+    #[inline(always)]
+    pub(crate) fn take_checked(&mut self, now: Instant, segment: &Segment<'_>, sum: Option<Sum>) -> Option<bool> {
+        let len = segment.payload.len() as u32;
+        let Segment { ack, window, timestamps, flags, .. } = *segment;
+        // Each in a way of its own: one that knows that there is no data asks for it nowhere.
+        if len == 0 {
+            return sum.is_none_or(Sum::is_valid).then(|| self.take_foreseen(now, ack, window, (0, false), timestamps));
         }
-        let sum = sum();
-        let is_right = if len == 0 { sum.is_none_or(Sum::is_valid) } else { self.copy_in(segment.payload, sum) };
-        if !is_right {
-            return Prediction::Corrupt;
-        }
-        let is_pushed = segment.flags.has(Flags::PSH);
-        let writable = self.take_foreseen(now, segment.ack, segment.window, (len, is_pushed), segment.timestamps);
-        Prediction::Met { writable }
+        let is_right = self.copy_in(segment.payload, sum);
+        is_right.then(|| self.take_foreseen(now, ack, window, (len, flags.has(Flags::PSH)), timestamps))
     }
 
     /// What a segment changes that is as expected, and whose data lies in the ring. Says whether there is more send space.
@@ -88,31 +104,30 @@ impl Connection<'_> {
     fn take_plain_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>) -> bool {
         // Nothing is lost or known to have arrived: all of it is in the network.
         let pipe = self.recovery.sent.span();
+        let Recovery { sent, rack, rate, .. } = &mut *self.recovery;
+        let Some(piece) = sent.plain_piece(ack).filter(|_| self.tcb.cc.algorithm() == Algorithm::Cubic) else {
+            return self.take_longer_ack(now, ack, timestamps, pipe);
+        };
+        let len = ack.since(piece.start);
+        let rtt = hear_run(self.tcb, rack, rate, now, (len, ack), piece);
+        self.tcb.time(now, (len, ack), timestamps, rtt);
+        sent.drop_oldest(len);
+        self.follow_ack::<true>(now, ack, pipe)
+    }
+
+    /// The same where it is not just the oldest piece, or congestion control another than the default.
+    #[inline(never)]
+    fn take_longer_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>, pipe: u32) -> bool {
         if self.tcb.cc.goes_by_rate() {
             return self.take_ack_in_pieces(now, ack, timestamps, pipe);
         }
-        match self.recovery.sent.take_piece(ack) {
-            Some(run) => self.take_run_ack(now, ack, timestamps, pipe, &run),
-            None => self.take_longer_ack(now, ack, timestamps, pipe),
-        }
-    }
-
-    /// All that it acknowledges was sent once, piece by piece.
-    #[inline(always)]
-    fn take_run_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>, pipe: u32, run: &Run) -> bool {
-        let delivery = Delivery::of(run);
-        self.recovery.rack.arrived_in_order(now, run);
-        self.hear_delivery(now, &delivery);
-        self.follow_ack(now, ack, timestamps, pipe, &delivery)
-    }
-
-    /// The same where it is not just the oldest piece.
-    #[inline(never)]
-    fn take_longer_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>, pipe: u32) -> bool {
-        match self.recovery.sent.take_run(ack) {
-            Some(run) => self.take_run_ack(now, ack, timestamps, pipe, &run),
-            None => self.take_ack_in_pieces(now, ack, timestamps, pipe),
-        }
+        let Recovery { sent, rack, rate, .. } = &mut *self.recovery;
+        let Some(Run { len, first_end, last }) = sent.take_run(ack) else {
+            return self.take_ack_in_pieces(now, ack, timestamps, pipe);
+        };
+        let rtt = hear_run(self.tcb, rack, rate, now, (len, first_end), &last);
+        self.tcb.time(now, (len, ack), timestamps, rtt);
+        self.follow_ack::<false>(now, ack, pipe)
     }
 
     /// The same where pieces have fared differently, or congestion control wants to know all of them.
@@ -121,56 +136,80 @@ impl Connection<'_> {
         let acked = ack.since(self.tcb.snd_una);
         let echo = self.tcb.echo_of(timestamps);
         let delivery = self.recovery.hear_pieces(now, ack, echo);
-        self.hear_delivery(now, &delivery);
+        let rtt = delivery.rtt(now);
+        if let Some(rtt) = rtt {
+            self.recovery.rack.measured(now, rtt);
+        }
+        self.recovery.rate.on_delivery(now, &delivery);
+        self.tcb.time(now, (acked, ack), timestamps, rtt);
         let before = (pipe, self.recovery.rate.lost());
-        let writable = self.follow_ack(now, ack, timestamps, pipe, &delivery);
+        let writable = self.follow_ack::<false>(now, ack, pipe);
+        self.note_delivery(now, &delivery);
         self.report_rate(now, acked, before, &delivery);
         writable
     }
 
+    /// What follows from such an acknowledgement of what was in flight; `CUBIC`: it is known that congestion control is the default one.
     #[inline(always)]
-    fn hear_delivery(&mut self, now: Instant, delivery: &Delivery) {
-        if let Some(rtt) = delivery.rtt(now) {
-            self.recovery.rack.measured(now, rtt);
-        }
-        self.recovery.rate.on_delivery(now, delivery);
-    }
-
-    /// What follows from such an acknowledgement of what was in flight.
-    #[inline(always)]
-    fn follow_ack(
-        &mut self,
-        now: Instant,
-        ack: SeqNr,
-        timestamps: Option<Timestamps>,
-        pipe: u32,
-        delivery: &Delivery,
-    ) -> bool {
+    fn follow_ack<const CUBIC: bool>(&mut self, now: Instant, ack: SeqNr, pipe: u32) -> bool {
         let acked = ack.since(self.tcb.snd_una);
         let writable = self.advance(ack);
-        self.time(now, timestamps, acked, delivery);
         let tcb = &mut *self.tcb;
         let rto = tcb.rtt.rto();
         if !tcb.ecn.is_reduced() {
             let told = tcb.told(now, acked, pipe);
-            tcb.cc.on_foreseen_ack(&told, rto, self.recovery.sent.departures());
+            let departures = self.recovery.sent.departures();
+            if CUBIC {
+                tcb.cc.on_cubic_ack(&told, rto, departures);
+            } else {
+                tcb.cc.on_ack(&told, rto, departures);
+            }
         }
         let loss = &mut self.recovery.loss;
         loss.dup_acks = 0;
         loss.recover = loss.recover.later(ack.minus(1));
-        self.rearm(now, rto);
-        self.note_delivery(now, delivery);
+        self.tcb.rearm_calmly(now, rto);
+        debug_assert!(
+            self.recovery.sent.is_sound(self.tcb.snd_una, self.tcb.snd_nxt),
+            "{:?} is not what is in flight",
+            self.recovery
+        );
         writable
     }
 }
 
+/// All that was acknowledged was sent once, piece by piece: so many bytes, not 0, whose first piece ends there, and the last of which is this.
+/// Returns its round trip, ns.
+#[inline(always)]
+fn hear_run(
+    tcb: &mut Tcb,
+    rack: &mut Rack,
+    rate: &mut Rate,
+    now: Instant,
+    (len, first_end): (u32, SeqNr),
+    last: &Record,
+) -> Option<u64> {
+    rack.arrived_in_order(now, first_end, last);
+    let sent_at = last.stamp.sent_at;
+    let rtt = sent_at.is_set().then(|| now.nanos_since(sent_at));
+    if let Some(rtt) = rtt {
+        rack.measured(now, rtt);
+    }
+    rate.on_delivered(now, len, sent_at);
+    tcb.note_rate(&rate.measured_by(now, &last.stamp, rack.min_rtt()));
+    rtt
+}
+
 impl Tcb {
     /// Is it the next segment of an open connection, with nothing in its header but what the connection's segments always have? Without
-    /// SACK, acknowledgements have to be counted. Few branches: nearly always all of it is so.
+    /// SACK, acknowledgements have to be counted. `troubles` is 0 if there are none. Few branches: nearly always all of it is so, and one word says
+    /// it.
     #[inline(always)]
-    fn predicts(&self, segment: &Segment<'_>) -> bool {
-        let is_plain = (segment.flags.0 & !Flags::PSH.0 == Flags::ACK.0) & segment.sack.is_empty();
-        let is_open = (self.bits & (UNUSUAL | flag::SACK) == flag::SACK) & self.ooo.is_empty();
+    fn predicts(&self, segment: &Segment<'_>, troubles: u32) -> bool {
+        const SIGN: u32 = 1 << 31;
+        let flags = u32::from(segment.flags.0 & !Flags::PSH.0 ^ Flags::ACK.0);
+        let bits = self.bits & (UNUSUAL | flag::SACK) ^ flag::SACK;
+        let unlike = troubles | flags | bits | self.ooo.count() | (segment.seq.0 ^ self.rcv_nxt.0);
         // Each after, or at, the other.
         let order = [
             (self.rcv_nxt, self.rcv_wup),
@@ -178,9 +217,9 @@ impl Tcb {
             (segment.ack, self.snd_una),
             (self.snd_nxt, segment.ack),
         ];
-        let is_in_order = order.iter().fold(0, |all, (later, earlier)| all | later.since(*earlier)) as i32 >= 0;
-        let has_window = (segment.window != 0) & (self.snd_wnd != 0);
-        is_plain & is_open & (segment.seq == self.rcv_nxt) & is_in_order & has_window && self.is_fresh(segment)
+        let steps = order.iter().fold(0, |all, (later, earlier)| all | later.since(*earlier));
+        let has_window = segment.window != 0 && self.snd_wnd != 0;
+        (unlike | steps & SIGN) == 0 && has_window && segment.sack.is_empty() && self.is_fresh(segment)
     }
 
     /// Does its timestamp follow the newest one, if it has one?

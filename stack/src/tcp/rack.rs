@@ -3,7 +3,7 @@
 //! When something that was sent later has arrived, what was sent before and has not been heard of for a round trip and a reordering
 //! window is lost, be it the first transmission or a later one.
 
-use super::sent::{Record, Run, Sent};
+use super::sent::{Record, Sent};
 use super::seq::SeqNr;
 use super::time::Instant;
 
@@ -102,14 +102,14 @@ impl Rack {
         overtaken
     }
 
-    /// The same for each piece of a run, in their order.
-    #[inline]
-    pub fn arrived_in_order(&mut self, now: Instant, run: &Run) {
-        self.reordering_seen |= run.first_end.lt(self.fack);
-        self.fack = self.fack.later(run.last.end);
-        self.rtt = now.nanos_since(run.last.sent_from);
-        if run.last.was_sent_after(self.sent_at, self.end) {
-            (self.sent_at, self.end) = (run.last.sent_from, run.last.end);
+    /// The same for each piece of a run, in their order: where the first ends, and the last.
+    #[inline(always)]
+    pub fn arrived_in_order(&mut self, now: Instant, first_end: SeqNr, last: &Record) {
+        self.reordering_seen |= first_end.lt(self.fack);
+        self.fack = self.fack.later(last.end);
+        self.rtt = now.nanos_since(last.sent_from);
+        if last.was_sent_after(self.sent_at, self.end) {
+            (self.sent_at, self.end) = (last.sent_from, last.end);
         }
     }
 

@@ -33,6 +33,12 @@ impl Ranges {
         self.len == 0
     }
 
+    /// 0 if there are none.
+    #[inline(always)]
+    pub fn count(&self) -> u32 {
+        self.len
+    }
+
     pub fn is_full(&self) -> bool {
         self.len as usize >= MAX_RANGES
     }

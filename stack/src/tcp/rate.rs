@@ -2,7 +2,7 @@
 //!
 //! Between the departure of a segment and its acknowledgement, so many bytes were delivered in so much time.
 
-use super::sent::{Record, Run, Stamp};
+use super::sent::{Record, Stamp};
 use super::seq::SeqNr;
 use super::time::Instant;
 
@@ -90,14 +90,6 @@ impl Delivery {
         }
     }
 
-    /// All of a run of pieces, none of which was known to be delivered.
-    #[inline(always)]
-    pub fn of(run: &Run) -> Self {
-        let Record { stamp, end, .. } = run.last;
-        let unambiguous = stamp.sent_at;
-        Self { bytes: run.len, sacked: 0, ambiguous: false, newest: stamp, newest_end: end, unambiguous }
-    }
-
     /// Round trip of the newest segment that was sent only once, ns.
     #[inline(always)]
     pub fn rtt(&self, now: Instant) -> Option<u64> {
@@ -159,24 +151,34 @@ impl Rate {
     /// An acknowledgement delivered something.
     #[inline]
     pub fn on_delivery(&mut self, now: Instant, delivery: &Delivery) {
-        if delivery.bytes == 0 {
-            return;
+        if delivery.bytes != 0 {
+            self.on_delivered(now, delivery.bytes, delivery.newest.sent_at);
         }
-        self.delivered = self.delivered.wrapping_add(u64::from(delivery.bytes));
+    }
+
+    /// The same of so many bytes, not 0, the last of which left at `sent_at`.
+    #[inline(always)]
+    pub fn on_delivered(&mut self, now: Instant, bytes: u32, sent_at: Instant) {
+        self.delivered = self.delivered.wrapping_add(u64::from(bytes));
         self.delivered_at = now;
         if self.app_limited | self.window_limited != 0 {
             // Looked at with each delivery, so that they are never far apart.
             let over = |until: u32| if until.wrapping_sub(self.delivered as u32) as i32 >= 0 { until } else { 0 };
             (self.app_limited, self.window_limited) = (over(self.app_limited), over(self.window_limited));
         }
-        self.first_sent_at = delivery.newest.sent_at;
+        self.first_sent_at = sent_at;
     }
 
     /// The rate that an acknowledgement that delivered something shows, after [`Rate::on_delivery`]. `min_rtt` is the shortest round trip
     /// known: a rate measured over less time is not believed.
     #[inline]
     pub fn measured(&self, now: Instant, delivery: &Delivery, min_rtt: Option<u64>) -> Measured {
-        let stamp = &delivery.newest;
+        self.measured_by(now, &delivery.newest, min_rtt)
+    }
+
+    /// The same by the stamp of what was delivered and sent last.
+    #[inline(always)]
+    pub fn measured_by(&self, now: Instant, stamp: &Stamp, min_rtt: Option<u64>) -> Measured {
         let sending = stamp.sent_at.nanos_since(stamp.first_sent_at);
         let hearing = now.nanos_since(stamp.delivered_at);
         let interval = sending.max(hearing);

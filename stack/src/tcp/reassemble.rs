@@ -85,12 +85,16 @@ impl Connection<'_> {
             }
             Some(sum) => match ring::place(self.rcv, place, data.len()) {
                 Some(place) => sum.plus_copied(place, data).is_valid(),
-                None => {
-                    ring::write(self.rcv, place, data);
-                    sum.plus(data).is_valid()
-                }
+                None => self.copy_in_pieces(place, data, sum),
             },
         }
+    }
+
+    /// The same where the place is in two pieces.
+    #[inline(never)]
+    fn copy_in_pieces(&mut self, place: u32, data: &[u8], sum: Sum) -> bool {
+        ring::write(self.rcv, place, data);
+        sum.plus(data).is_valid()
     }
 
     /// The next `len` bytes lie at their place, and can be read from now on.

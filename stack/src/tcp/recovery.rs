@@ -111,6 +111,12 @@ impl Recovery {
         (self.loss.phase == Phase::Open) & (self.sent.sacked() | self.sent.lost() == 0)
     }
 
+    /// 0 if it is so.
+    #[inline(always)]
+    pub(crate) fn troubles(&self) -> u32 {
+        self.sent.sacked() | self.sent.lost() | (self.loss.phase as u32 ^ Phase::Open as u32)
+    }
+
     /// What the peer has acknowledged selectively: `[start, end)` of the sequence space, ascending, nothing touching.
     pub fn sacked(&self) -> impl Iterator<Item = [u32; 2]> {
         let mut records = self.sent.records().filter(|record| record.sacked).peekable();

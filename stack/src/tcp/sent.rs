@@ -211,18 +211,19 @@ impl Sent {
         Some(Run { len, first_end, last })
     }
 
-    /// The same where it is just the oldest piece, as it nearly always is.
+    /// The oldest piece, where that alone is what [`Sent::take_run`] would take, as it nearly always is.
     #[inline(always)]
-    pub fn take_piece(&mut self, una: SeqNr) -> Option<Run> {
-        let records = self.records.lent()?;
-        let last = *records.front()?;
-        if last.end != una || !last.is_plain() {
-            return None;
+    pub fn plain_piece(&self, una: SeqNr) -> Option<&Record> {
+        self.records.kept()?.front().filter(|oldest| oldest.end == una && oldest.is_plain())
+    }
+
+    /// Takes the oldest piece out, which is of `len` bytes, and nothing is known of it.
+    #[inline(always)]
+    pub fn drop_oldest(&mut self, len: u32) {
+        if let Some(records) = self.records.lent() {
+            records.pop_front();
         }
-        records.pop_front();
-        let len = una.since(last.start);
         self.span = self.span.saturating_sub(len);
-        Some(Run { len, first_end: una, last })
     }
 
     /// The peer says that it has `[start, end)`: marks what was not known of it, telling `visit` of each piece.

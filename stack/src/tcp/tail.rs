@@ -6,7 +6,7 @@ use super::image::flag;
 use super::loss::Phase;
 use super::segment::SegmentOut;
 use super::seq::SeqNr;
-use super::tcb::bit;
+use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use super::timer::Timer;
 
@@ -53,8 +53,7 @@ impl Connection<'_> {
             return;
         }
         let Some(srtt) = tcb.rtt.smoothed() else { return };
-        let slack = if tcb.flight() <= tcb.mss { PROBE_SLACK_SINGLE } else { PROBE_SLACK };
-        let at = now.after(2 * srtt + slack);
+        let at = tcb.tail_probe_at(now, srtt);
         if tcb.timers.is_set_after(Timer::Retransmit, at) {
             tcb.timers.set(Timer::LossProbe, at);
         } else {
@@ -101,5 +100,14 @@ impl Connection<'_> {
             recovery.end_undo();
             tcb.reduce_for_loss(tail.flight);
         }
+    }
+}
+
+impl Tcb {
+    /// When to probe what is in flight; `srtt` is the smoothed round-trip time, ns.
+    #[inline(always)]
+    pub(crate) fn tail_probe_at(&self, now: Instant, srtt: u64) -> Instant {
+        let slack = if self.flight() <= self.mss { PROBE_SLACK_SINGLE } else { PROBE_SLACK };
+        now.after(2 * srtt + slack)
     }
 }

@@ -60,6 +60,29 @@ impl Tcb {
         }
     }
 
+    /// As [`Connection::rearm`] where nothing is lost, no probe is out, and the peer does SACK. After something new was acknowledged, no user timeout
+    /// is running.
+    #[inline(always)]
+    pub(super) fn rearm_calmly(&mut self, now: Instant, rto: u64) {
+        self.unanswered_since = Instant::NEVER;
+        if self.flight() == 0 {
+            self.timers.stop(Timer::LossProbe);
+            self.timers.stop(Timer::Retransmit);
+            self.timers.stop(Timer::Reorder);
+        } else {
+            let timeout = now.after(rto);
+            match self.rtt.smoothed().map(|srtt| self.tail_probe_at(now, srtt)) {
+                Some(probe) if probe < timeout => {
+                    self.timers.set_both((Timer::LossProbe, probe), (Timer::Retransmit, timeout))
+                }
+                _ => {
+                    self.timers.stop(Timer::LossProbe);
+                    self.timers.set(Timer::Retransmit, timeout);
+                }
+            }
+        }
+    }
+
     /// When the user timeout of what is unanswered ends (TCP_USER_TIMEOUT, RFC 5482).
     pub(super) fn user_deadline(&self) -> Option<Instant> {
         let counts = self.user_timeout_ms != 0 && self.unanswered_since.is_set();

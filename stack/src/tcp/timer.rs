@@ -64,6 +64,13 @@ impl Timers {
         }
     }
 
+    /// Sets two, of which the first is the earlier one.
+    #[inline(always)]
+    pub fn set_both(&mut self, earlier: (Timer, Instant), later: (Timer, Instant)) {
+        self.at[later.0 as usize] = later.1;
+        self.set(earlier.0, earlier.1);
+    }
+
     /// Forgets a deadline.
     pub fn stop(&mut self, timer: Timer) {
         self.at[timer as usize] = Instant::NEVER;

@@ -108,12 +108,17 @@ impl Connection<'_> {
     #[inline(always)]
     pub(crate) fn tune(&mut self, now: Instant, timestamps: Option<Timestamps>, len: u32) {
         if self.recovery.tuning.rcv_max > self.tcb.rcvbuf && len != 0 {
-            self.measure(now, timestamps, len);
-            self.tune_window(now);
+            self.tune_receiving(now, timestamps, len);
         }
         if self.recovery.tuning.snd_max > self.tcb.snd_limit && self.tcb.flight() != 0 {
             self.tune_queue();
         }
+    }
+
+    #[inline(never)]
+    fn tune_receiving(&mut self, now: Instant, timestamps: Option<Timestamps>, len: u32) {
+        self.measure(now, timestamps, len);
+        self.tune_window(now);
     }
 
     /// `len` bytes arrived: measures the round trip from the receiving end.
@@ -174,6 +179,7 @@ impl Connection<'_> {
     }
 
     /// The send queue holds what is in flight, and as much again to follow it.
+    #[inline(never)]
     fn tune_queue(&mut self) {
         let (_, queued) = self.tcb.queued_extent();
         let useful = self.tcb.cc.cwnd().min(self.tcb.snd_wnd).min(LIMIT_MAX / 3);

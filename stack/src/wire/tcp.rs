@@ -65,13 +65,17 @@ pub struct Options<'a> {
 /// Reads the options. `None` if one runs past the header or claims an impossible length.
 #[inline(always)]
 pub fn parse_options(bytes: &[u8]) -> Option<Options<'_>> {
+    usual_options(bytes).or_else(|| read_options(bytes))
+}
+
+/// The same of none, or of a timestamps option with its padding; `None` for all others.
+#[inline(always)]
+pub fn usual_options(bytes: &[u8]) -> Option<Options<'_>> {
     if bytes.is_empty() {
         return Some(Options::default());
     }
-    if bytes.len() == TIMESTAMPS_LEN && bytes[..4] == USUAL {
-        return Some(Options { timestamps: timestamps(&bytes[4..]), sack: &[] });
-    }
-    read_options(bytes)
+    let &[a, b, c, d, ref body @ ..] = <&[u8; TIMESTAMPS_LEN]>::try_from(bytes).ok()?;
+    ([a, b, c, d] == USUAL).then(|| Options { timestamps: timestamps(body), sack: &[] })
 }
 
 fn read_options(mut bytes: &[u8]) -> Option<Options<'_>> {

@@ -87,18 +87,19 @@ impl Queue {
         self.seen != 0
     }
 
-    /// The next of the packets that waited at the last [`Self::rx_look`], as [`Self::rx_pop`] gives it; nothing else may have been popped
-    /// since.
+    /// How many of the packets that waited at the last [`Self::rx_look`] were not asked for since, `most` at most. They have to be popped
+    /// next, with [`Self::rx_pop_known`].
     #[inline]
-    pub fn rx_pop_seen(&mut self) -> Option<Desc> {
-        self.seen = self.seen.checked_sub(1)?;
-        Some(self.rx.ring.read(self.rx.cursor.take_known()))
+    pub fn rx_take_seen(&mut self, most: u32) -> u32 {
+        let count = self.seen.min(most);
+        self.seen -= count;
+        count
     }
 
-    /// Received packets that waited at the last [`Self::rx_look`].
+    /// The next of the packets that [`Self::rx_take_seen`] has announced, as [`Self::rx_pop`] gives it.
     #[inline]
-    pub fn rx_seen(&self) -> usize {
-        self.seen as usize
+    pub fn rx_pop_known(&mut self) -> Desc {
+        self.rx.ring.read(self.rx.cursor.take_known())
     }
 
     /// Received packets that wait.
@@ -285,6 +286,11 @@ impl<T: Plain> Producing<T> {
 
     #[inline]
     pub(super) fn push(&mut self, entry: T) -> bool {
+        // The usual way first, without another mask: the mapping has one of its own.
+        if self.cursor.has_room() {
+            self.ring.write(self.cursor.reserve_known(), entry);
+            return true;
+        }
         let Some(index) = self.cursor.reserve(self.ring.consumer()) else { return false };
         self.ring.write(index, entry);
         true

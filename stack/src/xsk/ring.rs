@@ -38,11 +38,11 @@ impl ProducerCursor {
         Some(index)
     }
 
-    /// The same where [`Self::has_room`] has just said that there is one.
+    /// The same where [`Self::has_room`] has just said that there is one; the index is not masked yet.
     #[inline]
     pub fn reserve_known(&mut self) -> u32 {
-        let index = self.next & (self.size - 1);
-        self.next = self.next.wrapping_add(1);
+        let index = self.next;
+        self.next = index.wrapping_add(1);
         index
     }
 
@@ -117,11 +117,11 @@ impl ConsumerCursor {
         Some(index)
     }
 
-    /// The same where [`Self::available`] has just said that there is one.
+    /// The same where [`Self::available`] has just said that there is one; the index is not masked yet.
     #[inline]
     pub fn take_known(&mut self) -> u32 {
-        let index = self.next & (self.size - 1);
-        self.next = self.next.wrapping_add(1);
+        let index = self.next;
+        self.next = index.wrapping_add(1);
         index
     }
 

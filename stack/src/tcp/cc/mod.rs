@@ -229,32 +229,47 @@ impl Congestion {
 
     /// New data was acknowledged, outside fast recovery; `rto` is the retransmission timeout, ns.
     pub fn on_ack(&mut self, ack: &Ack, rto: u64, departures: &mut Departures) {
-        self.on_foreseen_ack(ack, rto, departures);
+        match self.algorithm() {
+            Algorithm::Cubic => self.on_cubic_ack(ack, rto, departures),
+            _ => self.on_other_ack(&Ack { mss: sane(ack.mss), ..*ack }, rto),
+        }
     }
 
-    /// The same in the midst of what every foreseen acknowledgement goes through.
+    /// The same of [`Algorithm::Cubic`].
     #[inline(always)]
-    pub fn on_foreseen_ack(&mut self, ack: &Ack, rto: u64, departures: &mut Departures) {
+    pub fn on_cubic_ack(&mut self, ack: &Ack, rto: u64, departures: &mut Departures) {
         let ack = &Ack { mss: sane(ack.mss), ..*ack };
-        if self.algorithm() != Algorithm::Cubic {
+        let mut limited = self.window.is_the_limit(ack);
+        if limited {
+            self.unused_since = Instant::NEVER;
+        } else if !self.knows_use(ack, rto) {
             // A copy for who needs it in memory.
             let ack = *ack;
-            return self.on_other_ack(&ack, rto);
-        }
-        let mut limited = self.window.is_the_limit(ack);
-        let mut usage = self.usage();
-        let is_unused = usage.on_ack(&mut self.window, ack, limited, rto);
-        self.set_usage(usage);
-        if is_unused {
-            limited = self.window.is_the_limit(ack);
+            limited = self.note_use(&ack, rto);
         }
         if let Some(cubic) = self.state.get::<Cubic>() {
-            if is_unused {
-                cubic.on_validation();
-            }
             cubic.on_ack(&mut self.window, ack, limited, departures);
         }
-        self.bound(ack.mss);
+        self.window.bound(2 * ack.mss);
+    }
+
+    /// The window is not the limit: would [`Usage::on_ack`] change nothing?
+    #[inline(always)]
+    fn knows_use(&self, ack: &Ack, rto: u64) -> bool {
+        let since = self.unused_since;
+        since.is_set() && ack.flight <= self.used && ack.now.nanos_since(since) < rto
+    }
+
+    /// It would, perhaps. Says whether the window is the limit after all, because it shrank.
+    #[inline(never)]
+    fn note_use(&mut self, ack: &Ack, rto: u64) -> bool {
+        let mut usage = self.usage();
+        let is_unused = usage.on_ack(&mut self.window, ack, false, rto);
+        self.set_usage(usage);
+        if is_unused && let Some(cubic) = self.state.get::<Cubic>() {
+            cubic.on_validation();
+        }
+        is_unused && self.window.is_the_limit(ack)
     }
 
     /// The same of algorithms that are not the default.
@@ -406,8 +421,7 @@ impl Congestion {
     /// Between two segments and [`CWND_MAX`]. What goes by rates may want a single one for a while.
     #[inline(always)]
     fn bound(&mut self, mss: u32) {
-        let least = if self.goes_by_rate() { mss } else { 2 * mss };
-        self.window.cwnd = self.window.cwnd.clamp(least, CWND_MAX);
+        self.window.bound(if self.goes_by_rate() { mss } else { 2 * mss });
     }
 }
 

@@ -35,6 +35,12 @@ impl Window {
         }
     }
 
+    /// Between so many bytes and [`CWND_MAX`].
+    #[inline(always)]
+    pub fn bound(&mut self, least: u32) {
+        self.cwnd = self.cwnd.clamp(least, CWND_MAX);
+    }
+
     pub fn grow(&mut self, bytes: u32) {
         self.cwnd = self.cwnd.saturating_add(bytes).min(CWND_MAX);
     }

@@ -58,7 +58,8 @@ impl Record {
 
     /// Was it sent once, as one, and is nothing else known of it?
     pub(super) fn is_plain(&self) -> bool {
-        !(self.sacked | self.lost | self.resent | self.blurred)
+        // All in one word.
+        u32::from_ne_bytes([self.sacked, self.lost, self.resent, self.blurred].map(u8::from)) == 0
     }
 
     /// Was it certainly sent after what was sent at `at` and ends at `end` (RFC 8985, section 6.2: RACK_sent_after)?

@@ -39,6 +39,12 @@ static NO_RECORDS: VecDeque<Record> = VecDeque::new();
 pub(super) struct Records(Option<Box<Room>>);
 
 impl Records {
+    /// The same, to look at.
+    #[inline(always)]
+    pub fn kept(&self) -> Option<&VecDeque<Record>> {
+        self.0.as_deref().map(|room| &room.records)
+    }
+
     /// The records, if there is room for any.
     #[inline(always)]
     pub fn lent(&mut self) -> Option<&mut VecDeque<Record>> {
