@@ -7,25 +7,29 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
+use super::scene::GROUP;
 use super::{SCENES, Scene, Which};
 
-/// Groups counted, beside those that warm up.
-const COUNTED: usize = 4;
+/// Groups counted, after those that warm up, at least.
+const COUNTED: usize = 16;
+/// Turns of each connection at least: a peer has its acknowledgement at every other segment.
+const TURNS: usize = 2;
 
 /// Instructions each time; `program` is `underpass-engine`. [`io::ErrorKind::NotFound`]: there is no valgrind.
 pub fn instructions(program: &Path, scene: Scene, which: Which, connections: usize, verify: bool) -> io::Result<f64> {
     let scene = SCENES.iter().position(|known| *known == scene).unwrap_or(0);
+    let groups = COUNTED.max((TURNS * connections).div_ceil(GROUP));
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"]);
     command.arg("--toggle-collect=*measured_region*").arg(program);
-    command.args([scene.to_string(), which.name().to_owned(), connections.to_string(), COUNTED.to_string()]);
+    command.args([scene.to_string(), which.name().to_owned(), connections.to_string(), groups.to_string()]);
     if !verify {
         command.arg("trust");
     }
     let output = command.output()?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let collected = err.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse::<f64>().ok());
-    let times = out.lines().find_map(|line| line.strip_prefix("all times: ")?.parse::<f64>().ok());
+    let times = out.lines().find_map(|line| line.strip_suffix(" times")?.rsplit_once(' ')?.1.parse::<f64>().ok());
     match (collected, times) {
         (Some(collected), Some(times)) if output.status.success() && times > 0.0 => Ok(collected / times),
         _ => Err(io::Error::other(format!("{}: {err}", output.status))),
