@@ -58,6 +58,11 @@ impl<'a, 'b> Scatter<'a, 'b> {
         put
     }
 
+    /// Nothing is filled, as in the beginning.
+    pub fn restart(&mut self) {
+        (self.index, self.at, self.done) = (0, 0, 0);
+    }
+
     /// Is there more than one place left?
     pub fn is_scattered(&self) -> bool {
         self.bufs.iter().skip(self.index).filter(|buf| !buf.is_empty()).count() > 1
@@ -142,5 +147,8 @@ mod tests {
         assert_eq!((into.done, into.left()), (1, 6));
         assert_eq!(into.next().unwrap().len(), 2);
         assert_eq!(into.retract(0), b"");
+        into.restart();
+        assert_eq!((into.put(b"ABCDEFGH"), into.done, into.left()), (7, 7, 0));
+        assert_eq!((a, c), (*b"ABC", *b"DEFG"));
     }
 }

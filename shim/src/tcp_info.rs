@@ -109,9 +109,8 @@ fn number_of(state: State) -> u8 {
         State::Established => 1,
         State::FinWait1 => 4,
         State::FinWait2 => 5,
-        // The kernel's socket is closed then: what waits is no socket any more.
-        State::TimeWait => 7,
-        State::Closed => 7,
+        // In TIME-WAIT the kernel's socket is closed: what waits is no socket any more.
+        State::TimeWait | State::Closed => 7,
         State::CloseWait => 8,
         State::LastAck => 9,
         State::Closing => 11,

@@ -53,26 +53,14 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
     let deadline = (timeout != 0).then(|| sys::now().after(timeout));
     let (mut flags, mut ended) = (flags, None);
     loop {
-        let step = match socket.place() {
-            Where::Changing => {
-                socket.await_change();
-                Step::Moved
-            }
-            Where::Kernel => {
-                let waits = blocking && ended.is_none() && is_patient_look(socket, into, flags);
-                if let Some(asleep) = waits.then(|| socket.record().fall_asleep()).flatten() {
-                    return Act::Sleep(asleep.into(), Some(Flow::In));
-                }
-                carry::kernel::receive(socket, fd, into, flags, wanted(socket, into, flags))
-            }
-            Where::Lane(lane) => carry::receive(
-                socket,
-                fd,
-                lane,
-                into,
-                Ask { flags, want: wanted(socket, into, flags), waits: blocking && ended.is_none() },
-            ),
-        };
+        let waits = blocking && ended.is_none();
+        if waits
+            && is_patient_look(socket, into, flags)
+            && let Some(asleep) = socket.record().fall_asleep()
+        {
+            return Act::Sleep(asleep.into(), Some(Flow::In));
+        }
+        let step = attempt(socket, fd, into, flags, waits);
         match step {
             Step::Moved => continue,
             Step::Over => {
@@ -98,6 +86,7 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
             if tier::demote(socket, Reason::CallNotCarried).is_err() {
                 return Act::Done(Ok(into.done));
             }
+            into.restart();
             continue;
         }
         // What was received in part is not given up for a cancellation, which comes with the next call.
@@ -108,6 +97,19 @@ pub fn receive(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flag
             // What has come is less than was wanted, and still it counts.
             flags &= !libc::MSG_WAITALL;
         }
+    }
+}
+
+/// Tries once, where the socket is; `waits`: the call is going to wait if there is too little.
+fn attempt(socket: &Ref<Socket>, fd: RawFd, into: &mut Scatter<'_, '_>, flags: c_int, waits: bool) -> Step {
+    let want = wanted(socket, into, flags);
+    match socket.place() {
+        Where::Changing => {
+            socket.await_change();
+            Step::Moved
+        }
+        Where::Kernel => carry::kernel::receive(socket, fd, into, flags, want),
+        Where::Lane(lane) => carry::receive(socket, fd, lane, into, Ask { flags, want, waits }),
     }
 }
 

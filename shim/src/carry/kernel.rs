@@ -103,8 +103,8 @@ pub fn show(fd: RawFd, into: &mut Scatter<'_, '_>, skip: usize, len: usize) -> R
     Ok(into.put(bytes.get(skip..got).unwrap_or_default()))
 }
 
-/// SIOCINQ.
-fn queued(fd: RawFd) -> usize {
+/// Bytes that can be read (SIOCINQ).
+pub fn queued(fd: RawFd) -> usize {
     sys::queue_length(fd, libc::FIONREAD).map_or(0, |n| n as usize)
 }
 

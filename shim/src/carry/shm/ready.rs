@@ -11,7 +11,6 @@ use crate::carry::kernel;
 use crate::fd::Ref;
 use crate::shm::{self, Channel, Rx, channel, leave};
 use crate::socket::Socket;
-use crate::sys;
 use crate::wait::Look;
 
 /// Part of the ring that has to be free for a socket to count as writable.
@@ -148,7 +147,7 @@ fn incoming(
 /// Do bytes wait at a turn, where neither the ring nor the kernel sees all of them? Neither would say when they reach SO_RCVLOWAT together, so
 /// less than that has to do.
 fn is_divided(rx: &Rx, fd: RawFd) -> bool {
-    rx.is_turning() && rx.queued(sys::queue_length(fd, libc::FIONREAD).map_or(0, |n| n as c_int)) > 0
+    rx.is_turning() && rx.queued(kernel::queued(fd) as c_int) > 0
 }
 
 /// What the kernel has to say. Copies of what the ring has given are nothing to read.

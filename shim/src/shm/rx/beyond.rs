@@ -5,7 +5,6 @@ use std::os::fd::RawFd;
 use super::Rx;
 use crate::buffers::Scatter;
 use crate::carry::kernel;
-use crate::sys;
 
 impl Rx {
     /// Shows, behind the ring's bytes, those that the kernel has of the time after; they stay where they are. `before` bytes of its queue came
@@ -15,7 +14,7 @@ impl Rx {
             return;
         }
         // In this order: what is beyond the copies was sent after their number was stated.
-        let queued = sys::queue_length(fd, libc::FIONREAD).unwrap_or(0) as usize;
+        let queued = kernel::queued(fd);
         let copies = self.copies_ahead().left(self.view.their_copies(), self.capacity()) as usize;
         let early = self.early.len().saturating_sub(copies);
         let skip = before + copies.saturating_sub(self.early.len());

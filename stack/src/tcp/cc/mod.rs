@@ -11,6 +11,7 @@ mod dctcp;
 mod hystart;
 mod learnt;
 mod newreno;
+mod state;
 mod window;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -22,6 +23,7 @@ use self::dctcp::Dctcp;
 pub(crate) use self::hystart::Departures;
 pub use self::learnt::Learnt;
 use self::newreno::NewReno;
+use self::state::State;
 use self::window::{Usage, Window};
 use super::loss::Phase;
 use super::rate::RateSample;
@@ -65,48 +67,6 @@ impl std::ops::Deref for Told {
 
     fn deref(&self) -> &Ack {
         &self.ack
-    }
-}
-
-/// Room for the state of the one algorithm that is in use, in words.
-const STATE_WORDS: usize =
-    if size_of::<Cubic>() > size_of::<Bbr>() { size_of::<Cubic>() } else { size_of::<Bbr>() }.div_ceil(8);
-
-/// The state of the algorithm in use; which one that is, [`Congestion`] knows. Any content is a state of any algorithm.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
-struct State([u64; STATE_WORDS]);
-
-/// A record that fits into [`State`].
-trait Fits: FromBytes + IntoBytes + KnownLayout + Immutable + Sized {
-    const FITS: () = assert!(size_of::<Self>() <= size_of::<State>() && align_of::<Self>() <= align_of::<State>());
-}
-
-impl Fits for Cubic {}
-impl Fits for NewReno {}
-impl Fits for Dctcp {}
-impl Fits for Bbr {}
-
-impl State {
-    fn of<T: Fits>(record: &T) -> Self {
-        let () = T::FITS;
-        let mut state = Self([0; STATE_WORDS]);
-        // It fits.
-        let _ = record.write_to_prefix(state.0.as_mut_bytes());
-        state
-    }
-
-    /// The same, to look at.
-    fn look<T: Fits>(&self) -> Option<&T> {
-        let () = T::FITS;
-        T::ref_from_prefix(self.0.as_bytes()).ok().map(|(record, _)| record)
-    }
-
-    /// The state as that of one algorithm; there always is one.
-    #[inline(always)]
-    fn get<T: Fits>(&mut self) -> Option<&mut T> {
-        let () = T::FITS;
-        T::mut_from_prefix(self.0.as_mut_bytes()).ok().map(|(record, _)| record)
     }
 }
 
