@@ -156,6 +156,28 @@ impl Ends {
         Self { addresses: u64::from_ne_bytes(addresses), ports: u32::from_ne_bytes(ports).into() }
     }
 
+    /// Those of the packets that come in a flow over IPv4.
+    #[inline]
+    pub(crate) fn of_flow(flow: &FlowKey) -> Option<Self> {
+        let (local, remote) = flow.both_v4()?;
+        Some(Self::of_packet(
+            zerocopy::transmute!([remote, local]),
+            zerocopy::transmute!([flow.remote_port, flow.local_port]),
+        ))
+    }
+
+    /// Are they of the packets that come in this flow?
+    #[inline(always)]
+    pub(crate) fn are_of(self, flow: &FlowKey) -> bool {
+        flow.is(&self.flow())
+    }
+
+    /// All of it in two words, for hashing.
+    #[inline(always)]
+    pub(crate) fn words(self) -> [u64; 2] {
+        [self.addresses, self.ports]
+    }
+
     /// The sum of the addresses.
     #[inline(always)]
     pub(crate) fn addresses(self) -> Sum {
@@ -166,8 +188,9 @@ impl Ends {
     #[inline(always)]
     pub(crate) fn flow(self) -> FlowKey {
         let [remote, local]: [[u8; 4]; 2] = zerocopy::transmute!(self.addresses);
-        let [e, f, g, h] = (self.ports as u32).to_ne_bytes();
-        FlowKey::of_v4(local, remote, [g, h], [e, f])
+        // The ports change places.
+        let ports: [[u8; 2]; 2] = zerocopy::transmute!((self.ports as u32).rotate_left(16));
+        FlowKey::of_v4(local, remote, ports[0], ports[1])
     }
 }
 
@@ -201,6 +224,13 @@ mod tests {
         let packet = Ends::of_packet([192, 168, 7, 200, 10, 0, 0, 1], [0x9c, 0x40, 0, 80]);
         let expected = FlowKey::tcp(([10, 0, 0, 1], 80).into(), ([192, 168, 7, 200], 40_000).into());
         assert_eq!(packet.flow(), expected);
+        assert_eq!(Ends::of_flow(&expected), Some(packet));
+        assert!(packet.are_of(&expected));
+        for at in 0..size_of::<FlowKey>() {
+            let mut other = expected;
+            other.as_mut_bytes()[at] ^= 1;
+            assert!(!packet.are_of(&other), "byte {at}");
+        }
         assert_ne!(Ends::of_packet([0xff; 8], [0xff; 4]), Ends::NONE);
         assert_ne!(Ends::of_packet([0; 8], [0; 4]), Ends::NONE);
     }

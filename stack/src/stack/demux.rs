@@ -13,7 +13,7 @@ const PLACES_MIN: usize = 64;
 /// 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The table. A place holds the low half of a flow's hash above a slot number plus one, or zero.
+/// The table. A place holds the low half of a flow's hash below a slot number plus one, or zero.
 #[derive(Debug)]
 pub(super) struct Demux {
     places: Vec<u64>,
@@ -29,16 +29,21 @@ fn fold(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
+/// The tag of what keys and a flow have been mixed to: where a key's low bits are zero, ports that follow each other would lie close together.
+fn spread(mixed: u64) -> u32 {
+    fold(mixed, SPREAD) as u32
+}
+
 fn pack(tag: u32, slot: u32) -> u64 {
-    u64::from(tag) << 32 | u64::from(slot.wrapping_add(1))
+    u64::from(slot.wrapping_add(1)) << 32 | u64::from(tag)
 }
 
 fn tag_of(place: u64) -> u32 {
-    (place >> 32) as u32
+    place as u32
 }
 
 fn slot_of(place: u64) -> u32 {
-    (place as u32).wrapping_sub(1)
+    ((place >> 32) as u32).wrapping_sub(1)
 }
 
 impl Demux {
@@ -54,17 +59,29 @@ impl Demux {
     }
 
     fn tag(&self, flow: &FlowKey) -> u32 {
+        if let Some(ends) = Ends::of_flow(flow) {
+            return self.tag_of_ends(ends);
+        }
         let [local_high, local, remote_high, remote, ports] = flow.words();
         let [a, b, c, d] = self.keys;
-        let mixed = fold(local ^ a, remote ^ b) ^ fold(ports ^ local_high ^ c, remote_high ^ d);
-        // Where a key's low bits are zero, ports that follow each other would lie close together.
-        fold(mixed, SPREAD) as u32
+        spread(fold(local ^ a, remote ^ b) ^ fold(ports ^ local_high ^ c, remote_high ^ d))
+    }
+
+    #[inline(always)]
+    fn tag_of_ends(&self, ends: Ends) -> u32 {
+        let [addresses, ports] = ends.words();
+        let [a, b, ..] = self.keys;
+        spread(fold(addresses ^ a, ports ^ b))
     }
 
     /// The slot of a flow; `holds` says whether a slot is the flow's.
     #[inline]
     pub fn find(&self, flow: &FlowKey, holds: impl Fn(u32) -> bool) -> Option<u32> {
-        let tag = self.tag(flow);
+        self.find_tag(self.tag(flow), holds)
+    }
+
+    #[inline(always)]
+    fn find_tag(&self, tag: u32, holds: impl Fn(u32) -> bool) -> Option<u32> {
         let mask = self.places.len() - 1;
         let mut at = tag as usize & mask;
         loop {
@@ -81,7 +98,7 @@ impl Demux {
 
     /// The same for the flow of a packet. No flow is found that was taken out since.
     #[inline(always)]
-    pub fn find_ends(&mut self, ends: Ends, holds: impl Fn(u32, &FlowKey) -> bool) -> Option<u32> {
+    pub fn find_ends(&mut self, ends: Ends, holds: impl Fn(u32, Ends) -> bool) -> Option<u32> {
         let (newest, slot) = self.newest;
         if newest == ends {
             return Some(slot);
@@ -91,9 +108,8 @@ impl Demux {
 
     /// The same of another flow than the newest.
     #[inline(never)]
-    fn find_other(&mut self, ends: Ends, holds: impl Fn(u32, &FlowKey) -> bool) -> Option<u32> {
-        let flow = ends.flow();
-        let slot = self.find(&flow, |slot| holds(slot, &flow))?;
+    fn find_other(&mut self, ends: Ends, holds: impl Fn(u32, Ends) -> bool) -> Option<u32> {
+        let slot = self.find_tag(self.tag_of_ends(ends), |slot| holds(slot, ends))?;
         self.newest = (ends, slot);
         Some(slot)
     }
@@ -178,7 +194,7 @@ mod tests {
                 prop_assert_eq!(found, model.get(&n).copied());
                 // Twice: the second time it is the newest.
                 for _ in 0..2 {
-                    let by_packet = demux.find_ends(ends(n), |slot, flow| flow.is(&self::flow(held[slot as usize])));
+                    let by_packet = demux.find_ends(ends(n), |slot, ends| ends.are_of(&flow(held[slot as usize])));
                     prop_assert_eq!(by_packet, found);
                 }
                 match found {

@@ -129,7 +129,9 @@ impl Stack {
     fn foreseen_in(&mut self, frame: &[u8], queue: u32, now: Instant) -> Option<()> {
         let found = input::parse_usual(frame)?;
         let arena = &self.arena;
-        let slot = self.demux.find_ends(found.ends, |slot, flow| holds(arena, slot, flow))?;
+        let slot = self
+            .demux
+            .find_ends(found.ends, |slot, ends| flow_of(arena, slot).is_some_and(|flow| ends.are_of(flow)))?;
         let state = self.slots.get_mut(slot as usize)?;
         let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state).filter(|(record, ..)| record.is_live())?;
         let readable = !found.segment.payload.is_empty();
@@ -197,15 +199,15 @@ impl Stack {
     /// The slot that holds a flow.
     #[inline]
     pub(super) fn slot_of(&self, flow: &FlowKey) -> Option<u32> {
-        self.demux.find(flow, |slot| holds(&self.arena, slot, flow))
+        self.demux.find(flow, |slot| flow_of(&self.arena, slot).is_some_and(|held| held.is(flow)))
     }
 }
 
-/// Is the slot the flow's?
+/// The flow of a slot, also of one that is free now.
 #[inline]
-fn holds(arena: &Region, slot: u32, flow: &FlowKey) -> bool {
+fn flow_of(arena: &Region, slot: u32) -> Option<&FlowKey> {
     let record = arena::conn_offset(slot).and_then(|at| arena.get::<ConnRecord>(at));
-    record.is_some_and(|record| record.flow.is(flow))
+    record.map(|record| &record.flow)
 }
 
 impl Port {

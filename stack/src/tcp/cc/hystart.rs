@@ -101,20 +101,19 @@ impl Departures {
         self.len != 0 && self.ends[place(self.first as usize)].le(una)
     }
 
-    /// The youngest departure that `una` answers gives the round-trip time, µs.
-    fn take_sample(&mut self, now: Instant, una: SeqNr) -> Option<u32> {
-        let mut sample = None;
-        for _ in 0..STAMPS {
-            let at = place(self.first as usize);
-            if self.len == 0 || self.ends[at].gt(una) {
-                break;
-            }
-            self.first = place(at + 1) as u16;
-            self.len = (self.len - 1).min(STAMPS as u16);
-            let passed = ticks(now).wrapping_sub(self.ticks[at]);
-            sample = Some(u32::from(passed.max(1)) * TICK);
+    /// The youngest departure that `una` answers gives the round-trip time, µs. The oldest is answered.
+    #[inline(always)]
+    fn take_sample(&mut self, now: Instant, una: SeqNr) -> u32 {
+        let mut at = place(self.first as usize);
+        let mut len = self.len.saturating_sub(1);
+        let mut next = place(at + 1);
+        while len != 0 && self.ends[next].le(una) {
+            (at, next) = (next, place(next + 1));
+            len -= 1;
         }
-        sample
+        (self.first, self.len) = (next as u16, len);
+        let passed = ticks(now).wrapping_sub(self.ticks[at]);
+        u32::from(passed.max(1)) * TICK
     }
 }
 
@@ -159,14 +158,15 @@ impl HyStart {
     /// A departure was answered: what does it say of the round?
     #[inline(never)]
     fn measure(&mut self, now: Instant, una: SeqNr, departures: &mut Departures) {
-        if let Some(rtt) = departures.take_sample(now, una) {
-            self.current_min = lesser(self.current_min, rtt);
-            self.samples = self.samples.saturating_add(1);
+        let rtt = departures.take_sample(now, una);
+        self.current_min = lesser(self.current_min, rtt);
+        self.samples = self.samples.saturating_add(1);
+        if self.samples >= N_RTT_SAMPLE && self.current_min != 0 {
             self.judge();
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn end_round(&mut self, nxt: SeqNr) {
         self.begin_round(nxt);
         if self.css_round != 0 {
@@ -185,11 +185,8 @@ impl HyStart {
         self.samples = 0;
     }
 
-    /// Has the shortest round trip become longer than in the round before, or, in CSS, shorter than at its beginning?
+    /// There are samples enough: has the shortest round trip become longer than in the round before, or, in CSS, shorter than at its beginning?
     fn judge(&mut self) {
-        if self.samples < N_RTT_SAMPLE || self.current_min == 0 {
-            return;
-        }
         if self.css_round != 0 {
             if self.current_min < self.css_baseline {
                 self.css_baseline = 0;
@@ -340,7 +337,7 @@ mod tests {
         }
         let ends: Vec<u32> = departures.ends[..departures.len as usize].iter().map(|end| end.0 / MSS).collect();
         assert_eq!((&ends[..10], ends.len()), (&[1, 2, 3, 4, 6, 8, 11, 15, 20, 27][..], 22));
-        assert_eq!(departures.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), Some(16 * 256), "sent at 14");
-        assert_eq!(departures.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), None);
+        assert_eq!(departures.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), 16 * 256, "sent at 14");
+        assert!(!departures.is_answered(SeqNr(16 * MSS)));
     }
 }
