@@ -16,6 +16,10 @@ use underpass_bench::engine::{SCENES, Scene, Which, instructions};
 
 /// Of the committed figure.
 const MOST: f64 = 1.10;
+/// With so many connections ...
+const MANY: usize = 1_000;
+/// ... of what it is with one. The table of flows is keyed at random, so that the count varies by a few instructions there.
+const MOST_OF_MANY: f64 = 1.20;
 /// The page rounds, and may be of another day than the file.
 const PAGE: f64 = 0.02;
 const ANEW: &str = "if that is as it should be, write it anew: UNDERPASS_WRITE_ENGINE_COST=1 cargo test -p underpass-bench --test \
@@ -50,8 +54,8 @@ fn engine() -> PathBuf {
     programs.find(|path| path.ends_with("underpass-engine")).expect("cargo says where the program is")
 }
 
-fn count(engine: &Path, scene: Scene) -> f64 {
-    instructions(engine, scene, Which::Underpass, 1, true).unwrap_or_else(|error| match error.kind() {
+fn count(engine: &Path, scene: Scene, connections: usize) -> f64 {
+    instructions(engine, scene, Which::Underpass, connections, true).unwrap_or_else(|error| match error.kind() {
         ErrorKind::NotFound => panic!("valgrind is missing: apt-get install valgrind, or scripts/setup.sh"),
         _ => panic!("valgrind: {error}"),
     })
@@ -65,7 +69,7 @@ fn is_long(scene: Scene) -> bool {
 #[test]
 fn no_segment_costs_more_than_it_did() {
     let engine = engine();
-    let counted = SCENES.map(|scene| (scene, count(&engine, scene)));
+    let counted = SCENES.map(|scene| (scene, count(&engine, scene, 1)));
     if std::env::var_os("UNDERPASS_WRITE_ENGINE_COST").is_some() {
         assert!(std::arch::is_x86_feature_detected!("avx2"), "the figures are of processors with AVX2");
         let mut text = HEADING.to_owned();
@@ -84,6 +88,16 @@ fn no_segment_costs_more_than_it_did() {
         }
     }
     assert!(worse.is_empty(), "{worse:#?}\n{ANEW}");
+}
+
+#[test]
+fn a_segment_costs_as_much_with_many_connections() {
+    let engine = engine();
+    for scene in SCENES {
+        let [one, many] = [1, MANY].map(|connections| count(&engine, scene, connections));
+        println!("{}: {one:.0} instructions with one connection, {many:.0} with {MANY}", scene.name());
+        assert!(many <= MOST_OF_MANY * one, "{}: {many:.0} instructions with {MANY}, {one:.0} with one", scene.name());
+    }
 }
 
 /// Ours with one connection is the first number of a row.
