@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // Steering: exact TCP flows go to the AF_XDP sockets of their stack, everything else to the kernel.
 //
-// When in doubt, pass: a frame that is malformed, fragmented, encapsulated or opens a connection belongs to the kernel.
+// When in doubt, pass: a frame that is malformed, fragmented or encapsulated belongs to the kernel, and so does what opens a
+// connection, unless the stack has one between the same ends: the kernel's socket of that says nothing.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -194,7 +195,7 @@ int underpass_steer(struct xdp_md *ctx)
 	struct flow_key key = {};
 	struct segment seg = {};
 
-	if (parse(ctx, &key, &seg) < 0 || seg.syn) {
+	if (parse(ctx, &key, &seg) < 0) {
 		count(NOT_OURS);
 		return XDP_PASS;
 	}
@@ -202,6 +203,10 @@ int underpass_steer(struct xdp_md *ctx)
 	if (value) {
 		count(REDIRECTED);
 		return bpf_redirect_map(&xsks, value->xsk_base + ctx->rx_queue_index, XDP_PASS);
+	}
+	if (seg.syn) {
+		count(NOT_OURS);
+		return XDP_PASS;
 	}
 	value = bpf_map_lookup_elem(&watches, &key);
 	if (value)

@@ -84,10 +84,23 @@ fn only_the_exact_flow_is_redirected() {
 }
 
 #[test]
-fn what_opens_a_connection_or_is_odd_goes_to_the_kernel() {
+fn what_opens_a_connection_goes_to_the_kernel_unless_there_is_one() {
+    let mut steer = Steer::load().unwrap();
+    assert_eq!(counted(&steer, &frame(SYN, false)), NOT_OURS);
+    steer.watch(&flow()).unwrap();
+    assert_eq!(counted(&steer, &frame(SYN, false)), NOT_OURS, "it is not what the kernel's socket is fed with");
+    assert_eq!(steer.watched(&flow()).unwrap().passed, 0);
+    steer.redirect(&flow(), 0).unwrap();
+    assert_eq!(counted(&steer, &frame(SYN, false)), REDIRECTED, "the peer has started anew");
+    steer.release(&flow());
+    steer.unwatch(&flow());
+    assert_eq!(counted(&steer, &frame(SYN, false)), NOT_OURS);
+}
+
+#[test]
+fn what_is_odd_goes_to_the_kernel() {
     let mut steer = Steer::load().unwrap();
     steer.redirect(&flow(), 0).unwrap();
-    assert_eq!(counted(&steer, &frame(SYN, false)), NOT_OURS);
     let changed = |at: usize, to: u8| {
         let mut bytes = frame(ACK, false);
         bytes[at] = to;
@@ -141,7 +154,7 @@ fn ipv6_is_steered_in_the_same_way() {
     steer.redirect(&flow_v6(), 0).unwrap();
     assert_eq!(counted(&steer, &frame_v6(ACK, false)), REDIRECTED);
     assert_eq!(counted(&steer, &frame_v6(ACK, true)), REDIRECTED, "with a VLAN tag");
-    assert_eq!(counted(&steer, &frame_v6(SYN, false)), NOT_OURS);
+    assert_eq!(counted(&steer, &frame_v6(SYN, false)), REDIRECTED);
     for (what, at, to) in [("version", 14, 0x40), ("fragment", 20, 44), ("hop by hop", 20, 0), ("ICMPv6", 20, 58)] {
         let mut bytes = frame_v6(ACK, false);
         bytes[at] = to;

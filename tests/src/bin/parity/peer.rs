@@ -53,12 +53,27 @@ fn obey(fd: RawFd, command: &str) -> String {
             sock::set_linger(fd, true, 0);
             shown(fds::close(fd))
         }
+        "restart" => restart(fd),
+        "outcome" => named(ready::poll(&[(fd, libc::POLLOUT)], 5000).1[0]) + " " + &obey(fd, "error"),
         "errors" => shown(calls::recv(fd, &mut [0], libc::MSG_ERRQUEUE)),
         "error" => shown(sock::get_int(fd, libc::SOL_SOCKET, libc::SO_ERROR)),
         "state" => shown(sock::tcp_state(fd)),
         "tier" => tier::of(fd).to_string(),
         unknown => format!("no such command: {unknown}"),
     }
+}
+
+/// As a host that has lost its power: the connection is gone without a word, and from the same port a new one begins.
+fn restart(fd: RawFd) -> String {
+    let ends = sock::ends(fd);
+    let repair = sock::set_int(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1);
+    let closed = fds::close(fd);
+    let new = sock::connect_between(&ends);
+    if new >= 0 && new != i64::from(fd) {
+        fds::dup2(new as RawFd, fd);
+        fds::close(new as RawFd);
+    }
+    format!("{} {} {}", shown(repair), shown(closed), shown(new.min(0)))
 }
 
 fn send(fd: RawFd, bytes: &[u8]) -> String {

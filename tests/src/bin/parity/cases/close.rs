@@ -16,7 +16,7 @@ group!("close":
     half_closed_bulk_out peer_closes_then_writes broken_pipe nosignal peer_resets peer_resets_read_later peer_resets_write
     error_option resets_peer closes_with_unread_data closes_in_peace closes_with_data_on_its_way lingers
     lingers_not shut_then_close calls_after_close both_shut_at_once data_after_shut_reading
-    waits_after_the_end;
+    waits_after_the_end peer_restarts;
     closes_untouched peer_closes_at_once peer_resets_at_once
 );
 
@@ -313,6 +313,17 @@ fn peer_resets_at_once(s: &mut Session) {
 }
 
 /// In TIME-WAIT there is no socket to ask.
+/// A connection that the peer knows nothing of any more: its SYN is answered, its RST to that counts (RFC 5961, section 4.2; RFC 9293,
+/// section 3.5.1), and the next SYN finds the kernel, where nobody listens any more.
+fn peer_restarts(s: &mut Session) {
+    s.tell("restart");
+    s.await_events(libc::POLLERR);
+    s.recv("recv", 10, 0);
+    s.recv("again", 10, 0);
+    s.ret("state", sock::tcp_state(s.fd));
+    s.tell("outcome");
+}
+
 fn waits_after_the_end(s: &mut Session) {
     s.ret("shutdown", sock::shutdown(s.fd, libc::SHUT_WR));
     until("the FIN's acknowledgement", || sock::tcp_state(s.fd) == FIN_WAIT2);

@@ -77,6 +77,36 @@ pub fn getpeername(fd: RawFd) -> (i64, u32, String) {
     name(|address, len| unsafe { libc::getpeername(fd, address, len) })
 }
 
+/// The whole addresses of both ends, the local one first.
+pub fn ends(fd: RawFd) -> [Vec<u8>; 2] {
+    type Ask = unsafe extern "C" fn(c_int, *mut libc::sockaddr, *mut socklen_t) -> c_int;
+    [libc::getsockname as Ask, libc::getpeername as Ask].map(|ask| {
+        let mut address = vec![0u8; 128];
+        let mut len = address.len() as socklen_t;
+        // SAFETY: a buffer of ours and its length.
+        outcome(unsafe { ask(fd, address.as_mut_ptr().cast(), &raw mut len) });
+        address.truncate(len as usize);
+        address
+    })
+}
+
+/// A socket that connects between these ends, without waiting; its number, or an error as in [`outcome`].
+pub fn connect_between([local, remote]: &[Vec<u8>; 2]) -> i64 {
+    let family = u16::from_ne_bytes([local[0], local[1]]).into();
+    // SAFETY: no memory involved.
+    let fd = outcome(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0) }) as RawFd;
+    // SAFETY: a whole address each, and its length.
+    let (bound, connected) = unsafe {
+        let bound = libc::bind(fd, local.as_ptr().cast(), local.len() as socklen_t);
+        (outcome(bound), outcome(libc::connect(fd, remote.as_ptr().cast(), remote.len() as socklen_t)))
+    };
+    match (bound, connected) {
+        (0, 0) => fd.into(),
+        (0, error) if error == -i64::from(libc::EINPROGRESS) => fd.into(),
+        (0, error) | (error, _) => error,
+    }
+}
+
 /// shutdown(2).
 pub fn shutdown(fd: RawFd, how: c_int) -> i64 {
     // SAFETY: no memory involved.
