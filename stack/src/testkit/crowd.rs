@@ -16,8 +16,8 @@ use crate::tcp::{Algorithm, Codepoint, Flags, Instant, Kind, Learnt, SegmentOut,
 const FRAMES: u32 = 4096;
 /// Entries of each of its rings.
 const ENTRIES: u32 = 2048;
-/// Connections that differ only in the peer's port.
-const PORTS: usize = 50_000;
+/// Connections that differ only in the peer's port: number `n` and `n` plus this have different peers.
+pub const PORTS: usize = 50_000;
 /// Window scale of both ends.
 const WSCALE: u8 = 7;
 /// Bytes of Ethernet, IPv4 and TCP headers, and of a packet.
@@ -125,12 +125,20 @@ impl Crowd {
         let wire = Wire::attach(&mut stack, 0, FRAMES, ENTRIES, MTU)?;
         let mut crowd = Self { stack, wire, peers: Vec::with_capacity(count) };
         for n in 0..count {
-            crowd.import(n, (ring, largest), now)?;
+            let slot = crowd.import(n, (ring, largest), now)?;
+            if slot as usize != n {
+                return Err(io::Error::other(format!("connection {n} is in slot {slot}")));
+            }
         }
         Ok(crowd)
     }
 
-    fn import(&mut self, n: usize, (ring, largest): (u32, u32), now: Instant) -> io::Result<()> {
+    /// One more connection, number `n`, whose peer is the last of [`Crowd::peers`] then; returns its slot.
+    pub fn join(&mut self, n: usize, ring: u32, now: Instant) -> io::Result<u32> {
+        self.import(n, (ring, 0), now)
+    }
+
+    fn import(&mut self, n: usize, (ring, largest): (u32, u32), now: Instant) -> io::Result<u32> {
         let (own, peer) = ((n as u32).wrapping_mul(0x9e37_79b9), (n as u32).wrapping_mul(0x85eb_ca6b));
         let image = image(n, own, peer, ring);
         let path = Path {
@@ -157,10 +165,10 @@ impl Crowd {
             pacing_limit: u64::MAX,
         };
         let full = || io::Error::other(format!("connection {n} was not taken"));
-        let (slot, _) = self.stack.reserve().filter(|(slot, _)| *slot as usize == n).ok_or_else(full)?;
+        let (slot, _) = self.stack.reserve().ok_or_else(full)?;
         self.stack.import(slot, &request, now).map_err(|_| full())?;
         self.peers.push(Peer::of(n, peer, own));
-        Ok(())
+        Ok(slot)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::sys::{fds, io, shown, sock};
 group!("options":
     names socket_level tcp_level ip_level buffers states keepalive maximum_segment lengths unknown congestion wrong_calls
     lingering timeouts_read_back after_the_end quickack user_timeout nodelay_and_traffic mark_and_priority information totals
-    little_unsent;
+    little_unsent little_unsent_at_once;
     set_before_traffic
 );
 
@@ -366,6 +366,44 @@ fn totals(s: &mut Session) {
         }
     }
     say_totals(s, "in the end", &before);
+}
+
+/// What a program that does not wait can write while nobody reads is what the peer's window holds, and a little.
+fn little_unsent_at_once(s: &mut Session) {
+    const BUFFER: i32 = 2 << 20;
+    s.ret("buffer", sock::set_int(s.fd, SOL_SOCKET, libc::SO_SNDBUF, BUFFER));
+    s.ret("set", sock::set_int(s.fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 16_384));
+    let little = fill(s);
+    s.say("it is little", little < 800_000);
+    s.poll("and no more is asked for", libc::POLLOUT);
+    s.ret("set", sock::set_int(s.fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 0));
+    s.poll("without the bound", libc::POLLOUT);
+    let more = fill(s);
+    s.say("it is much", more > 800_000);
+    s.ret("set", sock::set_int(s.fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 16_384));
+    s.begin(&format!("recv {}", little + more));
+    crate::session::until("the queue to be sent", || word(&tcp_info(s), 24) == 0 && word(&tcp_info(s), 144) == 0);
+    s.await_events(libc::POLLOUT);
+    let answer = s.answer();
+    s.say("it came", answer.starts_with('['));
+    exchange(s);
+}
+
+/// Writes as long as bytes are taken; returns how many were.
+fn fill(s: &Session) -> usize {
+    let mut taken = 0;
+    let mut rests = 0;
+    while rests < 50 {
+        match io::send(s.fd, &[1; 10_000], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
+            got if got > 0 => (taken, rests) = (taken + got as usize, 0),
+            _ => {
+                // What is on its way may make room for more.
+                rests += 1;
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+    }
+    taken
 }
 
 /// With TCP_NOTSENT_LOWAT little waits to be sent, and the socket is writable again when less does.
