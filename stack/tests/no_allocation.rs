@@ -8,8 +8,8 @@ mod counting_allocator;
 
 use counting_allocator::Counting;
 use underpass_stack::stack::Event;
-use underpass_stack::tcp::{Flags, Instant};
-use underpass_stack::testkit::Crowd;
+use underpass_stack::tcp::{Algorithm, Flags, Instant};
+use underpass_stack::testkit::crowd::{Crowd, Manner};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -27,14 +27,17 @@ struct Bench {
     frame: Vec<u8>,
     out: Vec<u8>,
     data: Vec<u8>,
+    /// Bytes of data in a full segment.
+    full: usize,
 }
 
 impl Bench {
-    fn new() -> Self {
-        let now = Instant(1_000_000_000);
-        let crowd = Crowd::new(CONNECTIONS, RING, now).expect("room for the connections");
-        let data = (0..1460).map(|n| n as u8).collect();
-        Self { crowd, now, events: Vec::with_capacity(CONNECTIONS), frame: vec![0; 2048], out: vec![0; 1460], data }
+    fn new(manner: Manner) -> Self {
+        let (now, full) = (Instant(1_000_000_000), manner.full());
+        let crowd = Crowd::speaking(CONNECTIONS, RING, manner, now).expect("room for the connections");
+        let data = (0..full).map(|n| n as u8).collect();
+        let events = Vec::with_capacity(CONNECTIONS);
+        Self { crowd, now, events, frame: vec![0; 2048], out: vec![0; full], data, full }
     }
 
     fn pass(&mut self, nanos: u64) {
@@ -71,13 +74,13 @@ impl Bench {
     }
 
     fn everything(&mut self, n: usize) {
-        self.arrive(n, Flags::default(), 1460);
-        self.arrive(n, Flags::default(), 1460);
-        self.read(n, 1460);
-        self.read(n, 1460);
+        self.arrive(n, Flags::default(), self.full);
+        self.arrive(n, Flags::default(), self.full);
+        self.read(n, self.full);
+        self.read(n, self.full);
         assert_eq!(self.collect(n), (1, 0), "one acknowledgement of two segments");
-        self.write(n, 1460);
-        assert_eq!(self.collect(n), (1, 1460));
+        self.write(n, self.full);
+        assert_eq!(self.collect(n), (1, self.full));
         self.arrive(n, Flags::default(), 0);
         self.arrive(n, Flags::PSH, 64);
         self.read(n, 64);
@@ -90,16 +93,28 @@ impl Bench {
     }
 }
 
-#[test]
-fn moving_data_allocates_nothing() {
-    let mut bench = Bench::new();
+fn moves_without_allocating(manner: Manner) {
+    let mut bench = Bench::new(manner);
     (0..CONNECTIONS).for_each(|n| bench.everything(n));
     let before = counting_allocator::count();
     for _ in 0..3 {
         (0..CONNECTIONS).for_each(|n| bench.everything(n));
     }
-    assert_eq!(counting_allocator::count() - before, 0, "allocations");
+    assert_eq!(counting_allocator::count() - before, 0, "allocations, {manner:?}");
+}
+
+#[test]
+fn moving_data_allocates_nothing() {
+    for v6 in [false, true] {
+        for timestamps in [false, true] {
+            for &congestion in Algorithm::ALL {
+                moves_without_allocating(Manner { v6, timestamps, ecn: false, congestion });
+                moves_without_allocating(Manner { v6, timestamps, ecn: true, congestion });
+            }
+        }
+    }
     // The counter does count.
+    let before = counting_allocator::count();
     let boxed = std::hint::black_box(Box::new(1));
     assert_eq!(counting_allocator::count() - before, *boxed);
 }

@@ -9,7 +9,7 @@ use crate::ip::path::Path;
 use crate::ip::{input, output};
 use crate::stack::{ImportRequest, Stack};
 use crate::tcp::image::{Image, flag};
-use crate::tcp::segment::SackBlocks;
+use crate::tcp::segment::{SackBlocks, Timestamps};
 use crate::tcp::{Algorithm, Codepoint, Flags, Instant, Kind, Learnt, SegmentOut, SeqNr};
 
 /// Frames of the card.
@@ -18,11 +18,33 @@ const FRAMES: u32 = 4096;
 const ENTRIES: u32 = 2048;
 /// Connections that differ only in the peer's port: number `n` and `n` plus this have different peers.
 pub const PORTS: usize = 50_000;
+/// The peers' clock, which stands still.
+const TS_PEER: u32 = 77;
 /// Window scale of both ends.
 const WSCALE: u8 = 7;
-/// Bytes of Ethernet, IPv4 and TCP headers, and of a packet.
-const HEADERS: usize = 54;
+/// Bytes of an Ethernet header, and of a packet.
+const ETHERNET: usize = 14;
 const MTU: u32 = 1500;
+
+/// How connections speak, beside SACK and window scaling.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// IPv6 instead of IPv4.
+    pub v6: bool,
+    /// With timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// With ECN (RFC 3168); the peer's data is marked by the network then.
+    pub ecn: bool,
+    /// The congestion control.
+    pub congestion: Algorithm,
+}
+
+impl Manner {
+    /// Bytes of data in a full segment.
+    pub fn full(self) -> usize {
+        MTU as usize - 40 - if self.v6 { 20 } else { 0 } - if self.timestamps { 12 } else { 0 }
+    }
+}
 
 /// The peer of one connection: just the numbers that its next segment needs.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +55,10 @@ pub struct Peer {
     pub seq: u32,
     /// Its RCV.NXT.
     pub ack: u32,
+    /// What its segments have.
+    manner: Manner,
+    /// The newest TSval of the host.
+    heard: u32,
 }
 
 /// The flow of connection `n` as its host sees it.
@@ -41,10 +67,19 @@ pub fn flow(n: usize) -> FlowKey {
     FlowKey::tcp(SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(peer))
 }
 
+/// The same over IPv6.
+fn flow_v6(n: usize) -> FlowKey {
+    let peer = ([0xfd00, 0, 0, 0, 0, 0, 1, (n / PORTS) as u16 + 1], (n % PORTS) as u16 + 10_000);
+    FlowKey::tcp(SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, 1], 80)), SocketAddr::from(peer))
+}
+
 impl Peer {
     /// The peer of connection `n`.
     pub fn of(n: usize, seq: u32, ack: u32) -> Self {
-        let host = flow(n);
+        Self::speaking(flow(n), seq, ack, Manner::default())
+    }
+
+    fn speaking(host: FlowKey, seq: u32, ack: u32, manner: Manner) -> Self {
         let flow = FlowKey {
             local: host.remote,
             remote: host.local,
@@ -52,7 +87,7 @@ impl Peer {
             remote_port: host.local_port,
             ..host
         };
-        Self { flow, seq, ack }
+        Self { flow, seq, ack, manner, heard: 0 }
     }
 
     /// The number of the connection that a frame of the host belongs to, whatever else is in it.
@@ -80,8 +115,8 @@ impl Peer {
             ack: SeqNr(self.ack),
             flags: Flags::ACK.with(flags),
             window: u16::MAX,
-            ecn: Codepoint::NotEct,
-            timestamps: None,
+            ecn: if self.manner.ecn && !data.is_empty() { Codepoint::Ce } else { Codepoint::NotEct },
+            timestamps: self.manner.timestamps.then_some(Timestamps { val: TS_PEER, ecr: self.heard }),
             sack,
             len: data.len() as u32,
             kind: Kind::Data,
@@ -93,12 +128,13 @@ impl Peer {
 
     /// Reads a frame that was sent to it, checking addresses and checksums; returns its data. `None`: not the next one.
     pub fn receive<'a>(&mut self, frame: &'a [u8]) -> Option<&'a [u8]> {
-        let incoming = input::parse(frame, HEADERS + MTU as usize).ok()?;
+        let incoming = input::parse(frame, ETHERNET + MTU as usize).ok()?;
         let data = incoming.segment.payload;
         if incoming.flow != self.flow || (incoming.segment.seq.0 != self.ack && !data.is_empty()) {
             return None;
         }
         self.ack = self.ack.wrapping_add(data.len() as u32);
+        self.heard = incoming.segment.timestamps.map_or(self.heard, |stamps| stamps.val);
         Some(data)
     }
 }
@@ -111,6 +147,7 @@ pub struct Crowd {
     pub wire: Wire,
     /// One for each connection.
     pub peers: Vec<Peer>,
+    manner: Manner,
 }
 
 impl Crowd {
@@ -121,11 +158,20 @@ impl Crowd {
 
     /// The same with rings that may grow to `largest` bytes.
     pub fn growing(count: usize, ring: u32, largest: u32, now: Instant) -> io::Result<Self> {
+        Self::make(count, (ring, largest), Manner::default(), now)
+    }
+
+    /// As [`Crowd::new`], speaking in this manner.
+    pub fn speaking(count: usize, ring: u32, manner: Manner, now: Instant) -> io::Result<Self> {
+        Self::make(count, (ring, 0), manner, now)
+    }
+
+    fn make(count: usize, rings: (u32, u32), manner: Manner, now: Instant) -> io::Result<Self> {
         let mut stack = Stack::new("crowd", std::process::id(), 0, |fd| fd)?;
         let wire = Wire::attach(&mut stack, 0, FRAMES, ENTRIES, MTU)?;
-        let mut crowd = Self { stack, wire, peers: Vec::with_capacity(count) };
+        let mut crowd = Self { stack, wire, peers: Vec::with_capacity(count), manner };
         for n in 0..count {
-            let slot = crowd.import(n, (ring, largest), now)?;
+            let slot = crowd.import(n, rings, now)?;
             if slot as usize != n {
                 return Err(io::Error::other(format!("connection {n} is in slot {slot}")));
             }
@@ -140,7 +186,7 @@ impl Crowd {
 
     fn import(&mut self, n: usize, (ring, largest): (u32, u32), now: Instant) -> io::Result<u32> {
         let (own, peer) = ((n as u32).wrapping_mul(0x9e37_79b9), (n as u32).wrapping_mul(0x85eb_ca6b));
-        let image = image(n, own, peer, ring);
+        let image = image(self.manner, n, own, peer, ring);
         let path = Path {
             ifindex: 1,
             dst_mac: [2, 0, 0, 0, 0, 2],
@@ -160,23 +206,25 @@ impl Crowd {
             inode: n as u64,
             rings: (ring, ring),
             largest: (largest, largest),
-            congestion: Algorithm::default(),
+            congestion: self.manner.congestion,
             learnt: Learnt::Nothing,
             pacing_limit: u64::MAX,
         };
         let full = || io::Error::other(format!("connection {n} was not taken"));
         let (slot, _) = self.stack.reserve().ok_or_else(full)?;
         self.stack.import(slot, &request, now).map_err(|_| full())?;
-        self.peers.push(Peer::of(n, peer, own));
+        self.peers.push(Peer { heard: image.ts_val, ..Peer::speaking(image.flow, peer, own, self.manner) });
         Ok(slot)
     }
 }
 
-/// Established, nothing under way, windows wide open, SACK, no timestamps.
-fn image(n: usize, own: u32, peer: u32, ring: u32) -> Image {
+/// Established, nothing under way, windows wide open, SACK.
+fn image(manner: Manner, n: usize, own: u32, peer: u32, ring: u32) -> Image {
     let window = u32::from(u16::MAX) << WSCALE;
+    let timestamps = if manner.timestamps { flag::TIMESTAMPS | flag::TS_RECENT } else { 0 };
+    let flags = flag::WSCALE | flag::SACK | timestamps | if manner.ecn { flag::ECN } else { 0 };
     Image {
-        flow: flow(n),
+        flow: if manner.v6 { flow_v6(n) } else { flow(n) },
         snd_una: own,
         snd_nxt: own,
         snd_end: own,
@@ -191,7 +239,9 @@ fn image(n: usize, own: u32, peer: u32, ring: u32) -> Image {
         mss_clamp: 1460,
         snd_wscale: WSCALE,
         rcv_wscale: WSCALE,
-        flags: flag::WSCALE | flag::SACK,
+        flags,
+        ts_val: 1,
+        ts_recent: TS_PEER,
         srtt_us: 1000,
         rttvar_us: 500,
         cwnd: 256,
