@@ -222,7 +222,8 @@ pub(super) fn collect(
     let segments = drain(&mut |frame| {
         let number = Peer::number(frame).filter(|&number| number < peers.len());
         let data = number.and_then(|number| {
-            let mut peer = Peer { ack: taken[number], ..peers[number] };
+            let mut peer = peers[number];
+            peer.ack = taken[number];
             let data = peer.receive(frame)?;
             taken[number] = peer.ack;
             Some(data.len())
