@@ -45,7 +45,7 @@ impl Connection<'_> {
             self.tcb.unanswered_since = Instant::NEVER;
         }
         self.tcb.time(now, (heard.acked, self.tcb.snd_una), segment.timestamps, heard.delivery.rtt(now));
-        self.grow(now, heard.acked, heard.pipe_before, self.tcb.rtt.rto());
+        self.grow(now, heard.acked, self.tcb.rtt.rto());
         self.judge(now, &heard, out);
         if heard.acked > 0 {
             self.rearm(now, self.tcb.rtt.rto());
@@ -70,10 +70,9 @@ impl Connection<'_> {
         before.lt(ack.earlier(tcb.snd_end))
     }
 
-    /// Lets the congestion window grow: `acked` new bytes, with `pipe` bytes in the network until then; `rto` is the retransmission
-    /// timeout, ns.
+    /// Lets the congestion window grow: `acked` new bytes; `rto` is the retransmission timeout, ns.
     #[inline(always)]
-    pub(crate) fn grow(&mut self, now: Instant, acked: u32, pipe: u32, rto: u64) {
+    pub(crate) fn grow(&mut self, now: Instant, acked: u32, rto: u64) {
         let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
         let phase = recovery.loss.phase;
         if acked == 0 || phase == Phase::Recovery {
@@ -88,7 +87,7 @@ impl Connection<'_> {
             // A mark has reduced the window, and the losses of before say no more.
             _ if tcb.ecn.is_reduced() => (),
             _ => {
-                let told = tcb.told(now, acked, pipe);
+                let told = tcb.told(now, acked, recovery.sent.reached());
                 tcb.cc.on_ack(&told, rto, recovery.sent.departures());
             }
         }

@@ -102,38 +102,38 @@ impl Connection<'_> {
     /// It acknowledges new data, nothing is lost, and the peer has reported nothing. Says whether there is more send space.
     #[inline(never)]
     fn take_plain_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>) -> bool {
-        // Nothing is lost or known to have arrived: all of it is in the network.
-        let pipe = self.recovery.sent.span();
         let Recovery { sent, rack, rate, .. } = &mut *self.recovery;
         let Some(piece) = sent.plain_piece(ack).filter(|_| self.tcb.cc.algorithm() == Algorithm::Cubic) else {
-            return self.take_longer_ack(now, ack, timestamps, pipe);
+            return self.take_longer_ack(now, ack, timestamps);
         };
         let len = ack.since(piece.start);
         let rtt = hear_run(self.tcb, rack, rate, now, (len, ack), piece);
         self.tcb.time(now, (len, ack), timestamps, rtt);
         sent.drop_oldest(len);
-        self.follow_ack::<true>(now, ack, pipe)
+        self.follow_ack::<true>(now, ack)
     }
 
     /// The same where it is not just the oldest piece, or congestion control another than the default.
     #[inline(never)]
-    fn take_longer_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>, pipe: u32) -> bool {
+    fn take_longer_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>) -> bool {
         if self.tcb.cc.goes_by_rate() {
-            return self.take_ack_in_pieces(now, ack, timestamps, pipe);
+            return self.take_ack_in_pieces(now, ack, timestamps);
         }
         let Recovery { sent, rack, rate, .. } = &mut *self.recovery;
         let Some(Run { len, first_end, last }) = sent.take_run(ack) else {
-            return self.take_ack_in_pieces(now, ack, timestamps, pipe);
+            return self.take_ack_in_pieces(now, ack, timestamps);
         };
         let rtt = hear_run(self.tcb, rack, rate, now, (len, first_end), &last);
         self.tcb.time(now, (len, ack), timestamps, rtt);
-        self.follow_ack::<false>(now, ack, pipe)
+        self.follow_ack::<false>(now, ack)
     }
 
     /// The same where pieces have fared differently, or congestion control wants to know all of them.
     #[inline(never)]
-    fn take_ack_in_pieces(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>, pipe: u32) -> bool {
+    fn take_ack_in_pieces(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>) -> bool {
         let acked = ack.since(self.tcb.snd_una);
+        // Nothing is lost or known to have arrived: all of it is in the network.
+        let before = (self.recovery.sent.span(), self.recovery.rate.lost());
         let echo = self.tcb.echo_of(timestamps);
         let delivery = self.recovery.hear_pieces(now, ack, echo);
         let rtt = delivery.rtt(now);
@@ -142,8 +142,7 @@ impl Connection<'_> {
         }
         self.recovery.rate.on_delivery(now, &delivery);
         self.tcb.time(now, (acked, ack), timestamps, rtt);
-        let before = (pipe, self.recovery.rate.lost());
-        let writable = self.follow_ack::<false>(now, ack, pipe);
+        let writable = self.follow_ack::<false>(now, ack);
         self.note_delivery(now, &delivery);
         self.report_rate(now, acked, before, &delivery);
         writable
@@ -151,13 +150,13 @@ impl Connection<'_> {
 
     /// What follows from such an acknowledgement of what was in flight; `CUBIC`: it is known that congestion control is the default one.
     #[inline(always)]
-    fn follow_ack<const CUBIC: bool>(&mut self, now: Instant, ack: SeqNr, pipe: u32) -> bool {
+    fn follow_ack<const CUBIC: bool>(&mut self, now: Instant, ack: SeqNr) -> bool {
         let acked = ack.since(self.tcb.snd_una);
         let writable = self.advance(ack);
         let tcb = &mut *self.tcb;
         let rto = tcb.rtt.rto();
         if !tcb.ecn.is_reduced() {
-            let told = tcb.told(now, acked, pipe);
+            let told = tcb.told(now, acked, self.recovery.sent.reached());
             let departures = self.recovery.sent.departures();
             if CUBIC {
                 tcb.cc.on_cubic_ack(&told, rto, departures);

@@ -86,6 +86,7 @@ impl Sent {
         if una.lt(nxt) {
             self.reserve();
             self.span = nxt.since(una);
+            self.records.note_reached(self.span);
             let record = Record {
                 start: una,
                 end: nxt,
@@ -107,6 +108,7 @@ impl Sent {
             return;
         }
         self.span = self.span.wrapping_add(end.since(start));
+        self.records.note_reached(stamp.in_flight);
         let records = &mut *self.records;
         match records.back_mut() {
             Some(last) if last.is_continued(start, &stamp) => {
@@ -126,6 +128,7 @@ impl Sent {
     #[inline(always)]
     pub fn push_apart(&mut self, start: SeqNr, end: SeqNr, stamp: Stamp) {
         self.span = self.span.wrapping_add(end.since(start));
+        self.records.note_reached(stamp.in_flight);
         self.records.push_back(Record::new(start, end, stamp));
     }
 

@@ -43,7 +43,8 @@ pub(crate) struct Ack {
     pub now: Instant,
     /// Bytes that it acknowledges.
     pub acked: u32,
-    /// Bytes that were in the network before it came.
+    /// Bytes that were in the network: when new data last went out, for whether the window is the limit; before the acknowledgement came, for
+    /// those who go by rates.
     pub flight: u32,
     pub mss: u32,
     /// Smoothed round-trip time, ns, if known.

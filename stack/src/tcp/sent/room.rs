@@ -19,11 +19,13 @@ const FIRST_ROOM: usize = 16;
 pub(crate) struct Room {
     records: VecDeque<Record>,
     departures: Departures,
+    /// Bytes in the network when new data last went out.
+    reached: u32,
 }
 
 impl Room {
     fn new() -> Box<Self> {
-        Box::new(Self { records: VecDeque::with_capacity(FIRST_ROOM), departures: Departures::default() })
+        Box::new(Self { records: VecDeque::with_capacity(FIRST_ROOM), departures: Departures::default(), reached: 0 })
     }
 
     /// Records that there is memory for.
@@ -43,6 +45,12 @@ impl Records {
     #[inline(always)]
     pub fn kept(&self) -> Option<&VecDeque<Record>> {
         self.0.as_deref().map(|room| &room.records)
+    }
+
+    /// Remembers how much is in the network, new data included that goes out now.
+    #[inline(always)]
+    pub fn note_reached(&mut self, bytes: u32) {
+        self.0.get_or_insert_with(Room::new).reached = bytes;
     }
 
     /// The records, if there is room for any.
@@ -91,6 +99,13 @@ impl Sent {
             return None;
         }
         self.records.0.take()
+    }
+
+    /// Bytes in the network when new data last went out. What has arrived since is in it: of several acknowledgements that come
+    /// together, all answer that.
+    #[inline(always)]
+    pub fn reached(&self) -> u32 {
+        self.records.0.as_deref().map_or(0, |room| room.reached)
     }
 
     /// When what is in flight left.
