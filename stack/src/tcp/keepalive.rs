@@ -28,9 +28,6 @@ impl Tcb {
         if now.nanos_since(self.heard_at) < idle {
             return self.timers.set(Timer::Keepalive, self.heard_at.after(idle));
         }
-        if self.probes == 0 {
-            self.unanswered_since = now;
-        }
         let limit = u64::from(self.user_timeout_ms) * MS;
         let by_time = limit != 0 && self.probes > 0 && now.nanos_since(self.heard_at) >= limit;
         let by_count = limit == 0 && self.probes >= self.keep_count.max(1);

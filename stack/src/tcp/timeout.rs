@@ -161,6 +161,8 @@ impl Tcb {
     /// The same where nothing is in flight.
     #[inline(always)]
     pub(crate) fn restart(&mut self, now: Instant, app_limited: bool) {
+        // What a closed window left unanswered is over.
+        self.unanswered_since = Instant::NEVER;
         self.cc.on_restart(now, app_limited);
         if self.cc.goes_by_rate() {
             self.take_pacing_rate();
