@@ -7,6 +7,7 @@ use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use super::timer::Timer;
+use super::transfer::RCV_MSS_INITIAL;
 
 /// Linux: TCP_DELACK_MIN, ns.
 pub(crate) const DELAY: u64 = 40_000_000;
@@ -61,6 +62,12 @@ impl Tcb {
     /// The delayed acknowledgement's time is up: the program does not answer after all.
     pub(crate) fn ack_late(&mut self) {
         self.set(bit::ACK_NOW | bit::ACK_LATE);
+        // Segments may have become smaller, and all of a flight less than two of the old size: the next one shall not wait. If they have
+        // not, the next full one says so.
+        let half = self.rcv_nxt.since(self.rcv_wup) / 2;
+        if half >= u32::from(RCV_MSS_INITIAL) {
+            self.rcv_mss = self.rcv_mss.min(half.min(u16::MAX.into()) as u16);
+        }
         self.clear(bit::PINGPONG);
     }
 

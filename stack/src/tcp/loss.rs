@@ -270,6 +270,9 @@ impl Connection<'_> {
         if recovery.loss.phase == Phase::Open && recovery.sent.sacked() == 0 && recovery.sent.lost() == 0 {
             return tcb.timers.stop(Timer::Reorder);
         }
+        // Gaps are known: no probe has to find one (RFC 8985, section 7.2).
+        tcb.timers.stop(Timer::LossProbe);
+        tcb.clear(bit::LOSS_PROBE);
         let much = recovery.sent.sacked() > (DUP_THRESH - 1) * tcb.mss;
         let window = recovery.rack.window(recovery.loss.phase != Phase::Open || much, tcb.rtt.smoothed());
         let found = recovery.rack.detect(now, &mut recovery.sent, window);

@@ -32,7 +32,7 @@ const CLOSED_BY_US: u32 = flag::FIN_QUEUED | flag::FIN_SENT | flag::FIN_ACKED;
 /// A path must carry at least this, bytes: full headers and the smallest segment.
 const MTU_MIN: u32 = 128;
 /// Assumed before the peer has sent anything (RFC 9293, section 3.7.1).
-const RCV_MSS_INITIAL: u16 = 536;
+pub(crate) const RCV_MSS_INITIAL: u16 = 536;
 
 /// Why an image cannot be taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
