@@ -61,8 +61,11 @@ impl Stack {
         }
         self.fit_rings(slot);
         self.raise(slot, bits);
-        if bits & (event::CLOSED | event::DEMOTE) != 0 && self.slots[slot as usize].orphan {
-            self.bury(slot);
+        if self.slots[slot as usize].orphan {
+            match bits & (event::CLOSED | event::DEMOTE) {
+                0 => self.limit_orphan(slot, now),
+                _ => self.bury(slot),
+            }
         }
     }
 

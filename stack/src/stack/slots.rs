@@ -276,13 +276,26 @@ impl Stack {
     /// has acknowledged everything.
     pub fn orphan(&mut self, slot: u32, now: Instant) {
         let now = self.not_back(now);
-        if let Some(mut connection) = self.connection(slot) {
-            connection.shutdown_write(now);
+        let Some(mut connection) = self.connection(slot) else { return };
+        connection.shutdown_write(now);
+        if connection.tcb.is_closed() {
+            return self.bury(slot);
         }
         if let Some(state) = self.slots.get_mut(slot as usize) {
             state.orphan = true;
         }
+        self.limit_orphan(slot, now);
         self.touch(slot);
+    }
+
+    /// Something has happened to an orphan: it does not wait for its peer for ever.
+    pub(super) fn limit_orphan(&mut self, slot: u32, now: Instant) {
+        let Some(mut connection) = self.connection(slot) else { return };
+        connection.hurry_peer(now);
+        let bound = connection.tcb.deadline_bound();
+        if let Some(state) = self.slots.get_mut(slot as usize) {
+            state.schedule(&mut self.wheel, slot, bound, now);
+        }
     }
 
     /// Packets of a connection take another path from now on.

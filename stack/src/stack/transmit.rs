@@ -192,6 +192,9 @@ impl Turn<'_> {
     /// Builds and queues the connection's next segment; says so if this was not possible.
     #[inline]
     fn send_one(&mut self, sent: &mut Sent) -> Option<Halt> {
+        if !self.has_room() {
+            return Some(Halt::Short);
+        }
         let Some(addr) = take_frame(self.queue, self.pool) else {
             sent.no_frame += 1;
             return Some(Halt::Short);
@@ -202,12 +205,25 @@ impl Turn<'_> {
         };
         sent.frames += 1;
         sent.bytes += len as u64;
-        if self.send_frame(addr, len) {
+        if self.queue.tx_push(Desc::new(addr, len as u32)) {
+            *self.unsent = Unsent::Fresh;
             return None;
         }
-        // Still full after a kick: the segment is lost like any other, and sent again by the retransmission timer.
+        // There was room: the ring is not what it says. The segment is lost like any other.
         self.pool.give_addr(addr);
         Some(Halt::Short)
+    }
+
+    /// Is there room in the TX ring, perhaps after the kernel has taken what is in it? To be asked before a segment is made, which counts as
+    /// sent.
+    fn has_room(&mut self) -> bool {
+        if self.queue.tx_has_room() || self.queue.tx_room() > 0 {
+            return true;
+        }
+        self.queue.tx_flush();
+        kick(self.queue);
+        collect(self.queue, self.pool);
+        self.queue.tx_room() > 0
     }
 
     /// Writes the next segment into a frame; returns the length. `None`: there is nothing to send.
@@ -223,21 +239,6 @@ impl Turn<'_> {
         }
         *self.ip_id = self.ip_id.wrapping_add(1);
         output::build(frame, path, flow, &segment, connection.payload(segment.seq, segment.len), *self.ip_id)
-    }
-
-    fn send_frame(&mut self, addr: u64, len: usize) -> bool {
-        let desc = Desc::new(addr, len as u32);
-        let mut pushed = self.queue.tx_push(desc);
-        if !pushed {
-            self.queue.tx_flush();
-            kick(self.queue);
-            collect(self.queue, self.pool);
-            pushed = self.queue.tx_push(desc);
-        }
-        if pushed {
-            *self.unsent = Unsent::Fresh;
-        }
-        pushed
     }
 }
 

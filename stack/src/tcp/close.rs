@@ -49,6 +49,13 @@ impl Connection<'_> {
         }
     }
 
+    /// Nobody will read what still comes: the peer has as long to close its side as TIME-WAIT lasts (Linux: tcp_fin_timeout).
+    pub(crate) fn hurry_peer(&mut self, now: Instant) {
+        if self.tcb.state() == State::FinWait2 && !self.tcb.timers.is_set(Timer::TimeWait) {
+            self.tcb.timers.set(Timer::TimeWait, now.after(TIME_WAIT));
+        }
+    }
+
     /// TIME-WAIT is over.
     pub(crate) fn expire(&mut self, out: &mut Outcome) {
         self.tcb.set(bit::DONE);

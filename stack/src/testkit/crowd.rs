@@ -158,17 +158,22 @@ impl Crowd {
 
     /// The same with rings that may grow to `largest` bytes.
     pub fn growing(count: usize, ring: u32, largest: u32, now: Instant) -> io::Result<Self> {
-        Self::make(count, (ring, largest), Manner::default(), now)
+        Self::make(count, (ring, largest), Manner::default(), ENTRIES, now)
     }
 
     /// As [`Crowd::new`], speaking in this manner.
     pub fn speaking(count: usize, ring: u32, manner: Manner, now: Instant) -> io::Result<Self> {
-        Self::make(count, (ring, 0), manner, now)
+        Self::make(count, (ring, 0), manner, ENTRIES, now)
     }
 
-    fn make(count: usize, rings: (u32, u32), manner: Manner, now: Instant) -> io::Result<Self> {
+    /// As [`Crowd::new`], behind a card whose rings have so many entries.
+    pub fn behind(entries: u32, count: usize, ring: u32, now: Instant) -> io::Result<Self> {
+        Self::make(count, (ring, 0), Manner::default(), entries, now)
+    }
+
+    fn make(count: usize, rings: (u32, u32), manner: Manner, entries: u32, now: Instant) -> io::Result<Self> {
         let mut stack = Stack::new("crowd", std::process::id(), 0, |fd| fd)?;
-        let wire = Wire::attach(&mut stack, 0, FRAMES, ENTRIES, MTU)?;
+        let wire = Wire::attach(&mut stack, 0, FRAMES, entries, MTU)?;
         let mut crowd = Self { stack, wire, peers: Vec::with_capacity(count), manner };
         for n in 0..count {
             let slot = crowd.import(n, rings, now)?;

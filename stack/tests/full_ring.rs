@@ -1,0 +1,33 @@
+//! A card that does not take packets as quickly as they are made: nothing is lost for that.
+
+use underpass_stack::stats::Counter;
+use underpass_stack::tcp::{Flags, Instant};
+use underpass_stack::testkit::Crowd;
+
+const ENTRIES: u32 = 16;
+const SEGMENT: usize = 1460;
+const SEGMENTS: usize = 100;
+
+#[test]
+fn segments_wait_for_room_in_the_ring() {
+    let mut now = Instant(1_000_000_000);
+    let mut crowd = Crowd::behind(ENTRIES, 1, 256 << 10, now).expect("room for a connection");
+    let data: Vec<u8> = (0..SEGMENT * SEGMENTS).map(|n| (n * 31 >> 3) as u8).collect();
+    assert_eq!(crowd.stack.send(0, now, &data, false), Some(data.len()));
+    let (mut arrived, mut frame) = (Vec::<u8>::new(), vec![0; 2048]);
+    while arrived.len() < data.len() {
+        // The card takes nothing for several passes, then all at once.
+        for _ in 0..5 {
+            now = now.after(1_000);
+            crowd.stack.pass(now);
+        }
+        let peer = &mut crowd.peers[0];
+        let took = crowd.wire.collect(|sent| arrived.extend(peer.receive(sent).expect("the next segment")));
+        assert!(took > 0 && took <= ENTRIES as usize, "{took} frames");
+        let len = crowd.peers[0].send(&mut frame, Flags::default(), b"");
+        assert!(crowd.wire.stage(&frame[..len]));
+        crowd.wire.show(1);
+    }
+    assert!(arrived == data);
+    assert_eq!(crowd.stack.stats().get(Counter::Retransmits), 0);
+}
