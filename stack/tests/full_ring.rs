@@ -12,7 +12,7 @@ const SEGMENTS: usize = 100;
 fn segments_wait_for_room_in_the_ring() {
     let mut now = Instant(1_000_000_000);
     let mut crowd = Crowd::behind(ENTRIES, 1, 256 << 10, now).expect("room for a connection");
-    let data: Vec<u8> = (0..SEGMENT * SEGMENTS).map(|n| (n * 31 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..SEGMENT * SEGMENTS).map(|n| ((n * 31) >> 3) as u8).collect();
     assert_eq!(crowd.stack.send(0, now, &data, false), Some(data.len()));
     let (mut arrived, mut frame) = (Vec::<u8>::new(), vec![0; 2048]);
     while arrived.len() < data.len() {

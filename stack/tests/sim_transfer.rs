@@ -65,7 +65,7 @@ fn in_the_middle_of_loss_recovery() {
 
 #[test]
 fn an_image_is_the_same_after_a_round_trip() {
-    let mut seen = (false, false);
+    let (mut seen, mut random) = ((false, false), Random::new(7));
     // Without SACK, timeouts repair what is lost.
     for (congestion, flags) in [(Algorithm::Cubic, ALL), (Algorithm::Reno, ALL), (Algorithm::Cubic, flag::WSCALE)] {
         let link = LinkSpec { loss: 100, ..LinkSpec::default() };
@@ -73,6 +73,10 @@ fn an_image_is_the_same_after_a_round_trip() {
         let mut traffic = Traffic::new([100_000, 100_000], 4000, 7);
         traffic.close = [true, false];
         traffic.run(&mut pair, 3000 * SECOND, |pair| {
+            // An image alone tells neither of holes nor of data beyond them: who forgot them at each step would hardly ever mend one.
+            if random.below(4) != 0 {
+                return;
+            }
             let host = &mut pair.hosts[A];
             let before = host.export(pair.now);
             host.change_hands_by_image(pair.now);

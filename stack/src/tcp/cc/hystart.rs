@@ -16,8 +16,6 @@ const MIN_RTT_DIVISOR: u32 = 8;
 const N_RTT_SAMPLE: u16 = 8;
 const CSS_GROWTH_DIVISOR: u32 = 4;
 const CSS_ROUNDS: u16 = 5;
-/// The limit L on what one acknowledgement adds, segments, for a sender that does not pace.
-const LIMIT: u32 = 8;
 
 /// Departures remembered at a time: of a window of a thousand segments 22 are, and the next round begins before all are answered.
 const STAMPS: usize = 24;
@@ -147,8 +145,9 @@ impl HyStart {
         if departures.is_answered(ack.una) {
             self.measure(ack.now, ack.una, departures);
         }
-        let full = ack.acked.min(LIMIT * ack.mss);
-        let bytes = if self.css_round == 0 { full } else { full / CSS_GROWTH_DIVISOR };
+        // Without the limit L of eight segments for senders that do not pace: receivers that put segments together (GRO) acknowledge dozens
+        // at a time, and would let the window grow by eight in a round trip. Linux has none.
+        let bytes = if self.css_round == 0 { ack.acked } else { ack.acked / CSS_GROWTH_DIVISOR };
         if ack.una.ge(self.round_end) {
             self.end_round(ack.nxt);
         }
@@ -323,10 +322,13 @@ mod tests {
     }
 
     #[test]
-    fn one_acknowledgement_adds_eight_segments_at_most() {
+    fn an_acknowledgement_adds_all_of_it() {
         let (now, una, nxt) = (Instant(1), SeqNr(50 * MSS), SeqNr(60 * MSS));
         let ack = Ack { now, acked: 50 * MSS, flight: 60 * MSS, mss: MSS, srtt: None, una, nxt };
-        assert_eq!(HyStart::default().on_ack(&ack, &mut Departures::default()), Growth { bytes: 8 * MSS, done: false });
+        assert_eq!(
+            HyStart::default().on_ack(&ack, &mut Departures::default()),
+            Growth { bytes: 50 * MSS, done: false }
+        );
     }
 
     #[test]
