@@ -287,6 +287,9 @@ mod over_mapped_addresses {
 
     groups! {
         |name| group_over(Over::Mapped, name, &[Preload::Server, Preload::Both]);
+        receiving "recv";
+        sending "send";
+        epoll "epoll";
         ends "close";
         options "options";
         options_of_ipv6 "options6";
