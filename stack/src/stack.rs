@@ -7,6 +7,7 @@
 mod census;
 mod demux;
 mod frozen;
+mod full;
 mod grow;
 mod kick;
 mod pass;

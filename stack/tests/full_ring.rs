@@ -1,5 +1,7 @@
 //! A card that does not take packets as quickly as they are made: nothing is lost for that.
 
+use underpass_stack::stack::Event;
+use underpass_stack::stack::event::TIMED_OUT;
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::{Flags, Instant};
 use underpass_stack::testkit::Crowd;
@@ -30,4 +32,20 @@ fn segments_wait_for_room_in_the_ring() {
     }
     assert!(arrived == data);
     assert_eq!(crowd.stack.stats().get(Counter::Retransmits), 0);
+}
+
+#[test]
+fn a_card_that_takes_nothing_any_more_is_a_connection_without_answers() {
+    let mut now = Instant(1_000_000_000);
+    let mut crowd = Crowd::behind(ENTRIES, 1, 256 << 10, now).expect("room for a connection");
+    assert!(crowd.stack.send(0, now, &vec![7; SEGMENT * SEGMENTS], false).is_some());
+    let mut events = Vec::new();
+    let mut passes = 0;
+    while !events.iter().any(|event: &Event| event.bits & TIMED_OUT != 0) {
+        crowd.stack.pass(now);
+        crowd.stack.take_events(&mut events);
+        passes += 1;
+        assert!(passes < 10_000, "{passes} passes in {} ms", now.0 / 1_000_000);
+        now = crowd.stack.next_deadline().expect("something to wait for").max(now.after(20_000));
+    }
 }

@@ -74,3 +74,47 @@ fn a_peer_that_never_closes_is_not_waited_for() {
     crowd.stack.pass(now);
     assert_eq!(crowd.stack.live(), 0);
 }
+
+#[test]
+fn a_window_that_stays_closed_is_not_waited_for() {
+    let mut now = Instant(1_000_000_000);
+    let mut crowd = Crowd::new(1, 64 << 10, now).expect("room for a connection");
+    crowd.peers[0].window = 0;
+    arrive(&mut crowd, now, Flags::default());
+    assert_eq!(crowd.stack.send(0, now, &[7; 1000], false), Some(1000));
+    crowd.stack.orphan(0, now);
+    let mut probes = 0;
+    while crowd.stack.live() == 1 {
+        assert!(probes < 20, "it is probed for ever");
+        now = crowd.stack.next_deadline().expect("a timer").max(now.after(1_000_000));
+        crowd.stack.pass(now);
+        if crowd.wire.collect(|_| ()) > 0 {
+            probes += 1;
+            arrive(&mut crowd, now, Flags::default());
+        }
+    }
+    assert!(probes > 5, "{probes} probes");
+}
+
+#[test]
+fn one_that_is_frozen_goes_on_when_it_is_thawed() {
+    let now = Instant(1_000_000_000);
+    let mut crowd = Crowd::new(1, 64 << 10, now).expect("room for a connection");
+    crowd.stack.freeze(0).expect("a live connection");
+    crowd.stack.orphan(0, now);
+    crowd.stack.send_touched(now);
+    assert_eq!(crowd.wire.collect(|_| ()), 0);
+    crowd.stack.thaw(0, now);
+    crowd.stack.send_touched(now);
+    assert_eq!(crowd.wire.collect(|_| ()), 1, "FIN");
+    crowd.peers[0].ack = crowd.peers[0].ack.wrapping_add(1);
+    let mut later = now.after(1_000_000);
+    arrive(&mut crowd, later, Flags::FIN);
+    crowd.peers[0].seq = crowd.peers[0].seq.wrapping_add(1);
+    // TIME-WAIT, with its whole time.
+    later = later.after(59_000_000_000);
+    crowd.stack.pass(later);
+    assert_eq!(crowd.stack.live(), 1);
+    crowd.stack.pass(later.after(1_100_000_000));
+    assert_eq!(crowd.stack.live(), 0);
+}

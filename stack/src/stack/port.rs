@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use super::full::Full;
 use super::{Leftover, Stack};
 use crate::arena::{MAX_PORTS, Phase, PortEntry};
 use crate::mem::Region;
@@ -52,6 +53,8 @@ pub struct Port {
     pub(super) queues: Vec<Queue>,
     /// Whether frames lie in TX rings, by queue.
     pub(super) unsent: Vec<Unsent>,
+    /// When a TX ring was full.
+    pub(super) full: Full,
     /// What the kernel had dropped when last asked, by queue, in the order of [`DROPS`].
     dropped: Vec<[u64; DROPS.len()]>,
 }
@@ -153,7 +156,8 @@ impl Stack {
         let unsent = vec![Unsent::None; queues.len()];
         let dropped = vec![[0; DROPS.len()]; queues.len()];
         self.attachments += 1;
-        let mut port = Port { attachment: self.attachments, config, umem, pool, queues, unsent, dropped };
+        let mut port =
+            Port { attachment: self.attachments, config, umem, pool, queues, unsent, full: Full::default(), dropped };
         for queue in 0..port.queues.len() {
             port.fill(queue);
         }

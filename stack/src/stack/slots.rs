@@ -208,6 +208,9 @@ impl Stack {
         self.touch(slot);
         let held = self.take_held(slot);
         self.sort_again(held, now);
+        if self.slots.get(slot as usize).is_some_and(|state| state.orphan) {
+            self.orphan(slot, now);
+        }
     }
 
     fn take_held(&mut self, slot: u32) -> Vec<Leftover> {
@@ -276,6 +279,13 @@ impl Stack {
     /// has acknowledged everything.
     pub fn orphan(&mut self, slot: u32, now: Instant) {
         let now = self.not_back(now);
+        if self.record(slot).is_some_and(|record| Phase::from_raw(record.phase) == Phase::Frozen)
+            && let Some(state) = self.slots.get_mut(slot as usize)
+        {
+            // Whoever thaws it goes on here.
+            state.orphan = true;
+            return;
+        }
         let Some(mut connection) = self.connection(slot) else { return };
         connection.shutdown_write(now);
         if connection.tcb.is_closed() {
@@ -291,6 +301,9 @@ impl Stack {
     /// Something has happened to an orphan: it does not wait for its peer for ever.
     pub(super) fn limit_orphan(&mut self, slot: u32, now: Instant) {
         let Some(mut connection) = self.connection(slot) else { return };
+        if connection.tcb.is_shut_out() {
+            return self.bury(slot);
+        }
         connection.hurry_peer(now);
         let bound = connection.tcb.deadline_bound();
         if let Some(state) = self.slots.get_mut(slot as usize) {

@@ -1,5 +1,6 @@
 //! Frames out: what connections may send, built, queued and kicked off.
 
+use super::full::Full;
 use super::kick::{Unkicked, collect, kick};
 use super::port::Unsent;
 use super::{Arena, Port, SlotState, Stack, conn_parts, stats_of};
@@ -49,6 +50,7 @@ struct Turn<'a> {
     pool: &'a mut FramePool,
     queue: &'a mut Queue,
     unsent: &'a mut Unsent,
+    full: &'a mut Full,
     kinds: &'a mut Kinds,
     now: Instant,
 }
@@ -160,12 +162,13 @@ impl Stack {
         let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return };
         let Some(Some(port)) = self.ports.get_mut(record.port as usize) else { return };
         let number = port.queue_for(state.queue);
-        let Port { umem, pool, queues, unsent, config, .. } = &mut **port;
+        let Port { umem, pool, queues, unsent, full, config, .. } = &mut **port;
         let (Some(queue), Some(unsent)) = (queues.get_mut(number), unsent.get_mut(number)) else { return };
         let (recovery, ip_id, frame_size) = (&mut state.recovery, &mut state.ip_id, config.frame_size as usize);
         self.records.lend(recovery);
         let kinds = &mut self.kinds;
-        let mut turn = Turn { record, rcv, snd, recovery, ip_id, umem, frame_size, pool, queue, unsent, kinds, now };
+        let mut turn =
+            Turn { record, rcv, snd, recovery, ip_id, umem, frame_size, pool, queue, unsent, full, kinds, now };
         let (mut halt, mut sent) = (None, Sent::default());
         for _ in 0..left {
             halt = if turn.connection().may_transmit() { turn.send_one(&mut sent) } else { Some(Halt::Done) };
@@ -192,7 +195,7 @@ impl Turn<'_> {
     /// Builds and queues the connection's next segment; says so if this was not possible.
     #[inline]
     fn send_one(&mut self, sent: &mut Sent) -> Option<Halt> {
-        if !self.has_room() {
+        if !self.has_room() && !self.full.is_stuck(self.now) {
             return Some(Halt::Short);
         }
         let Some(addr) = take_frame(self.queue, self.pool) else {
@@ -209,7 +212,7 @@ impl Turn<'_> {
             *self.unsent = Unsent::Fresh;
             return None;
         }
-        // There was room: the ring is not what it says. The segment is lost like any other.
+        // Nothing leaves: the segment is lost like any other, and sent again by the retransmission timer.
         self.pool.give_addr(addr);
         Some(Halt::Short)
     }

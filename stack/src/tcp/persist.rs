@@ -9,6 +9,8 @@ use super::timer::Timer;
 
 /// Linux: TCP_RTO_MAX, also the longest wait between window probes, ns.
 const WAIT_MAX: u64 = 120_000_000_000;
+/// Linux: what tcp_orphan_retries is where nobody has set it.
+const ORPHAN_PROBES: u8 = 8;
 
 impl Tcb {
     /// Is this much data worth a segment now (sender's side of the silly window syndrome, RFC 9293, section 3.8.6.2.1)?
@@ -32,10 +34,19 @@ impl Tcb {
     /// Data waits. If it waits for the peer's window and nothing is in flight whose acknowledgement could open it, the
     /// peer has to be asked.
     pub(crate) fn wait_for_window(&mut self, now: Instant, window: u32, unsent: u32) {
+        if window != 0 && self.flight() == 0 {
+            self.unanswered_since = Instant::NEVER;
+        }
         let is_short = window == 0 || window < unsent.min(self.mss);
         if is_short && self.flight() == 0 && !self.timers.is_set(Timer::Persist) {
             self.start_persist(now);
         }
+    }
+
+    /// Has the peer's window been closed for so many probes that nobody should wait for it whose program is gone (Linux:
+    /// tcp_orphan_retries)?
+    pub(crate) fn is_shut_out(&self) -> bool {
+        self.persist_backoff > ORPHAN_PROBES
     }
 
     fn start_persist(&mut self, now: Instant) {
@@ -57,7 +68,7 @@ impl Tcb {
             return;
         }
         // Answers that leave the window closed do not stop the user timeout (Linux: icsk_probes_tstamp).
-        if self.persist_backoff == 0 {
+        if !self.unanswered_since.is_set() {
             self.unanswered_since = now;
         }
         out.timed_out |= u32::from(self.probes) >= GIVE_UP || self.user_deadline().is_some_and(|limit| limit <= now);

@@ -8,6 +8,7 @@ use super::segment::{Flags, Segment};
 use super::seq::SeqNr;
 use super::tcb::bit;
 use super::time::Instant;
+use super::timer::Timer;
 use crate::mem::ring;
 use crate::stats::Counter;
 use crate::wire::checksum::Sum;
@@ -168,6 +169,8 @@ impl Connection<'_> {
         tcb.rcv_nxt = tcb.rcv_fin.plus(1);
         tcb.rcv_adv = tcb.rcv_adv.later(tcb.rcv_nxt);
         tcb.set(bit::ACK_NOW);
+        // Nobody waits for this any more, and TIME-WAIT has its whole time.
+        tcb.timers.stop(Timer::TimeWait);
         out.peer_fin = true;
     }
 

@@ -55,6 +55,8 @@ pub struct Peer {
     pub seq: u32,
     /// Its RCV.NXT.
     pub ack: u32,
+    /// The window field of its segments.
+    pub window: u16,
     /// What its segments have.
     manner: Manner,
     /// The newest TSval of the host.
@@ -87,7 +89,7 @@ impl Peer {
             remote_port: host.local_port,
             ..host
         };
-        Self { flow, seq, ack, manner, heard: 0 }
+        Self { flow, seq, ack, window: u16::MAX, manner, heard: 0 }
     }
 
     /// The number of the connection that a frame of the host belongs to, whatever else is in it.
@@ -114,7 +116,7 @@ impl Peer {
             seq: SeqNr(self.seq),
             ack: SeqNr(self.ack),
             flags: Flags::ACK.with(flags),
-            window: u16::MAX,
+            window: self.window,
             ecn: if self.manner.ecn && !data.is_empty() { Codepoint::Ce } else { Codepoint::NotEct },
             timestamps: self.manner.timestamps.then_some(Timestamps { val: TS_PEER, ecr: self.heard }),
             sack,
