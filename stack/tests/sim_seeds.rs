@@ -78,6 +78,17 @@ fn marks(link: &mut LinkSpec, random: &mut Random) {
     }
 }
 
+/// How often a host looks at what arrives, of every third one: rarely enough that most of it arrives together.
+fn looks(links: &mut [LinkSpec; 2], seed: u64) {
+    let mut random = Random::new(seed ^ 0xc0a1);
+    for link in links {
+        if random.chance(333) {
+            let most = [MS / 10, 5 * MS, 50 * MS][random.below(3) as usize];
+            link.coalesce = 1 + random.below(most);
+        }
+    }
+}
+
 /// The path's MTU shrinks in mid-stream: longer frames vanish until the hosts are told.
 struct Narrowing {
     at: u64,
@@ -146,6 +157,7 @@ fn connection(seed: u64) -> (Kind, Tally) {
     let mut links = [link(&mut random), link(&mut random)];
     let mut marking = Random::new(seed ^ 0x3a4c);
     links.iter_mut().for_each(|link| marks(link, &mut marking));
+    looks(&mut links, seed);
     let mut narrowing = Narrowing::new(&mut random, &ends[A]);
     let hands = if random.chance(200) { 30 + random.below(300) } else { 0 };
     let chunk = 1 + random.below(8000);

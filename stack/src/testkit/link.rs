@@ -45,6 +45,9 @@ pub struct LinkSpec {
     pub stall_every: u64,
     /// How long nothing arrives then, ns: what should have arrived does so at the end.
     pub stall_len: u64,
+    /// Frames arrive at multiples of this only, ns, all that are due at once: a network card that gathers interrupts, a host that looks
+    /// seldom. 0: each when it is due.
+    pub coalesce: u64,
     /// Bytes waiting beyond which frames that allow it are marked (RFC 3168); 0: never.
     pub mark: u64,
     /// Frames marked beside these, whatever waits, per mille.
@@ -71,6 +74,7 @@ impl LinkSpec {
         mtu: 0,
         stall_every: 0,
         stall_len: 0,
+        coalesce: 0,
         mark: 0,
         marking: 0,
     };
@@ -194,7 +198,7 @@ impl Link {
         }
         let held = if self.random.chance(self.spec.reordering) { self.random.below(self.spec.jitter) } else { 0 };
         let order = self.travelling.len() as u64 + (self.count << 8);
-        let at = self.after_stall(now.0 + waiting + self.spec.delay + held);
+        let at = self.noticed(self.after_stall(now.0 + waiting + self.spec.delay + held));
         self.travelling.push(Reverse((at, order, frame)));
     }
 
@@ -204,6 +208,11 @@ impl Link {
             Some(into) if into < self.spec.stall_len => at - into + self.spec.stall_len,
             _ => at,
         }
+    }
+
+    /// When the host looks at what arrives at `at`.
+    fn noticed(&self, at: u64) -> u64 {
+        if self.spec.coalesce == 0 { at } else { at.next_multiple_of(self.spec.coalesce) }
     }
 
     /// How long `len` bytes take to leave, ns, behind those that wait already; `None` if there is no room.
