@@ -7,7 +7,7 @@ use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use crate::sys::{fds, io as calls, ready, shown, tier};
+use crate::sys::{fds, io as calls, ready, shown, sock, tier};
 
 /// How long anything may take that happens at once on an idle machine.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -96,6 +96,20 @@ impl Session {
     pub fn ask(&mut self, command: &str) -> String {
         self.write(command);
         self.answer()
+    }
+
+    /// Some bytes there and others back: the connection still works.
+    pub fn exchange(&mut self) {
+        self.ret("send", calls::send(self.fd, b"exchange", 0));
+        self.tell("recv 8");
+        self.later("send 10 3");
+        self.recv("recv", 10, libc::MSG_WAITALL);
+    }
+
+    /// Sets an option, reads it back.
+    pub fn round_trip(&self, label: &str, level: i32, name: i32, value: i32) {
+        let set = shown(sock::set_int(self.fd, level, name, value));
+        self.say(label, format!("set {value}: {set}, get: {}", shown(sock::get_int(self.fd, level, name))));
     }
 
     /// Has the other end do something about 30 ms from now, while this end is in a call.

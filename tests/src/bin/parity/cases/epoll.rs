@@ -12,16 +12,16 @@ group!("epoll":
     level edge edge_writable oneshot exclusive rearm_by_mod edge_mod remove control_errors data_is_kept two_sets times_out
     wakes_up set_in_poll nested with_pipe with_timerfd peer_shuts both_shut peer_resets closed_leaves duplicate_stays
     added_while_waiting pwait full_then_writable nonblocking_loop;
-    registered_first registered_first_edge registered_first_oneshot waits_first
 );
 
-fn show(s: &Session, label: &str, (got, events): (i64, Vec<(u32, u64)>)) {
+/// Prints what epoll_wait(2) returned.
+pub fn show(s: &Session, label: &str, (got, events): (i64, Vec<(u32, u64)>)) {
     let words: Vec<String> = events.iter().map(|&(events, data)| format!("{}@{data}", named(events as i16))).collect();
     s.say(label, format!("{} {}", shown(got), words.join(" ")));
 }
 
 /// A set that has the connection in it.
-fn set_with(s: &Session, events: i32) -> i32 {
+pub fn set_with(s: &Session, events: i32) -> i32 {
     let set = epoll_create();
     s.ret("add", epoll_ctl(set, ADD, s.fd, events, 1));
     set
@@ -349,55 +349,4 @@ fn nonblocking_loop(s: &mut Session) {
     }
     s.say("received", total);
     s.answer();
-}
-
-fn registered_first(s: &mut Session) {
-    let set = set_with(s, EPOLLIN);
-    exchange(s);
-    show(s, "empty", epoll_wait(set, 8, 0));
-    s.later("send 10 1");
-    show(s, "wakes up", epoll_wait(set, 8, -1));
-    s.recv("recv", 10, 0);
-}
-
-fn registered_first_edge(s: &mut Session) {
-    let set = set_with(s, EPOLLIN | EPOLLOUT | EPOLLET);
-    show(s, "writable", epoll_wait(set, 8, 1000));
-    exchange(s);
-    show(s, "the exchange left an edge", epoll_wait(set, 8, 1000));
-    s.later("send 10 1");
-    show(s, "wakes up", epoll_wait(set, 8, -1));
-    s.recv("recv", 10, 0);
-}
-
-fn registered_first_oneshot(s: &mut Session) {
-    let set = set_with(s, EPOLLIN | EPOLLONESHOT);
-    s.later("send 10 1");
-    show(s, "wakes up", epoll_wait(set, 8, -1));
-    s.recv("recv", 10, 0);
-    exchange(s);
-    s.tell("send 10 2");
-    s.arrived(10);
-    show(s, "stays disarmed", epoll_wait(set, 8, 20));
-    s.ret("mod", epoll_ctl(set, MOD, s.fd, EPOLLIN | EPOLLONESHOT, 8));
-    show(s, "armed again", epoll_wait(set, 8, 1000));
-}
-
-fn waits_first(s: &mut Session) {
-    let set = set_with(s, EPOLLIN);
-    s.later("send 10 1");
-    show(s, "wait", epoll_wait(set, 8, -1));
-    s.recv("recv", 10, 0);
-    show(s, "empty", epoll_wait(set, 8, 0));
-    s.later("send 10 2");
-    show(s, "wait", epoll_wait(set, 8, -1));
-    s.recv("recv", 10, 0);
-}
-
-/// Traffic: an eager end is on its lane afterwards.
-fn exchange(s: &mut Session) {
-    s.ret("send", io::send(s.fd, b"0123456789", 0));
-    s.tell("recv 10");
-    s.tell("send 10 6");
-    s.recv("recv", 10, libc::MSG_WAITALL);
 }

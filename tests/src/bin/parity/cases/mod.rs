@@ -3,7 +3,9 @@
 pub mod close;
 pub mod drawn;
 pub mod epoll;
+pub mod epoll_first;
 pub mod fds;
+pub mod information;
 pub mod odd;
 pub mod options;
 pub mod options6;
@@ -13,6 +15,7 @@ pub mod send;
 pub mod signals;
 pub mod threads;
 pub mod told;
+pub mod unsent;
 
 use crate::session::Session;
 
@@ -47,11 +50,14 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         send::CASES,
         poll::CASES,
         epoll::CASES,
+        epoll_first::CASES,
         close::CASES,
         fds::CASES,
         threads::CASES,
         signals::CASES,
         options::CASES,
+        information::CASES,
+        unsent::CASES,
         options6::CASES,
         odd::CASES,
         told::CASES,

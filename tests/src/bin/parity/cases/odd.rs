@@ -18,20 +18,13 @@ group!("odd":
     file_goes_first splice_first
 );
 
-fn exchange(s: &mut Session) {
-    s.ret("send", io::send(s.fd, b"exchange", 0));
-    s.tell("recv 8");
-    s.later("send 10 3");
-    s.recv("recv", 10, MSG_WAITALL);
-}
-
 fn urgent_comes(s: &mut Session) {
     s.tell("urgent");
     until("urgent data", || ready::poll(&[(s.fd, POLLPRI)], 100).1[0] & POLLPRI != 0);
     s.poll("poll", POLLPRI | POLLIN);
     s.recv("the byte", 1, MSG_OOB);
     s.recv("it is gone", 1, MSG_OOB);
-    exchange(s);
+    s.exchange();
 }
 
 fn urgent_inline(s: &mut Session) {
@@ -41,7 +34,7 @@ fn urgent_inline(s: &mut Session) {
     s.say("at the mark", format!("{:?}", fds::ioctl(s.fd, SIOCATMARK, -1)));
     s.recv("in line", 10, 0);
     s.recv("not out of band", 1, MSG_OOB);
-    exchange(s);
+    s.exchange();
 }
 
 fn urgent_goes(s: &mut Session) {
@@ -50,7 +43,7 @@ fn urgent_goes(s: &mut Session) {
     s.ret("send", io::send(s.fd, b"after", 0));
     s.tell("recv 6");
     s.tell("recv 5");
-    exchange(s);
+    s.exchange();
 }
 
 /// 10 bytes, the urgent one, 10 bytes: when this returns all of them are here.
@@ -82,14 +75,14 @@ fn urgent_among_data(s: &mut Session) {
     s.recv("after the mark", 100, MSG_DONTWAIT);
     mark(s);
     s.recv("nothing left", 100, MSG_DONTWAIT);
-    exchange(s);
+    s.exchange();
     // Passed over without being asked for, it is no byte of the stream.
     urgent_between(s);
     s.recv("not beyond the mark", 100, 0);
     s.recv("after the mark", 100, MSG_DONTWAIT);
     s.recv("it is gone", 1, MSG_OOB);
     s.recv("nothing left", 100, MSG_DONTWAIT);
-    exchange(s);
+    s.exchange();
 }
 
 fn urgent_read_first(s: &mut Session) {
@@ -107,7 +100,7 @@ fn urgent_read_first(s: &mut Session) {
     s.recv("after the mark", 100, MSG_DONTWAIT);
     mark(s);
     s.recv("nothing left", 100, MSG_DONTWAIT);
-    exchange(s);
+    s.exchange();
 }
 
 fn urgent_stops_waitall(s: &mut Session) {
@@ -116,7 +109,7 @@ fn urgent_stops_waitall(s: &mut Session) {
     mark(s);
     s.recv("the byte", 1, MSG_OOB);
     s.recv("after the mark", 100, MSG_DONTWAIT);
-    exchange(s);
+    s.exchange();
     // The same while the call sleeps: the mark comes to it.
     s.later("send 10 1");
     s.begin("later urgent");
@@ -129,7 +122,7 @@ fn urgent_stops_waitall(s: &mut Session) {
     mark(s);
     s.recv("the byte", 1, MSG_OOB);
     s.recv("after the mark", 100, MSG_DONTWAIT);
-    exchange(s);
+    s.exchange();
 }
 
 fn urgent_stops_vectors(s: &mut Session) {
@@ -140,7 +133,7 @@ fn urgent_stops_vectors(s: &mut Session) {
     s.recv("the byte", 1, MSG_OOB);
     s.recv("after the mark", 100, MSG_DONTWAIT);
     s.recv("nothing left", 10, MSG_DONTWAIT);
-    exchange(s);
+    s.exchange();
 }
 
 fn lane_after_urgent(s: &mut Session) {
@@ -169,7 +162,7 @@ fn file_goes(s: &mut Session) {
     s.ret("send", io::send(s.fd, b"header", libc::MSG_MORE));
     s.tell("sync");
     send_file_after_header(s);
-    exchange(s);
+    s.exchange();
 }
 
 fn send_file_after_header(s: &mut Session) {
@@ -183,7 +176,7 @@ fn send_file_after_header(s: &mut Session) {
 
 fn file_goes_first(s: &mut Session) {
     send_file(s);
-    exchange(s);
+    s.exchange();
     send_file(s);
 }
 
@@ -192,7 +185,7 @@ fn splice_in(s: &mut Session) {
     s.ret("write", io::write(into, &pattern(1, 3000)));
     s.ret("splice", io::splice(out, s.fd, 3000, 0));
     s.tell("recv 3000");
-    exchange(s);
+    s.exchange();
 }
 
 /// Moves `len` bytes from the socket through a pipe, and shows them. How many a call moves is nobody's promise.
@@ -229,7 +222,7 @@ fn splice_out(s: &mut Session) {
     nonblocking(s, true);
     s.ret("nothing left", io::splice(s.fd, pipe[1], 3000, 0));
     nonblocking(s, false);
-    exchange(s);
+    s.exchange();
     // More than a pipe holds, while it comes; then what comes while the call sleeps.
     s.begin("send 300000 4");
     splice_through(s, pipe, 300_000);
@@ -249,10 +242,10 @@ fn splice_first(s: &mut Session) {
     let pipe = fds::pipe(0);
     s.later("send 3000 2");
     splice_through(s, pipe, 3000);
-    exchange(s);
+    s.exchange();
     s.later("send 3000 4");
     splice_through(s, pipe, 3000);
-    exchange(s);
+    s.exchange();
 }
 
 fn splice_to_a_full_pipe(s: &mut Session) {
@@ -264,7 +257,7 @@ fn splice_to_a_full_pipe(s: &mut Session) {
     s.say("none the less", format!("{:?}", fds::ioctl(s.fd, libc::FIONREAD, -1)));
     s.say("emptied", io::read(out, &mut vec![0; room as usize]) == room);
     splice_through(s, [out, into], 10);
-    exchange(s);
+    s.exchange();
 }
 
 fn stdio(s: &mut Session) {
@@ -276,7 +269,7 @@ fn stdio(s: &mut Session) {
     s.later("text later");
     s.say("fgets", stream.line().trim_end());
     s.ret("fclose", stream.close());
-    exchange(s);
+    s.exchange();
 }
 
 fn stdio_then_recv(s: &mut Session) {
@@ -304,7 +297,7 @@ fn zero_ways_to_nothing(s: &mut Session) {
     s.ret("sendfile from an empty file", io::sendfile(s.fd, nothing.as_raw_fd(), 10));
     s.ret("sendfile from nowhere", io::sendfile(s.fd, null.as_raw_fd(), 10));
     s.tell("try");
-    exchange(s);
+    s.exchange();
     nonblocking(s, true);
     s.ret("splice with nothing there", io::splice(s.fd, into, 10, 0));
     s.ret("splice with nothing there", io::splice(s.fd, into, 10, libc::SPLICE_F_NONBLOCK));
@@ -317,5 +310,5 @@ fn zero_ways_to_nothing(s: &mut Session) {
     let got = io::read(out, &mut buffer);
     s.say("read", format!("{} {}", shown(got), digest(&buffer[..got.clamp(0, 20) as usize])));
     s.tell("try");
-    exchange(s);
+    s.exchange();
 }

@@ -1,4 +1,4 @@
-//! Socket options and names.
+//! Socket options and names. What TCP_INFO says has a file of its own, and so has TCP_NOTSENT_LOWAT.
 
 use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
 
@@ -8,24 +8,9 @@ use crate::sys::{fds, io, shown, sock};
 
 group!("options":
     names socket_level tcp_level ip_level buffers states keepalive maximum_segment lengths unknown congestion wrong_calls
-    lingering timeouts_read_back after_the_end quickack user_timeout nodelay_and_traffic mark_and_priority information totals
-    little_unsent little_unsent_at_once;
+    lingering timeouts_read_back after_the_end quickack user_timeout nodelay_and_traffic mark_and_priority;
     set_before_traffic
 );
-
-/// Sets an option, reads it back.
-fn round_trip(s: &Session, label: &str, level: i32, name: i32, value: i32) {
-    let set = shown(sock::set_int(s.fd, level, name, value));
-    s.say(label, format!("set {value}: {set}, get: {}", shown(sock::get_int(s.fd, level, name))));
-}
-
-/// The connection still works.
-fn exchange(s: &mut Session) {
-    s.ret("send", io::send(s.fd, b"exchange", 0));
-    s.tell("recv 8");
-    s.later("send 10 3");
-    s.recv("recv", 10, libc::MSG_WAITALL);
-}
 
 fn names(s: &mut Session) {
     s.say("own", format!("{:?}", sock::getsockname(s.fd)));
@@ -57,9 +42,9 @@ fn socket_level(s: &mut Session) {
         s.ret(label, sock::get_int(s.fd, SOL_SOCKET, name));
     }
     for (label, name) in [("SO_KEEPALIVE", libc::SO_KEEPALIVE), ("SO_REUSEADDR", libc::SO_REUSEADDR)] {
-        round_trip(s, label, SOL_SOCKET, name, 1);
-        round_trip(s, label, SOL_SOCKET, name, 0);
-        exchange(s);
+        s.round_trip(label, SOL_SOCKET, name, 1);
+        s.round_trip(label, SOL_SOCKET, name, 0);
+        s.exchange();
     }
 }
 
@@ -82,19 +67,19 @@ fn tcp_level(s: &mut Session) {
     for (label, name) in readable {
         s.ret(label, sock::get_int(s.fd, IPPROTO_TCP, name));
     }
-    round_trip(s, "TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, 1);
-    round_trip(s, "TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, 0);
-    round_trip(s, "TCP_SYNCNT", IPPROTO_TCP, libc::TCP_SYNCNT, 3);
-    round_trip(s, "TCP_LINGER2", IPPROTO_TCP, libc::TCP_LINGER2, 10);
-    round_trip(s, "TCP_NOTSENT_LOWAT", IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 16_384);
-    exchange(s);
+    s.round_trip("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, 1);
+    s.round_trip("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, 0);
+    s.round_trip("TCP_SYNCNT", IPPROTO_TCP, libc::TCP_SYNCNT, 3);
+    s.round_trip("TCP_LINGER2", IPPROTO_TCP, libc::TCP_LINGER2, 10);
+    s.round_trip("TCP_NOTSENT_LOWAT", IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 16_384);
+    s.exchange();
 }
 
 fn ip_level(s: &mut Session) {
-    round_trip(s, "IP_TOS", IPPROTO_IP, libc::IP_TOS, 0x10);
-    exchange(s);
-    round_trip(s, "IP_TTL", IPPROTO_IP, libc::IP_TTL, 50);
-    exchange(s);
+    s.round_trip("IP_TOS", IPPROTO_IP, libc::IP_TOS, 0x10);
+    s.exchange();
+    s.round_trip("IP_TTL", IPPROTO_IP, libc::IP_TTL, 50);
+    s.exchange();
     s.ret("IP_MTU", sock::get_int(s.fd, IPPROTO_IP, libc::IP_MTU));
     s.ret("IP_MTU_DISCOVER", sock::get_int(s.fd, IPPROTO_IP, libc::IP_MTU_DISCOVER));
     s.ret("IP_RECVERR", sock::get_int(s.fd, IPPROTO_IP, libc::IP_RECVERR));
@@ -102,10 +87,10 @@ fn ip_level(s: &mut Session) {
 
 fn buffers(s: &mut Session) {
     for (label, name) in [("SO_SNDBUF", libc::SO_SNDBUF), ("SO_RCVBUF", libc::SO_RCVBUF)] {
-        round_trip(s, label, SOL_SOCKET, name, 100_000);
-        round_trip(s, label, SOL_SOCKET, name, 1);
-        round_trip(s, label, SOL_SOCKET, name, -1);
-        exchange(s);
+        s.round_trip(label, SOL_SOCKET, name, 100_000);
+        s.round_trip(label, SOL_SOCKET, name, 1);
+        s.round_trip(label, SOL_SOCKET, name, -1);
+        s.exchange();
     }
 }
 
@@ -121,14 +106,14 @@ fn states(s: &mut Session) {
 }
 
 fn keepalive(s: &mut Session) {
-    round_trip(s, "TCP_KEEPIDLE", IPPROTO_TCP, libc::TCP_KEEPIDLE, 1);
-    round_trip(s, "TCP_KEEPINTVL", IPPROTO_TCP, libc::TCP_KEEPINTVL, 1);
-    round_trip(s, "TCP_KEEPCNT", IPPROTO_TCP, libc::TCP_KEEPCNT, 2);
-    round_trip(s, "SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE, 1);
-    exchange(s);
+    s.round_trip("TCP_KEEPIDLE", IPPROTO_TCP, libc::TCP_KEEPIDLE, 1);
+    s.round_trip("TCP_KEEPINTVL", IPPROTO_TCP, libc::TCP_KEEPINTVL, 1);
+    s.round_trip("TCP_KEEPCNT", IPPROTO_TCP, libc::TCP_KEEPCNT, 2);
+    s.round_trip("SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+    s.exchange();
     // Longer than idle time and probes together: a peer that answers keeps it alive.
     s.timed("silence", 3500, || s.say("poll", format!("{:?}", crate::sys::ready::poll(&[(s.fd, libc::POLLIN)], 3500))));
-    exchange(s);
+    s.exchange();
     for bad in [0, -1, 40_000] {
         s.ret("bad TCP_KEEPIDLE", sock::set_int(s.fd, IPPROTO_TCP, libc::TCP_KEEPIDLE, bad));
     }
@@ -140,7 +125,7 @@ fn maximum_segment(s: &mut Session) {
     s.tell("recv 10000");
     s.ret("TCP_MAXSEG", sock::get_int(s.fd, IPPROTO_TCP, libc::TCP_MAXSEG));
     s.ret("set", sock::set_int(s.fd, IPPROTO_TCP, libc::TCP_MAXSEG, 1000));
-    exchange(s);
+    s.exchange();
 }
 
 fn lengths(s: &mut Session) {
@@ -164,7 +149,7 @@ fn unknown(s: &mut Session) {
     s.ret("socket level", sock::set_int(s.fd, SOL_SOCKET, 9999, 1));
     s.ret("TCP level", sock::set_int(s.fd, IPPROTO_TCP, 9999, 1));
     s.ret("no level", sock::set_int(s.fd, 9999, 1, 1));
-    exchange(s);
+    s.exchange();
 }
 
 fn congestion(s: &mut Session) {
@@ -174,7 +159,7 @@ fn congestion(s: &mut Session) {
     s.ret("set nonsense", sock::setsockopt(s.fd, IPPROTO_TCP, libc::TCP_CONGESTION, b"nonsense"));
     let (got, name) = sock::getsockopt(s.fd, IPPROTO_TCP, libc::TCP_CONGESTION, 16);
     s.say("TCP_CONGESTION", format!("{} {:?}", shown(got), String::from_utf8_lossy(&name)));
-    exchange(s);
+    s.exchange();
 }
 
 fn wrong_calls(s: &mut Session) {
@@ -188,14 +173,14 @@ fn wrong_calls(s: &mut Session) {
     s.ret("fsync", fds::fsync(s.fd));
     s.ret("ftruncate", fds::ftruncate(s.fd));
     s.ret("mmap", fds::mmap(s.fd));
-    exchange(s);
+    s.exchange();
 }
 
 fn lingering(s: &mut Session) {
     s.say("before", format!("{:?}", sock::getsockopt(s.fd, SOL_SOCKET, libc::SO_LINGER, 8)));
     s.ret("set", sock::set_linger(s.fd, true, 3));
     s.say("after", format!("{:?}", sock::getsockopt(s.fd, SOL_SOCKET, libc::SO_LINGER, 8)));
-    exchange(s);
+    s.exchange();
 }
 
 fn timeouts_read_back(s: &mut Session) {
@@ -203,7 +188,7 @@ fn timeouts_read_back(s: &mut Session) {
         s.ret("set", sock::set_timeout(s.fd, name, 2500));
         s.say("get", format!("{:?}", sock::getsockopt(s.fd, SOL_SOCKET, name, 16)));
     }
-    exchange(s);
+    s.exchange();
 }
 
 fn after_the_end(s: &mut Session) {
@@ -220,201 +205,39 @@ fn quickack(s: &mut Session) {
     s.ret("set", sock::set_int(s.fd, IPPROTO_TCP, libc::TCP_QUICKACK, 1));
     s.ret("get", sock::get_int(s.fd, IPPROTO_TCP, libc::TCP_QUICKACK));
     s.ret("set", sock::set_int(s.fd, IPPROTO_TCP, libc::TCP_QUICKACK, 0));
-    exchange(s);
+    s.exchange();
 }
 
 fn user_timeout(s: &mut Session) {
-    round_trip(s, "TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 5000);
-    exchange(s);
-    round_trip(s, "TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, -1);
-    round_trip(s, "TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 0);
-    exchange(s);
+    s.round_trip("TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 5000);
+    s.exchange();
+    s.round_trip("TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, -1);
+    s.round_trip("TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 0);
+    s.exchange();
 }
 
 fn nodelay_and_traffic(s: &mut Session) {
     for value in [1, 0, 5] {
-        round_trip(s, "TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, value);
-        exchange(s);
+        s.round_trip("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, value);
+        s.exchange();
     }
 }
 
 fn mark_and_priority(s: &mut Session) {
-    round_trip(s, "SO_PRIORITY", SOL_SOCKET, libc::SO_PRIORITY, 5);
-    exchange(s);
-    round_trip(s, "SO_MARK", SOL_SOCKET, libc::SO_MARK, 77);
-    exchange(s);
-    round_trip(s, "SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, 1);
-    exchange(s);
+    s.round_trip("SO_PRIORITY", SOL_SOCKET, libc::SO_PRIORITY, 5);
+    s.exchange();
+    s.round_trip("SO_MARK", SOL_SOCKET, libc::SO_MARK, 77);
+    s.exchange();
+    s.round_trip("SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, 1);
+    s.exchange();
 }
 
 fn set_before_traffic(s: &mut Session) {
-    round_trip(s, "TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, 1);
-    round_trip(s, "SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE, 1);
-    round_trip(s, "SO_RCVBUF", SOL_SOCKET, libc::SO_RCVBUF, 50_000);
-    exchange(s);
+    s.round_trip("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, 1);
+    s.round_trip("SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+    s.round_trip("SO_RCVBUF", SOL_SOCKET, libc::SO_RCVBUF, 50_000);
+    s.exchange();
     s.ret("TCP_NODELAY", sock::get_int(s.fd, IPPROTO_TCP, libc::TCP_NODELAY));
     s.ret("SO_KEEPALIVE", sock::get_int(s.fd, SOL_SOCKET, libc::SO_KEEPALIVE));
     s.ret("SO_RCVBUF", sock::get_int(s.fd, SOL_SOCKET, libc::SO_RCVBUF));
-}
-
-/// `struct tcp_info` of linux/tcp.h.
-fn tcp_info(s: &Session) -> Vec<u8> {
-    sock::getsockopt(s.fd, IPPROTO_TCP, libc::TCP_INFO, 248).1
-}
-
-fn word(info: &[u8], at: usize) -> u32 {
-    info.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
-}
-
-fn long(info: &[u8], at: usize) -> u64 {
-    info.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
-}
-
-/// What an exchange changes in TCP_INFO, and what it leaves.
-fn information(s: &mut Session) {
-    exchange(s);
-    let unacked = |s: &Session| word(&tcp_info(s), 24);
-    crate::session::until("the acknowledgement", || unacked(s) == 0);
-    let before = tcp_info(s);
-    for _ in 0..3 {
-        exchange(s);
-    }
-    crate::session::until("the acknowledgement", || unacked(s) == 0);
-    let after = tcp_info(s);
-    let more = |at| long(&after, at).wrapping_sub(long(&before, at));
-    s.say("bytes acknowledged, received, sent, sent again", format!("{:?}", [120, 128, 200, 208].map(more)));
-    let more = |at| word(&after, at).wrapping_sub(word(&before, at));
-    // How many segments carry them, the two ends' timing decides.
-    s.say("segments out, in, with data in, out", format!("{:?}", [136, 140, 152, 156].map(|at| more(at) > 0)));
-    s.say("total retransmissions", more(100));
-    s.say("state, congestion state, retransmits, probes, backoff", format!("{:?}", &after[..5]));
-    s.say("options, shifts", format!("{:?}", &after[5..7]));
-    s.say("sacked, lost, sent again", format!("{:?}", [28, 32, 36].map(|at| word(&after, at))));
-    s.say("MSS for sending", word(&after, 16));
-    s.say("path MTU", word(&after, 60));
-    s.say("not sent", word(&after, 144));
-    let young = |at| word(&after, at) < 5_000;
-    s.say("times since the last data and acknowledgement", format!("{:?}", [44, 52, 56].map(young)));
-    s.say("an RTO of 200 ms or more", word(&after, 8) >= 200_000);
-    s.say("windows", format!("{:?}", [228, 232, 80].map(|at| word(&after, at) > 0)));
-}
-
-/// Counts of TCP_INFO over the connection's life, by their size in bytes.
-const TOTALS: [(usize, usize); 17] = [
-    (8, 120), // tcpi_bytes_acked and received, bytes_sent and retrans
-    (8, 128),
-    (8, 200),
-    (8, 208),
-    (4, 100), // tcpi_total_retrans
-    (4, 136), // tcpi_segs_out and in, data_segs_in and out
-    (4, 140),
-    (4, 152),
-    (4, 156),
-    (4, 192), // tcpi_delivered, delivered_ce
-    (4, 196),
-    (4, 216), // tcpi_dsack_dups, reord_seen, rcv_ooopack
-    (4, 220),
-    (4, 224),
-    (2, 240), // tcpi_total_rto, total_rto_recoveries, total_rto_time
-    (2, 242),
-    (4, 244),
-];
-
-fn total(info: &[u8], (size, at): (usize, usize)) -> u64 {
-    let bytes = info.get(at..at + size).unwrap_or_default();
-    bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
-}
-
-/// Totals of a connection's whole life, the handshake included, and whether one is less than `before`.
-fn say_totals(s: &Session, label: &str, before: &[u8]) -> Vec<u8> {
-    crate::session::until("the acknowledgement", || word(&tcp_info(s), 24) == 0);
-    let info = tcp_info(s);
-    let fell: Vec<_> = TOTALS.into_iter().filter(|&field| total(&info, field) < total(before, field)).collect();
-    s.say(label, format!("less than before: {fell:?}"));
-    s.say(
-        "bytes acknowledged, received, sent, sent again",
-        format!("{:?}", [120, 128, 200, 208].map(|at| long(&info, at))),
-    );
-    // What carries them, the ends' timing decides; the handshake is no data.
-    s.say("delivered beyond the data sent", word(&info, 192).wrapping_sub(word(&info, 156)));
-    s.say(
-        "lost, marked, duplicate, out of order",
-        format!("{:?}", [100, 196, 216, 220, 224].map(|at| word(&info, at))),
-    );
-    s.say("timeouts", format!("{:?}", TOTALS[14..].iter().map(|&field| total(&info, field)).collect::<Vec<_>>()));
-    s.say("reordering", word(&info, 88));
-    s.say("a shortest round trip", (1..1_000_000).contains(&word(&info, 148)));
-    info
-}
-
-/// The totals of TCP_INFO go on where they were when the connection changes its tier: a call that no lane carries takes it to the kernel,
-/// with something to read, and with little more it comes to the lane again.
-fn totals(s: &mut Session) {
-    exchange(s);
-    let mut before = say_totals(s, "at first", &[]);
-    for _ in 0..3 {
-        exchange(s);
-        before = say_totals(s, "after an exchange", &before);
-        s.tell("send 10 3");
-        s.arrived(10);
-        s.ret("another name", sock::connect(s.fd));
-        before = say_totals(s, "after a call for the kernel", &before);
-        s.recv("recv", 10, libc::MSG_WAITALL);
-        before = say_totals(s, "when that was read", &before);
-        for _ in 0..8 {
-            exchange(s);
-        }
-    }
-    say_totals(s, "in the end", &before);
-}
-
-/// What a program that does not wait can write while nobody reads is what the peer's window holds, and a little.
-fn little_unsent_at_once(s: &mut Session) {
-    const BUFFER: i32 = 2 << 20;
-    s.ret("buffer", sock::set_int(s.fd, SOL_SOCKET, libc::SO_SNDBUF, BUFFER));
-    s.ret("set", sock::set_int(s.fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 16_384));
-    let little = fill(s);
-    s.say("it is little", little < 800_000);
-    s.poll("and no more is asked for", libc::POLLOUT);
-    s.ret("set", sock::set_int(s.fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 0));
-    s.poll("without the bound", libc::POLLOUT);
-    let more = fill(s);
-    s.say("it is much", more > 800_000);
-    s.ret("set", sock::set_int(s.fd, IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 16_384));
-    s.begin(&format!("recv {}", little + more));
-    crate::session::until("the queue to be sent", || word(&tcp_info(s), 24) == 0 && word(&tcp_info(s), 144) == 0);
-    s.await_events(libc::POLLOUT);
-    let answer = s.answer();
-    s.say("it came", answer.starts_with('['));
-    exchange(s);
-}
-
-/// Writes as long as bytes are taken; returns how many were.
-fn fill(s: &Session) -> usize {
-    let mut taken = 0;
-    let mut rests = 0;
-    while rests < 50 {
-        match io::send(s.fd, &[1; 10_000], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
-            got if got > 0 => (taken, rests) = (taken + got as usize, 0),
-            _ => {
-                // What is on its way may make room for more.
-                rests += 1;
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
-        }
-    }
-    taken
-}
-
-/// With TCP_NOTSENT_LOWAT little waits to be sent, and the socket is writable again when less does.
-fn little_unsent(s: &mut Session) {
-    round_trip(s, "TCP_NOTSENT_LOWAT", IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 65_536);
-    exchange(s);
-    s.later("recv 200000");
-    s.ret("send", io::send(s.fd, &[1; 200_000], 0));
-    crate::session::until("the end of the queue", || word(&tcp_info(s), 24) == 0 && word(&tcp_info(s), 144) == 0);
-    s.await_events(libc::POLLOUT);
-    exchange(s);
-    round_trip(s, "TCP_NOTSENT_LOWAT", IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 0);
-    exchange(s);
 }

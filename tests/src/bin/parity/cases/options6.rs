@@ -4,7 +4,7 @@ use libc::{IPPROTO_IPV6, IPPROTO_TCP};
 
 use super::group;
 use crate::session::Session;
-use crate::sys::{io, shown, sock};
+use crate::sys::sock;
 
 group!("options6":
     readable hop_limit_and_class unknown;
@@ -15,18 +15,6 @@ group!("options6":
 const IPV6_FLOWINFO: i32 = 11;
 const IPV6_FLOWINFO_SEND: i32 = 33;
 const IPV6_AUTOFLOWLABEL: i32 = 70;
-
-fn round_trip(s: &Session, label: &str, name: i32, value: i32) {
-    let set = shown(sock::set_int(s.fd, IPPROTO_IPV6, name, value));
-    s.say(label, format!("set {value}: {set}, get: {}", shown(sock::get_int(s.fd, IPPROTO_IPV6, name))));
-}
-
-fn exchange(s: &mut Session) {
-    s.ret("send", io::send(s.fd, b"exchange", 0));
-    s.tell("recv 8");
-    s.later("send 10 3");
-    s.recv("recv", 10, libc::MSG_WAITALL);
-}
 
 fn readable(s: &mut Session) {
     for (label, name) in [
@@ -46,41 +34,41 @@ fn readable(s: &mut Session) {
     ] {
         s.ret(label, sock::get_int(s.fd, IPPROTO_IPV6, name));
     }
-    exchange(s);
+    s.exchange();
     s.ret("TCP_MAXSEG", sock::get_int(s.fd, IPPROTO_TCP, libc::TCP_MAXSEG));
 }
 
 fn hop_limit_and_class(s: &mut Session) {
-    round_trip(s, "IPV6_UNICAST_HOPS", libc::IPV6_UNICAST_HOPS, 50);
-    exchange(s);
-    round_trip(s, "IPV6_UNICAST_HOPS", libc::IPV6_UNICAST_HOPS, -1);
-    round_trip(s, "IPV6_UNICAST_HOPS", libc::IPV6_UNICAST_HOPS, 256);
-    round_trip(s, "IPV6_TCLASS", libc::IPV6_TCLASS, 0x10);
-    exchange(s);
-    round_trip(s, "IPV6_TCLASS", libc::IPV6_TCLASS, 256);
-    round_trip(s, "IPV6_V6ONLY", libc::IPV6_V6ONLY, 1);
-    exchange(s);
+    s.round_trip("IPV6_UNICAST_HOPS", IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 50);
+    s.exchange();
+    s.round_trip("IPV6_UNICAST_HOPS", IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, -1);
+    s.round_trip("IPV6_UNICAST_HOPS", IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 256);
+    s.round_trip("IPV6_TCLASS", IPPROTO_IPV6, libc::IPV6_TCLASS, 0x10);
+    s.exchange();
+    s.round_trip("IPV6_TCLASS", IPPROTO_IPV6, libc::IPV6_TCLASS, 256);
+    s.round_trip("IPV6_V6ONLY", IPPROTO_IPV6, libc::IPV6_V6ONLY, 1);
+    s.exchange();
 }
 
 fn unknown(s: &mut Session) {
     s.ret("get", sock::get_int(s.fd, IPPROTO_IPV6, 9999));
     s.ret("set", sock::set_int(s.fd, IPPROTO_IPV6, 9999, 1));
-    exchange(s);
+    s.exchange();
 }
 
 fn received_beside(s: &mut Session) {
     for name in [libc::IPV6_RECVTCLASS, libc::IPV6_RECVPKTINFO, libc::IPV6_RECVHOPLIMIT] {
-        round_trip(s, "wanted", name, 1);
-        exchange(s);
-        round_trip(s, "not wanted", name, 0);
+        s.round_trip("wanted", IPPROTO_IPV6, name, 1);
+        s.exchange();
+        s.round_trip("not wanted", IPPROTO_IPV6, name, 0);
     }
-    exchange(s);
+    s.exchange();
 }
 
 fn flow_labels(s: &mut Session) {
     for (name, value) in [(IPV6_AUTOFLOWLABEL, 0), (IPV6_AUTOFLOWLABEL, 1), (IPV6_FLOWINFO_SEND, 1)] {
-        round_trip(s, "label", name, value);
-        exchange(s);
+        s.round_trip("label", IPPROTO_IPV6, name, value);
+        s.exchange();
     }
     s.say("peer", format!("{:?}", sock::getpeername(s.fd)));
 }
