@@ -60,7 +60,7 @@ impl Connection<'_> {
         let before = tcb.snd_una;
         compiler_fence(Ordering::Release);
         tcb.snd_una = ack;
-        tcb.end_reduction();
+        tcb.end_reduction(ack);
         tcb.keep_marks_close();
         if std::mem::take(&mut self.recovery.loss.inherited) {
             tcb.rtt.forget_back_off();

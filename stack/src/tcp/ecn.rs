@@ -134,8 +134,11 @@ impl Tcb {
     }
 
     /// A loss reduces the window, unless a mark has done so in this window of data (RFC 3168, section 6.1.2).
+    /// What marks alone reduce differently is reduced for the loss all the same (RFC 8257, section 3.5; BBR does nothing at marks, and
+    /// remembers what it has).
     pub(crate) fn reduce_for_loss(&mut self, flight: u32) {
-        if !self.ecn.is_reduced() {
+        let marks_differ = matches!(self.cc.algorithm(), Algorithm::Dctcp | Algorithm::Bbr);
+        if marks_differ || !self.ecn.is_reduced() {
             self.cc.on_loss(flight, self.mss);
             self.window_reduced();
         }
@@ -149,11 +152,16 @@ impl Tcb {
         }
     }
 
-    /// Everything before `snd_una` is acknowledged.
-    pub(crate) fn end_reduction(&mut self) {
-        if self.ecn.is_reduced() && self.snd_una.ge(self.ecn.reduced_at) {
+    /// Everything before `una` is acknowledged.
+    pub(crate) fn end_reduction(&mut self, una: SeqNr) {
+        if self.ecn.is_reduced() && una.ge(self.ecn.reduced_at) {
             self.ecn.assign(bits::REDUCED, false);
         }
+    }
+
+    /// The reduction was a mistake: the peer need not hear of it, and the next mark counts.
+    pub(crate) fn withdraw_reduction(&mut self) {
+        self.ecn.bits &= !(bits::CWR | bits::REDUCED);
     }
 
     /// What ECN adds to an outgoing segment with `len` bytes of data. Only new data may be marked: for what is sent again,
@@ -192,9 +200,19 @@ impl Connection<'_> {
         }
         let echo = segment.flags.has(Flags::ECE);
         tcb.cc.on_feedback(segment.ack.ahead_of(tcb.snd_una), echo, segment.ack, tcb.snd_nxt);
-        if echo && !tcb.ecn.is_reduced() && phase == Phase::Open && tcb.flight() != 0 {
+        tcb.end_reduction(segment.ack);
+        if !echo {
+            return;
+        }
+        if phase == Phase::Open && !tcb.ecn.is_reduced() && tcb.flight() != 0 {
+            self.recovery.end_undo();
             tcb.cc.on_mark(tcb.flight(), tcb.mss);
             tcb.window_reduced();
+            // Until the peer has heard of it, which it has not with what was out, its echoes are of the same mark.
+            tcb.ecn.reduced_at = tcb.snd_nxt.plus(1);
+        } else if let Some(rare) = &mut self.recovery.rare {
+            // Then the window was not reduced by mistake, whatever the losses were.
+            rare.saved = tcb.cc.save();
         }
     }
 }

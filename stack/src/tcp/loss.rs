@@ -90,7 +90,13 @@ impl Recovery {
         if fresh && (first || self.loss.phase == Phase::Open) {
             self.begin_undo(tcb.snd_una, tcb.cc.save());
         }
-        tcb.cc.on_timeout(pipe, tcb.mss, first);
+        // Once in a window of data, as Linux (tcp_enter_loss): what fast recovery or a mark has reduced stays.
+        let reduced = match self.loss.phase {
+            Phase::Recovery => true,
+            Phase::Open => tcb.ecn.is_reduced(),
+            Phase::Loss => false,
+        };
+        tcb.cc.on_timeout(pipe, tcb.mss, first && !reduced);
         tcb.window_reduced();
         // A peer that has what it does not acknowledge has dropped it (RFC 2018, section 8).
         if self.sent.records().next().is_some_and(|record| record.sacked) {
@@ -113,6 +119,10 @@ impl Recovery {
         self.end_undo();
         self.frto = Frto::Off;
         self.forget_tail();
+        if tcb.cc.goes_by_rate() {
+            // Remembers the window, which comes back in the end.
+            tcb.cc.on_loss(tcb.flight(), tcb.mss);
+        }
         self.loss = Loss { phase: Phase::Loss, recover: tcb.snd_nxt, dup_acks: 0, urgent: true, ..self.loss };
         tcb.timers.stop(Timer::LossProbe);
         tcb.clear(bit::LOSS_PROBE);
@@ -332,8 +342,12 @@ impl Connection<'_> {
     /// The window was reduced for nothing: back to what it was (RFC 4015, section 3.2).
     fn undo(&mut self) {
         let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
+        let reduced = tcb.cc.ssthresh();
         if let Some(rare) = &recovery.rare {
             tcb.cc.undo(&rare.saved);
+        }
+        if tcb.cc.ssthresh() > reduced {
+            tcb.withdraw_reduction();
         }
         tcb.rtt.forget_back_off();
         recovery.sent.forgive();

@@ -35,7 +35,9 @@ impl Prr {
         let count = if in_flight > ssthresh {
             (self.delivered * u64::from(ssthresh)).div_ceil(u64::from(self.flight)).saturating_sub(self.out)
         } else {
-            let conserved = self.delivered.saturating_sub(self.out).max(delivered.into());
+            // What an acknowledgement before it allows and has not gone out yet, since both are taken in at once, is not lost.
+            let unused = u64::from(self.budget) + u64::from(delivered);
+            let conserved = self.delivered.saturating_sub(self.out).max(unused);
             let bound = conserved + if safe { u64::from(mss) } else { 0 };
             bound.min(u64::from(ssthresh - in_flight))
         };

@@ -70,7 +70,7 @@ pub(crate) struct Delivery {
     pub sacked: u32,
     /// Something of it was sent more than once, so nobody knows when the rest of it arrived (Karn's rule, RFC 6298, section 3).
     pub ambiguous: bool,
-    /// If there are bytes, the one sent last: its stamp and its end.
+    /// Of those that tell a rate, the one sent last: its stamp and its end. The default: there is none.
     newest: Stamp,
     newest_end: SeqNr,
     /// Departure of the newest one that was sent only once; never: there is none.
@@ -81,10 +81,10 @@ impl Delivery {
     /// A piece that was not known to be delivered.
     #[inline]
     pub fn add(&mut self, piece: &Record) {
-        if self.bytes == 0 || piece.was_sent_after(self.newest.sent_at, self.newest_end) {
+        self.bytes = self.bytes.saturating_add(piece.len());
+        if piece.stamp.tells_rate() && piece.was_sent_after(self.newest.sent_at, self.newest_end) {
             (self.newest, self.newest_end) = (piece.stamp, piece.end);
         }
-        self.bytes = self.bytes.saturating_add(piece.len());
         if !piece.resent && !piece.blurred {
             self.unambiguous = self.unambiguous.max(piece.stamp.sent_at);
         }
@@ -152,7 +152,9 @@ impl Rate {
     #[inline]
     pub fn on_delivery(&mut self, now: Instant, delivery: &Delivery) {
         if delivery.bytes != 0 {
-            self.on_delivered(now, delivery.bytes, delivery.newest.sent_at);
+            let newest = &delivery.newest;
+            let sent_at = if newest.tells_rate() { newest.sent_at } else { self.first_sent_at };
+            self.on_delivered(now, delivery.bytes, sent_at);
         }
     }
 
@@ -173,7 +175,8 @@ impl Rate {
     /// known: a rate measured over less time is not believed.
     #[inline]
     pub fn measured(&self, now: Instant, delivery: &Delivery, min_rtt: Option<u64>) -> Measured {
-        self.measured_by(now, &delivery.newest, min_rtt)
+        let measured = self.measured_by(now, &delivery.newest, min_rtt);
+        Measured { interval: if delivery.newest.tells_rate() { measured.interval } else { 0 }, ..measured }
     }
 
     /// The same by the stamp of what was delivered and sent last.
@@ -303,6 +306,20 @@ mod tests {
         rate.on_delivery(at(5), &delivery);
         assert_eq!(rate.sample(at(5), &delivery, 0, (1000, 0), Some(6 * MS)).interval, 0);
         assert_eq!(rate.sample(at(5), &delivery, 0, (1000, 0), Some(5 * MS)).interval, 5 * MS);
+    }
+
+    #[test]
+    fn what_another_owner_sent_measures_no_rate() {
+        let (mut rate, mut sent) = (Rate::default(), Sent::default());
+        let stamp = Stamp { delivered_at: Instant::NEVER, ..rate.stamp(at(0), 10_000, 0) };
+        sent.restart(SeqNr(0), SeqNr(10_000), stamp);
+        // An acknowledgement that was on its way, a moment later.
+        let first = ack(&mut rate, &mut sent, at(1), 3000);
+        assert_eq!((first.interval, first.rtt, first.newly_delivered, first.total_delivered), (0, None, 3000, 3000));
+        send(&mut rate, &mut sent, at(1), 10_000, 12_000);
+        assert_eq!(ack(&mut rate, &mut sent, at(50), 10_000).interval, 0);
+        let own = ack(&mut rate, &mut sent, at(101), 12_000);
+        assert_eq!((own.delivered, own.interval, own.rtt), (9000, 100 * MS, Some(100 * MS)));
     }
 
     #[test]

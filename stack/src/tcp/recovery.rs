@@ -9,7 +9,7 @@ use super::loss::{Loss, Phase};
 use super::prr::Prr;
 use super::rack::Rack;
 use super::rate::Rate;
-use super::sent::{Room, Sent};
+use super::sent::{Room, Sent, Stamp};
 use super::seq::SeqNr;
 use super::tail::Tail;
 use super::tally::{Seldom, Tally};
@@ -173,7 +173,8 @@ impl Recovery {
     pub(crate) fn begin(&mut self, tcb: &Tcb, now: Instant) {
         let (una, nxt) = (tcb.snd_una, tcb.snd_nxt);
         let mut rate = Rate::default();
-        let stamp = rate.stamp(now, tcb.flight(), 0);
+        // When that was, and what the peer had then, nobody knows.
+        let stamp = Stamp { delivered_at: Instant::NEVER, ..rate.stamp(now, tcb.flight(), 0) };
         let unacked = tcb.unacked() as u32;
         let rare = (unacked != 0).then(|| {
             Box::new(Rare { seldom: Seldom::begin(unacked, tcb.mss), saved: tcb.cc.unsaved(), ..Rare::default() })

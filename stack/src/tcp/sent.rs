@@ -77,7 +77,7 @@ impl Sent {
         self.span.saturating_sub(self.sacked).saturating_sub(self.lost)
     }
 
-    /// Forgets everything. `[una, nxt)` is in flight: nobody knows since when, but no longer than until `stamp`.
+    /// Forgets everything. `[una, nxt)` is in flight: nobody knows since when, but not later than `stamp` says.
     pub fn restart(&mut self, una: SeqNr, nxt: SeqNr, stamp: Stamp) {
         if let Some(records) = self.records.lent() {
             records.clear();

@@ -10,7 +10,7 @@ pub(crate) struct Stamp {
     pub sent_at: Instant,
     /// `first_sent_time`: when the flight that it belongs to began.
     pub first_sent_at: Instant,
-    /// `delivered_time`: when the peer had last taken something.
+    /// `delivered_time`: when the peer had last taken something; never: nobody knows.
     pub delivered_at: Instant,
     /// Bytes that the peer had taken by then.
     pub delivered: u64,
@@ -22,6 +22,15 @@ pub(crate) struct Stamp {
     pub app_limited: bool,
     /// The peer's window left no room to fill the path.
     pub window_limited: bool,
+}
+
+impl Stamp {
+    /// Is it known what the peer had taken when the segment went out? Of what another owner sent it is not, and what has been delivered since
+    /// a change of hands says nothing of the path.
+    #[inline(always)]
+    pub fn tells_rate(&self) -> bool {
+        self.delivered_at.is_set()
+    }
 }
 
 /// A range `[start, end)` in flight.

@@ -2,6 +2,7 @@
 
 use super::policer::{Step, Verdict};
 use super::*;
+use crate::tcp::pacing::quantum;
 
 /// Rounds that the largest rate is remembered.
 const BW_ROUNDS: u32 = CYCLE.len() as u32 + 2;
@@ -117,7 +118,9 @@ impl Bbr {
             return;
         }
         let was_long = ack.now.nanos_since(self.mode_at) > u64::from(self.min_rtt) * 1_000;
-        let in_flight = u64::from(ack.rate.prior_in_flight);
+        // What goes out next belongs to it while more is to be in flight (bbr_packets_in_net_at_edt).
+        let next = if self.pacing_gain() > GAIN_ONE { quantum(self.pacing_rate(), ack.mss) } else { 0 };
+        let in_flight = u64::from(ack.rate.prior_in_flight) + u64::from(next);
         let gain = self.pacing_gain();
         let bw = self.bw.max();
         let is_over = if gain > GAIN_ONE {
