@@ -1,7 +1,7 @@
 //! What congestion control makes of a bottleneck: a link with a rate and a queue.
 
 use underpass_stack::stats::Counter;
-use underpass_stack::tcp::Algorithm;
+use underpass_stack::tcp::{Algorithm, Learnt};
 use underpass_stack::testkit::{A, B, LinkSpec, Pair, Setup};
 
 const MS: u64 = 1_000_000;
@@ -117,4 +117,26 @@ fn what_was_learnt_survives_changes_of_hands() {
             assert!(hands >= seconds && handed >= 0.8 * alone, "{algorithm:?}: {handed} {alone}");
         }
     }
+}
+
+/// What a sender finds in flight when it takes over left nobody knows when: the first acknowledgement, a moment later, is no measure of a rate.
+#[test]
+fn bbr_believes_no_rate_of_what_another_owner_sent() {
+    let (seconds, link) = (10, path(100_000_000, 20 * MS, 0));
+    let known = Learnt::Bbr { bandwidth: 11_900_000, min_rtt_us: 20_100, full: true };
+    let (alone, pair) = goodput(Algorithm::Bbr, link, seconds, 3);
+    let lost_alone = pair.links[A].overflowed();
+    let mut hands = 0;
+    let (handed, pair) = goodput_with(Algorithm::Bbr, link, seconds, 3, |pair| {
+        if pair.now.0 / SECOND > hands {
+            hands = pair.now.0 / SECOND;
+            let now = pair.now;
+            pair.hosts[A].change_hands(now);
+            // As who takes a connection over from the kernel is told.
+            pair.hosts[A].tcb.learn_congestion(&known, now);
+        }
+    });
+    let lost = pair.links[A].overflowed();
+    assert!(hands >= seconds && handed >= 0.95 * alone, "{handed} {alone}");
+    assert!(lost <= 2 * lost_alone, "{lost} {lost_alone}");
 }
