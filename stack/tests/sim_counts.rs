@@ -79,7 +79,7 @@ fn smaller_segments_take_nothing_back() {
 fn segments_that_overtake_others_are_counted_at_both_ends() {
     let link = LinkSpec { reordering: 20, jitter: MS, delay: 5 * MS, ..LinkSpec::CLEAN };
     let mut pair = pair(link, 0);
-    let sender = transfer(&mut pair, 1_000_000, 20_000);
+    let sender = transfer(&mut pair, 10_000_000, 20_000);
     let receiver = pair.hosts[B].connection().seldom();
     assert_eq!(u64::from(receiver.out_of_order), pair.hosts[B].count(Counter::RxOutOfOrder));
     assert!(receiver.out_of_order > 10, "{receiver:?}");

@@ -25,7 +25,7 @@ const LOSSES: [u64; 6] = [0, 1, 10, 30, 100, 300];
 const ALGORITHMS: [Algorithm; 4] = [Algorithm::Cubic, Algorithm::Reno, Algorithm::Bbr, Algorithm::Dctcp];
 /// Where DCTCP's link marks: so much of its queue. The others' links do not.
 const MARK_PART: u64 = 4;
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 6;
 /// What a cell may lose by chance, and what all together may.
 const CELL: f64 = 0.80;
 const ALL: f64 = 0.96;

@@ -6,6 +6,9 @@ use crate::stats::Counter;
 use crate::tcp::{Instant, Outcome};
 use crate::xsk::queue::Queue;
 
+/// Batches of frames that a pass takes in at most before its timers run: what the largest rings hold.
+const BATCHES_MAX: u32 = 256;
+
 impl Stack {
     /// Would a pass have anything to do? Cheap, for those who look again and again.
     pub fn has_news(&self, now: Instant) -> bool {
@@ -23,7 +26,24 @@ impl Stack {
     /// The same where the time passes: `now` decides whether there is anything, `clock` is asked once all frames of this pass have
     /// arrived. A thread that loses its processor in between would else take them for older than they are, and the shortest round trip
     /// of a path, which it is judged by for long, for shorter.
-    pub fn pass_by(&mut self, now: Instant, clock: impl FnOnce() -> Instant) -> usize {
+    pub fn pass_by(&mut self, now: Instant, clock: impl Fn() -> Instant) -> usize {
+        let any = self.look();
+        if !any && !self.has_news(now) {
+            return 0;
+        }
+        let mut now = self.not_back(clock());
+        let mut received = self.receive(now);
+        self.stats().add(Counter::Passes, 1);
+        if self.wheel.is_due(now) {
+            received += self.receive_all_until(&mut now, clock);
+            self.run_timers(now);
+        }
+        self.send_all(now);
+        received
+    }
+
+    /// Sees what lies in the RX rings; has anything arrived?
+    fn look(&mut self) -> bool {
         let mut any = false;
         for port in self.ports[..self.port_limit].iter_mut().flatten() {
             match &mut port.queues[..] {
@@ -31,16 +51,22 @@ impl Stack {
                 several => several.iter_mut().for_each(|queue| any |= queue.rx_look()),
             }
         }
-        if !any && !self.has_news(now) {
-            return 0;
+        any
+    }
+
+    /// Timers are due at `now`: takes in all that had arrived by then, since that may be what they wait for, and moves `now` on. Who comes
+    /// late finds more than one batch holds. Returns how many frames that were.
+    #[inline(never)]
+    fn receive_all_until(&mut self, now: &mut Instant, clock: impl Fn() -> Instant) -> usize {
+        let mut received = 0;
+        // Within bounds: somebody may send faster than we read.
+        for _ in 0..BATCHES_MAX {
+            if !self.look() {
+                break;
+            }
+            *now = self.not_back(clock());
+            received += self.receive(*now);
         }
-        let now = self.not_back(clock());
-        let received = self.receive(now);
-        self.stats().add(Counter::Passes, 1);
-        if self.wheel.is_due(now) {
-            self.run_timers(now);
-        }
-        self.send_all(now);
         received
     }
 

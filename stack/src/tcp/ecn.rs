@@ -136,10 +136,10 @@ impl Tcb {
     /// A loss reduces the window, unless a mark has done so in this window of data (RFC 3168, section 6.1.2).
     /// What marks alone reduce differently is reduced for the loss all the same (RFC 8257, section 3.5; BBR does nothing at marks, and
     /// remembers what it has).
-    pub(crate) fn reduce_for_loss(&mut self, flight: u32) {
+    pub(crate) fn reduce_for_loss(&mut self) {
         let marks_differ = matches!(self.cc.algorithm(), Algorithm::Dctcp | Algorithm::Bbr);
         if marks_differ || !self.ecn.is_reduced() {
-            self.cc.on_loss(flight, self.mss);
+            self.cc.on_loss(self.mss);
             self.window_reduced();
         }
     }
@@ -206,7 +206,7 @@ impl Connection<'_> {
         }
         if phase == Phase::Open && !tcb.ecn.is_reduced() && tcb.flight() != 0 {
             self.recovery.end_undo();
-            tcb.cc.on_mark(tcb.flight(), tcb.mss);
+            tcb.cc.on_mark(tcb.mss);
             tcb.window_reduced();
             // Until the peer has heard of it, which it has not with what was out, its echoes are of the same mark.
             tcb.ecn.reduced_at = tcb.snd_nxt.plus(1);

@@ -97,6 +97,10 @@ impl Recovery {
         if let Some(rtt) = heard.delivery.rtt(now) {
             self.rack.measured(now, rtt);
         }
+        if !sack && heard.delivery.ambiguous {
+            // What arrived long ago is acknowledged with the retransmission that fills the gap: nothing else could have said so.
+            heard.original = false;
+        }
         self.rate.on_delivery(now, &heard.delivery);
         if heard.overtaken {
             let seldom = self.seldom();

@@ -83,8 +83,8 @@ impl Recovery {
     }
 
     /// A timeout: everything counts as lost but what was sent so recently that its acknowledgement may still come (RFC 8985,
-    /// section 6.3). `pipe` bytes were in the network.
-    pub(crate) fn begin_loss(&mut self, tcb: &mut Tcb, now: Instant, pipe: u32) {
+    /// section 6.3).
+    pub(crate) fn begin_loss(&mut self, tcb: &mut Tcb, now: Instant) {
         let first = self.loss.timeouts == 0;
         let fresh = self.loss.phase != Phase::Recovery;
         if fresh && (first || self.loss.phase == Phase::Open) {
@@ -96,7 +96,7 @@ impl Recovery {
             Phase::Open => tcb.ecn.is_reduced(),
             Phase::Loss => false,
         };
-        tcb.cc.on_timeout(pipe, tcb.mss, first && !reduced);
+        tcb.cc.on_timeout(tcb.mss, first && !reduced);
         tcb.window_reduced();
         // A peer that has what it does not acknowledge has dropped it (RFC 2018, section 8).
         if self.sent.records().next().is_some_and(|record| record.sacked) {
@@ -121,7 +121,7 @@ impl Recovery {
         self.forget_tail();
         if tcb.cc.goes_by_rate() {
             // Remembers the window, which comes back in the end.
-            tcb.cc.on_loss(tcb.flight(), tcb.mss);
+            tcb.cc.on_loss(tcb.mss);
         }
         self.loss = Loss { phase: Phase::Loss, recover: tcb.snd_nxt, dup_acks: 0, urgent: true, ..self.loss };
         tcb.timers.stop(Timer::LossProbe);
@@ -138,11 +138,14 @@ impl Recovery {
 impl Connection<'_> {
     /// What an acknowledgement says about losses; `acked` new bytes have been taken off already.
     pub(crate) fn judge(&mut self, now: Instant, heard: &Heard, out: &mut Outcome) {
-        self.answer_tail(heard);
+        let probed = self.answer_tail(heard);
         let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
         if let Some((start, end)) = heard.duplicate {
             recovery.rare().undo.on_duplicate(start, end);
-            recovery.rack.duplicate(tcb.snd_una, tcb.snd_nxt);
+            // A probe goes by a timer, which says nothing of order.
+            if !probed {
+                recovery.rack.duplicate(tcb.snd_una, tcb.snd_nxt);
+            }
             let segments = end.ahead_of(start).div_ceil(tcb.mss.max(1));
             let seldom = recovery.seldom();
             seldom.dsack_dups = seldom.dsack_dups.wrapping_add(segments);
@@ -196,9 +199,15 @@ impl Connection<'_> {
         let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
         let una = tcb.snd_una;
         let late_original = heard.acked > 0 && recovery.undo().is_late_original(heard.echo);
+        // The gap was filled before anything went out again, as where both acknowledgements arrived together.
+        let needless = heard.acked > 0 && recovery.sent.lost() == 0 && recovery.undo().nothing_was_resent();
         if una.ge(recovery.loss.recover) {
-            let undo = late_original || recovery.undo().all_were_duplicates();
+            let undo = late_original || needless || recovery.undo().all_were_duplicates();
             return self.leave(undo);
+        }
+        if needless {
+            recovery.rack.reordered();
+            return self.leave(true);
         }
         if late_original {
             recovery.rack.reordered();
@@ -313,10 +322,14 @@ impl Connection<'_> {
         out.count(Counter::FastRetransmits);
         let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
         if tcb.lost_probe(recovery.sent.lost(), out) {
+            if !tcb.has(flag::SACK) {
+                // Three duplicates stand for a segment; this one was longer.
+                recovery.lose(tcb.snd_una, tcb.probe_end());
+            }
             return recovery.repair(tcb);
         }
         recovery.begin_undo(tcb.snd_una, tcb.cc.save());
-        tcb.reduce_for_loss(tcb.flight());
+        tcb.reduce_for_loss();
         let unheard = recovery.sent.span().saturating_sub(recovery.sent.sacked());
         recovery.rare().prr = Prr::new(unheard.saturating_add(delivered));
         recovery.loss = Loss { phase: Phase::Recovery, recover: tcb.snd_nxt, urgent: true, ..recovery.loss };

@@ -299,6 +299,11 @@ impl Tcb {
         at_probe && alone
     }
 
+    /// One past the probe that went out last.
+    pub(crate) fn probe_end(&self) -> SeqNr {
+        self.pmtu.probe_end()
+    }
+
     /// `[start, end)` is sent again: if it is the probe's, its acknowledgement says nothing any more.
     pub(crate) fn forget_probe(&mut self, start: SeqNr, end: SeqNr) {
         if self.pmtu.probe != 0 && start.lt(self.pmtu.probe_end()) && end.gt(self.pmtu.probe_start) {

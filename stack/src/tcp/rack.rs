@@ -120,7 +120,9 @@ impl Rack {
 
     /// The peer reports a duplicate: we were too hasty (step 4). At most one step in a round.
     pub fn duplicate(&mut self, una: SeqNr, nxt: SeqNr) {
-        if !self.in_round || una.ge(self.dsack_round) {
+        // Nobody looks when a round ends: one that ended long ago lies anywhere.
+        let left = self.dsack_round.since(una);
+        if !self.in_round || left == 0 || left > nxt.since(una) {
             (self.in_round, self.dsack_round) = (true, nxt);
             self.widened = self.widened.saturating_add(1);
             self.persist = PERSIST;

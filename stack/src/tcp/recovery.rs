@@ -141,7 +141,7 @@ impl Recovery {
     /// The window is about to be reduced from what was saved.
     pub(crate) fn begin_undo(&mut self, una: SeqNr, now: Saved) {
         let Rare { undo, tail, saved, .. } = self.rare();
-        undo.begin(una, tail.map_or(0, |tail| tail.resent()));
+        undo.begin(una, tail.and_then(|tail| tail.resent()));
         *saved = now;
     }
 

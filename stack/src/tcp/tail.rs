@@ -22,14 +22,12 @@ pub(crate) struct Tail {
     end: SeqNr,
     /// Bytes that were sent again [is_retrans]; 0: it was new data.
     resent: u32,
-    /// Bytes in flight then.
-    flight: u32,
 }
 
 impl Tail {
-    /// Bytes that were sent again.
-    pub fn resent(&self) -> u32 {
-        self.resent
+    /// What was sent again.
+    pub fn resent(&self) -> Option<(SeqNr, SeqNr)> {
+        (self.resent != 0).then(|| (self.end.minus(self.resent), self.end))
     }
 }
 
@@ -73,7 +71,7 @@ impl Connection<'_> {
         }
         self.tcb.timers.set(Timer::Retransmit, self.timeout_at(now));
         // Told before it goes out, so that sending it plans no other.
-        self.recovery.rare().tail = Some(Tail { end: self.tcb.snd_nxt.plus(1), resent: 0, flight });
+        self.recovery.rare().tail = Some(Tail { end: self.tcb.snd_nxt.plus(1), resent: 0 });
         let (probe, resent) = match self.new_data(now, true) {
             Some(new) => (new, 0),
             None => {
@@ -83,23 +81,26 @@ impl Connection<'_> {
                 (self.send_again(now, end.minus(len), end, blocks), len)
             }
         };
-        self.recovery.rare().tail = Some(Tail { end: self.tcb.snd_nxt, resent, flight });
+        self.recovery.rare().tail = Some(Tail { end: self.tcb.snd_nxt, resent });
         Some(probe)
     }
 
-    /// Does an acknowledgement answer the probe (section 7.4.2)? If the probe was needed, that was a loss, and the window has to pay.
-    pub(crate) fn answer_tail(&mut self, heard: &Heard) {
+    /// Does an acknowledgement answer the probe (section 7.4.2)? If the probe was needed, that was a loss, and the window has to pay. True if it
+    /// reports the probe as a duplicate.
+    pub(crate) fn answer_tail(&mut self, heard: &Heard) -> bool {
         let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
-        let Some(tail) = recovery.tail().filter(|tail| tcb.snd_una.ge(tail.end)) else { return };
-        let arrived_twice = heard.duplicate.is_some_and(|(_, end)| end == tail.end) || heard.is_bare_repeat;
+        let Some(tail) = recovery.tail().filter(|tail| tcb.snd_una.ge(tail.end)) else { return false };
+        let is_reported = tail.resent != 0 && heard.duplicate.is_some_and(|(_, end)| end == tail.end);
+        let arrived_twice = is_reported || heard.is_bare_repeat;
         let repaired = tail.resent != 0 && !arrived_twice && tcb.snd_una.gt(tail.end);
         if tail.resent == 0 || arrived_twice || repaired {
             recovery.forget_tail();
         }
         if repaired {
             recovery.end_undo();
-            tcb.reduce_for_loss(tail.flight);
+            tcb.reduce_for_loss();
         }
+        is_reported
     }
 }
 

@@ -119,20 +119,31 @@ impl Connection<'_> {
         }
     }
 
+    /// Will something else do about what is unanswered: the reordering timer or a tail loss probe, which replace this timer while they run (RFC
+    /// 8985, section 8), or a fast retransmission that has not gone out yet? Who comes late finds them due together.
+    fn has_gentler_remedy(&self, now: Instant) -> bool {
+        let (tcb, recovery) = (&*self.tcb, &*self.recovery);
+        let is_planned = tcb.timers.is_set(Timer::Reorder) || tcb.timers.is_set(Timer::LossProbe);
+        let is_due = tcb.has(bit::LOSS_PROBE) || (recovery.loss.urgent && recovery.sent.lost() != 0);
+        (is_planned || is_due) && tcb.user_deadline().is_none_or(|limit| limit > now)
+    }
+
     /// The retransmission timer ran out (RFC 6298, 5.4 to 5.7).
     fn on_timeout(&mut self, now: Instant, out: &mut Outcome) {
-        let pipe = self.recovery.pipe(self.tcb);
-        let tcb = &mut *self.tcb;
-        if tcb.flight() == 0 {
+        if self.tcb.flight() == 0 {
             return;
         }
+        if self.has_gentler_remedy(now) {
+            return self.tcb.timers.set(Timer::Retransmit, self.timeout_at(now));
+        }
+        let tcb = &mut *self.tcb;
         if !tcb.unanswered_since.is_set() {
             tcb.unanswered_since = Instant(now.0.saturating_sub(tcb.rtt.rto()).max(1));
         }
         let before = self.recovery.rate.lost();
         let first = self.recovery.loss.timeouts == 0;
         self.recovery.seldom().time_out(now, first);
-        self.recovery.begin_loss(tcb, now, pipe);
+        self.recovery.begin_loss(tcb, now);
         // A small last segment gets through any hole; one as large as those that are missing does not.
         let one_arrived = self.recovery.sent.records().any(|record| record.sacked && record.len() >= tcb.mss);
         let silent = if one_arrived { 0 } else { self.recovery.loss.silent };

@@ -17,9 +17,10 @@ pub(crate) struct Undo {
 }
 
 impl Undo {
-    /// The window is about to be reduced; `resent` bytes in flight were sent again before.
-    pub fn begin(&mut self, una: SeqNr, resent: u32) {
-        *self = Self { since: Some(una), unproven: resent, ..Self::default() };
+    /// The window is about to be reduced; what of the flight was sent again before, if something was.
+    pub fn begin(&mut self, una: SeqNr, resent: Option<(SeqNr, SeqNr)>) {
+        let unproven = resent.map_or(0, |(start, end)| end.ahead_of(start));
+        *self = Self { since: Some(una), unproven, span: resent, ..Self::default() };
     }
 
     /// There is nothing to undo any more.
@@ -52,6 +53,11 @@ impl Undo {
         echo.is_some_and(|echo| can_tell && (echo.wrapping_sub(self.resent_at.millis()) as i32) < 0)
     }
 
+    /// Was nothing sent again yet, although the window was reduced?
+    pub fn nothing_was_resent(&self) -> bool {
+        self.since.is_some() && !self.resent_at.is_set() && self.unproven == 0
+    }
+
     /// Was everything that was sent again reported to have arrived twice (RFC 3708)?
     pub fn all_were_duplicates(&self) -> bool {
         self.resent_at.is_set() && self.unproven == 0
@@ -81,7 +87,7 @@ mod tests {
         let mut undo = Undo::default();
         undo.on_resent(Instant(70 * MS), SeqNr(5), SeqNr(105));
         assert!(!undo.is_late_original(Some(1)), "nothing was reduced");
-        undo.begin(SeqNr(5), 0);
+        undo.begin(SeqNr(5), None);
         assert!(!undo.is_late_original(Some(1)), "nothing was sent again");
         undo.on_resent(Instant(70 * MS), SeqNr(5), SeqNr(105));
         undo.on_resent(Instant(90 * MS), SeqNr(105), SeqNr(205));
@@ -93,7 +99,7 @@ mod tests {
     #[test]
     fn all_that_was_sent_again_must_be_a_duplicate() {
         let mut undo = Undo::default();
-        undo.begin(SeqNr(1000), 0);
+        undo.begin(SeqNr(1000), None);
         assert!(!undo.all_were_duplicates());
         undo.on_resent(Instant(1), SeqNr(1000), SeqNr(1200));
         undo.on_duplicate(SeqNr(900), SeqNr(1000));

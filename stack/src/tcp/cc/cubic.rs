@@ -196,19 +196,19 @@ impl Cubic {
 
     /// RFC 9438, section 4.6, and fast convergence (section 4.7): a window that did not come back to where it was before leaves
     /// room for others by aiming lower.
-    pub fn on_loss(&mut self, window: &mut Window, flight: u32, mss: u32) {
+    pub fn on_loss(&mut self, window: &mut Window, mss: u32) {
         let cwnd = window.cwnd.min(CWND_MAX);
         self.w_max = if cwnd < self.w_max { (u64::from(cwnd) * 17 / 20) as u32 } else { cwnd };
         self.prior = cwnd;
         self.epoch = Instant::NEVER;
-        window.reduce(flight, BETA_TENTHS, mss);
+        window.reduce(BETA_TENTHS, mss);
     }
 
     /// RFC 9438, section 4.8: as Reno, with beta_cubic; the stage after it begins with K = 0 at its own window.
-    pub fn on_timeout(&mut self, window: &mut Window, flight: u32, mss: u32, first: bool) {
+    pub fn on_timeout(&mut self, window: &mut Window, mss: u32, first: bool) {
         if first {
             self.prior = window.cwnd.min(CWND_MAX);
-            window.reduce(flight, BETA_TENTHS, mss);
+            window.reduce(BETA_TENTHS, mss);
         }
         self.w_max = 0;
         self.epoch = Instant::NEVER;
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn after_a_loss_the_window_comes_back_to_w_max_at_k_and_then_goes_on() {
         let mut drive = Drive::new(1000, u32::MAX, 100);
-        drive.cc.on_loss(1000 * MSS, MSS);
+        drive.cc.on_loss(MSS);
         assert_eq!((drive.segments(), drive.cubic().w_max), (700, 1000 * MSS));
         // K = cbrt(300 / 0.4) = 9.086 s.
         drive.run(4_500);
@@ -371,16 +371,16 @@ mod tests {
     #[test]
     fn fast_convergence_aims_lower_when_the_window_did_not_come_back() {
         let mut drive = Drive::new(1000, u32::MAX, 100);
-        drive.cc.on_loss(1000 * MSS, MSS);
-        drive.cc.on_loss(700 * MSS, MSS);
+        drive.cc.on_loss(MSS);
+        drive.cc.on_loss(MSS);
         // 700 * (1 + 0.7) / 2
         assert_eq!((drive.segments(), drive.cubic().w_max), (490, 595 * MSS));
         let mut drive = Drive::new(1000, u32::MAX, 100);
-        drive.cc.on_loss(1000 * MSS, MSS);
+        drive.cc.on_loss(MSS);
         drive.run(15_000);
         let cwnd = drive.cc.cwnd();
         assert!(cwnd > 1000 * MSS);
-        drive.cc.on_loss(cwnd, MSS);
+        drive.cc.on_loss(MSS);
         assert_eq!(drive.cubic().w_max, cwnd, "it came back");
     }
 
@@ -388,7 +388,7 @@ mod tests {
     fn on_short_round_trips_it_grows_like_reno_with_alpha() {
         // 1 ms: the cubic curve is far below. W_est starts at 14 and gains 9/17 of a segment a round up to 20, then one.
         let mut drive = Drive::new(20, u32::MAX, 1);
-        drive.cc.on_loss(20 * MSS, MSS);
+        drive.cc.on_loss(MSS);
         for _ in 0..17 {
             drive.round();
         }
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn time_in_which_the_window_was_not_the_limit_does_not_count() {
         let mut steady = Drive::new(1000, u32::MAX, 100);
-        steady.cc.on_loss(1000 * MSS, MSS);
+        steady.cc.on_loss(MSS);
         steady.run(2_000);
         let mut paused = Drive { ..steady };
         // A program that sends little for a minute, then nothing for another.
@@ -448,7 +448,7 @@ mod tests {
     #[test]
     fn after_a_timeout_the_plateau_is_where_slow_start_ended() {
         let mut drive = Drive::new(1000, u32::MAX, 100);
-        drive.cc.on_timeout(1000 * MSS, MSS, true);
+        drive.cc.on_timeout(MSS, true);
         assert_eq!((drive.cc.cwnd(), drive.cc.ssthresh()), (MSS, 700 * MSS));
         while drive.cc.cwnd() < drive.cc.ssthresh() {
             drive.round();
@@ -461,7 +461,7 @@ mod tests {
     #[test]
     fn the_place_on_the_curve_survives_a_change_of_hands() {
         let mut drive = Drive::new(1000, u32::MAX, 100);
-        drive.cc.on_loss(1000 * MSS, MSS);
+        drive.cc.on_loss(MSS);
         drive.run(3_000);
         let (cwnd, ssthresh) = drive.cc.segments(MSS);
         let mut other = Drive::new(cwnd, ssthresh, 100);

@@ -72,12 +72,12 @@ impl Dctcp {
     }
 
     /// RFC 8257, section 3.5: a loss is a loss.
-    pub fn on_loss(&mut self, window: &mut Window, flight: u32, mss: u32) {
-        self.reno.on_loss(window, flight, mss);
+    pub fn on_loss(&mut self, window: &mut Window, mss: u32) {
+        self.reno.on_loss(window, mss);
     }
 
-    pub fn on_timeout(&mut self, window: &mut Window, flight: u32, mss: u32, first: bool) {
-        self.reno.on_timeout(window, flight, mss, first);
+    pub fn on_timeout(&mut self, window: &mut Window, mss: u32, first: bool) {
+        self.reno.on_timeout(window, mss, first);
     }
 }
 

@@ -280,34 +280,34 @@ impl Congestion {
         with!(self, _window, { Dctcp: dctcp => dctcp.on_feedback(acked, echo, una, nxt) });
     }
 
-    /// The peer echoed a mark with `flight` bytes out, the first in this window of data (RFC 3168, section 6.1.2): a loss without
+    /// The peer echoed a mark, the first in this window of data (RFC 3168, section 6.1.2): a loss without
     /// anything to be sent again.
-    pub fn on_mark(&mut self, flight: u32, mss: u32) {
+    pub fn on_mark(&mut self, mss: u32) {
         let mss = sane(mss);
         if self.goes_by_rate() {
             // Version 1 does not listen to marks, in Linux neither.
             return self.bound(mss);
         }
         with!(self, window, {
-            Cubic: cubic => cubic.on_loss(window, flight, mss),
-            Reno: reno => reno.on_loss(window, flight, mss),
+            Cubic: cubic => cubic.on_loss(window, mss),
+            Reno: reno => reno.on_loss(window, mss),
             Dctcp: dctcp => dctcp.on_mark(window, mss),
         });
         self.window.cwnd = self.window.ssthresh;
         self.bound(mss);
     }
 
-    /// Loss was seen with `flight` bytes out; recovery begins.
-    pub fn on_loss(&mut self, flight: u32, mss: u32) {
+    /// Loss was seen; recovery begins.
+    pub fn on_loss(&mut self, mss: u32) {
         let mss = sane(mss);
         if self.goes_by_rate() {
             with!(self, window, { Bbr: bbr => bbr.on_loss(window) });
             return self.bound(mss);
         }
         with!(self, window, {
-            Cubic: cubic => cubic.on_loss(window, flight, mss),
-            Reno: reno => reno.on_loss(window, flight, mss),
-            Dctcp: dctcp => dctcp.on_loss(window, flight, mss),
+            Cubic: cubic => cubic.on_loss(window, mss),
+            Reno: reno => reno.on_loss(window, mss),
+            Dctcp: dctcp => dctcp.on_loss(window, mss),
         });
         self.window.cwnd = self.window.ssthresh;
         self.bound(mss);
@@ -315,12 +315,12 @@ impl Congestion {
 
     /// The retransmission timer ran out: one segment is left (RFC 5681, section 3.1). Only the first of a series sets the
     /// threshold.
-    pub fn on_timeout(&mut self, flight: u32, mss: u32, first: bool) {
+    pub fn on_timeout(&mut self, mss: u32, first: bool) {
         let mss = sane(mss);
         with!(self, window, {
-            Cubic: cubic => cubic.on_timeout(window, flight, mss, first),
-            Reno: reno => reno.on_timeout(window, flight, mss, first),
-            Dctcp: dctcp => dctcp.on_timeout(window, flight, mss, first),
+            Cubic: cubic => cubic.on_timeout(window, mss, first),
+            Reno: reno => reno.on_timeout(window, mss, first),
+            Dctcp: dctcp => dctcp.on_timeout(window, mss, first),
             Bbr: bbr => bbr.on_timeout(window),
         });
         self.window.cwnd = mss;

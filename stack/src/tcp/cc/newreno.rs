@@ -33,15 +33,15 @@ impl NewReno {
     }
 
     /// RFC 5681, section 3.2.
-    pub fn on_loss(&mut self, window: &mut Window, flight: u32, mss: u32) {
-        window.reduce(flight, 5, mss);
+    pub fn on_loss(&mut self, window: &mut Window, mss: u32) {
+        window.reduce(5, mss);
         self.credit = 0;
     }
 
     /// RFC 5681, section 3.1.
-    pub fn on_timeout(&mut self, window: &mut Window, flight: u32, mss: u32, first: bool) {
+    pub fn on_timeout(&mut self, window: &mut Window, mss: u32, first: bool) {
         if first {
-            window.reduce(flight, 5, mss);
+            window.reduce(5, mss);
         }
         self.credit = 0;
     }

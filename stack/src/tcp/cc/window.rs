@@ -45,12 +45,11 @@ impl Window {
         self.cwnd = self.cwnd.saturating_add(bytes).min(CWND_MAX);
     }
 
-    /// The threshold after a congestion event: `tenths` of what was in flight, at least two segments (RFC 5681, equation 4;
-    /// RFC 9438, section 4.6). More than the window may lie between `snd_una` and `snd_nxt`, since data that was selectively
-    /// acknowledged counts there; then the window is what caused the event, and no event may raise it.
-    pub fn reduce(&mut self, flight: u32, tenths: u32, mss: u32) {
-        let used = flight.min(self.cwnd).min(CWND_MAX);
-        let kept = u64::from(used) * u64::from(tenths) / 10;
+    /// The threshold after a congestion event: `tenths` of the window, at least two segments. The window as in Linux, not what was in flight
+    /// (RFC 5681, equation 4): a small message that is lost on a path that has carried large ones says little of it. RFC 9438, section 4.6,
+    /// allows that to who lets no window grow that is not used ([`Window::is_the_limit`]) and forgets what was not used for long ([`Usage`]).
+    pub fn reduce(&mut self, tenths: u32, mss: u32) {
+        let kept = u64::from(self.cwnd.min(CWND_MAX)) * u64::from(tenths) / 10;
         self.ssthresh = (kept as u32).max(2 * mss);
     }
 
