@@ -164,10 +164,11 @@ static __always_inline int parse(struct xdp_md *ctx, struct flow_key *key, struc
 		return -1;
 	__be16 proto = eth->h_proto;
 	at = eth + 1;
-	if (proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD)) {
+	// A tag without a VLAN's number says no more than a priority. All others are packets of another interface.
+	if (proto == bpf_htons(ETH_P_8021Q)) {
 		struct vlan_tag *tag = at;
 
-		if ((void *)(tag + 1) > end)
+		if ((void *)(tag + 1) > end || (tag->tci & bpf_htons(0x0fff)))
 			return -1;
 		proto = tag->proto;
 		at = tag + 1;

@@ -45,7 +45,7 @@ counters! {
     XskFillEmpty, "xsk_fill_empty", "frames that the kernel dropped: the fill ring was empty";
     XskDropped, "xsk_dropped", "frames that the kernel dropped: they did not fit";
     RxRunt, "rx_runt", "dropped: shorter than its headers say";
-    RxOversize, "rx_oversize", "dropped: longer than a frame of the interface's MTU";
+    RxOversize, "rx_oversize", "dropped: longer than a frame buffer";
     RxNotTcp, "rx_not_tcp", "not a TCP packet: injected into the kernel";
     RxFragment, "rx_fragment", "an IP fragment: injected into the kernel";
     RxBadIpHeader, "rx_bad_ip_header", "dropped: malformed IP header or wrong header checksum";

@@ -15,10 +15,11 @@ fn flow() -> FlowKey {
 }
 
 /// A frame from 192.0.2.2:999 to 192.0.2.1:80 with 10 bytes of data.
-fn frame(flags: u8, vlan: bool) -> Vec<u8> {
+fn frame(flags: u8, tag: Option<u16>) -> Vec<u8> {
     let mut out = vec![2; 12];
-    if vlan {
-        out.extend([0x81, 0x00, 0, 5]);
+    if let Some(control) = tag {
+        out.extend([0x81, 0x00]);
+        out.extend(control.to_be_bytes());
     }
     out.extend([0x08, 0x00, 0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1]);
     out.extend(999u16.to_be_bytes());
@@ -35,9 +36,9 @@ fn flow_v6() -> FlowKey {
 }
 
 /// The same over IPv6.
-fn frame_v6(flags: u8, vlan: bool) -> Vec<u8> {
-    let v4 = frame(flags, vlan);
-    let ethertype = if vlan { 16 } else { 12 };
+fn frame_v6(flags: u8, tag: Option<u16>) -> Vec<u8> {
+    let v4 = frame(flags, tag);
+    let ethertype = if tag.is_some() { 16 } else { 12 };
     let mut out = v4[..ethertype].to_vec();
     out.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 30, 6, 64]);
     let flow = flow_v6();
@@ -68,13 +69,14 @@ const NOT_OURS: Steered = Steered { redirected: 0, watched: 0, missed: 0, not_ou
 #[test]
 fn only_the_exact_flow_is_redirected() {
     let mut steer = Steer::load().unwrap();
-    let data = frame(ACK, false);
+    let data = frame(ACK, None);
     assert_eq!(counted(&steer, &data), MISSED);
     steer.redirect(&flow(), 0).unwrap();
     assert!(steer.holds(&flow()));
     assert_eq!(steer.flows(), [flow()]);
     assert_eq!(counted(&steer, &data), REDIRECTED);
-    assert_eq!(counted(&steer, &frame(ACK, true)), REDIRECTED, "with a VLAN tag");
+    assert_eq!(counted(&steer, &frame(ACK, Some(7 << 13))), REDIRECTED, "with a priority");
+    assert_eq!(counted(&steer, &frame(ACK, Some(5))), NOT_OURS, "another VLAN's");
     let mut other_port = data.clone();
     other_port[35] ^= 1;
     assert_eq!(counted(&steer, &other_port), MISSED);
@@ -86,15 +88,15 @@ fn only_the_exact_flow_is_redirected() {
 #[test]
 fn what_opens_a_connection_goes_to_the_kernel_unless_there_is_one() {
     let mut steer = Steer::load().unwrap();
-    assert_eq!(counted(&steer, &frame(SYN, false)), NOT_OURS);
+    assert_eq!(counted(&steer, &frame(SYN, None)), NOT_OURS);
     steer.watch(&flow()).unwrap();
-    assert_eq!(counted(&steer, &frame(SYN, false)), NOT_OURS, "it is not what the kernel's socket is fed with");
+    assert_eq!(counted(&steer, &frame(SYN, None)), NOT_OURS, "it is not what the kernel's socket is fed with");
     assert_eq!(steer.watched(&flow()).unwrap().passed, 0);
     steer.redirect(&flow(), 0).unwrap();
-    assert_eq!(counted(&steer, &frame(SYN, false)), REDIRECTED, "the peer has started anew");
+    assert_eq!(counted(&steer, &frame(SYN, None)), REDIRECTED, "the peer has started anew");
     steer.release(&flow());
     steer.unwatch(&flow());
-    assert_eq!(counted(&steer, &frame(SYN, false)), NOT_OURS);
+    assert_eq!(counted(&steer, &frame(SYN, None)), NOT_OURS);
 }
 
 #[test]
@@ -102,7 +104,7 @@ fn what_is_odd_goes_to_the_kernel() {
     let mut steer = Steer::load().unwrap();
     steer.redirect(&flow(), 0).unwrap();
     let changed = |at: usize, to: u8| {
-        let mut bytes = frame(ACK, false);
+        let mut bytes = frame(ACK, None);
         bytes[at] = to;
         bytes
     };
@@ -120,7 +122,7 @@ fn what_is_odd_goes_to_the_kernel() {
     for (what, bytes) in cases {
         assert_eq!(counted(&steer, &bytes), NOT_OURS, "{what}");
     }
-    let whole = frame(ACK, false);
+    let whole = frame(ACK, None);
     for cut in 14..54 {
         assert_eq!(counted(&steer, &whole[..cut]), NOT_OURS, "cut at {cut}");
     }
@@ -131,14 +133,14 @@ fn a_watch_remembers_how_far_the_kernel_was_fed() {
     let mut steer = Steer::load().unwrap();
     steer.watch(&flow()).unwrap();
     assert_eq!(steer.watched(&flow()).unwrap().passed, 0);
-    assert_eq!(counted(&steer, &frame(ACK, false)), WATCHED);
+    assert_eq!(counted(&steer, &frame(ACK, None)), WATCHED);
     let seen = steer.watched(&flow()).unwrap();
     assert_eq!((seen.passed, seen.passed_end), (1, 1010));
-    assert_eq!(counted(&steer, &frame(FIN_ACK, false)), WATCHED);
+    assert_eq!(counted(&steer, &frame(FIN_ACK, None)), WATCHED);
     let seen = steer.watched(&flow()).unwrap();
     assert_eq!((seen.passed, seen.passed_end), (2, 1011), "a FIN counts");
     steer.redirect(&flow(), 0).unwrap();
-    assert_eq!(counted(&steer, &frame(ACK, false)), REDIRECTED);
+    assert_eq!(counted(&steer, &frame(ACK, None)), REDIRECTED);
     assert_eq!(steer.watched(&flow()).unwrap().passed, 2, "what was recorded stays");
     steer.unwatch(&flow());
     assert!(steer.watched(&flow()).is_err());
@@ -147,21 +149,22 @@ fn a_watch_remembers_how_far_the_kernel_was_fed() {
 #[test]
 fn ipv6_is_steered_in_the_same_way() {
     let mut steer = Steer::load().unwrap();
-    assert_eq!(counted(&steer, &frame_v6(ACK, false)), MISSED);
+    assert_eq!(counted(&steer, &frame_v6(ACK, None)), MISSED);
     steer.watch(&flow_v6()).unwrap();
-    assert_eq!(counted(&steer, &frame_v6(FIN_ACK, false)), WATCHED);
+    assert_eq!(counted(&steer, &frame_v6(FIN_ACK, None)), WATCHED);
     assert_eq!(steer.watched(&flow_v6()).unwrap().passed_end, 1011);
     steer.redirect(&flow_v6(), 0).unwrap();
-    assert_eq!(counted(&steer, &frame_v6(ACK, false)), REDIRECTED);
-    assert_eq!(counted(&steer, &frame_v6(ACK, true)), REDIRECTED, "with a VLAN tag");
-    assert_eq!(counted(&steer, &frame_v6(SYN, false)), REDIRECTED);
+    assert_eq!(counted(&steer, &frame_v6(ACK, None)), REDIRECTED);
+    assert_eq!(counted(&steer, &frame_v6(ACK, Some(7 << 13))), REDIRECTED, "with a priority");
+    assert_eq!(counted(&steer, &frame_v6(ACK, Some(5))), NOT_OURS, "another VLAN's");
+    assert_eq!(counted(&steer, &frame_v6(SYN, None)), REDIRECTED);
     for (what, at, to) in [("version", 14, 0x40), ("fragment", 20, 44), ("hop by hop", 20, 0), ("ICMPv6", 20, 58)] {
-        let mut bytes = frame_v6(ACK, false);
+        let mut bytes = frame_v6(ACK, None);
         bytes[at] = to;
         assert_eq!(counted(&steer, &bytes), NOT_OURS, "{what}");
     }
     for cut in 14..74 {
-        assert_eq!(counted(&steer, &frame_v6(ACK, false)[..cut]), NOT_OURS, "cut at {cut}");
+        assert_eq!(counted(&steer, &frame_v6(ACK, None)[..cut]), NOT_OURS, "cut at {cut}");
     }
 }
 
@@ -169,7 +172,7 @@ fn ipv6_is_steered_in_the_same_way() {
 fn a_mapped_address_on_the_wire_is_no_ipv4_flow() {
     let mut steer = Steer::load().unwrap();
     steer.redirect(&flow(), 0).unwrap();
-    let mut bytes = frame_v6(ACK, false);
+    let mut bytes = frame_v6(ACK, None);
     bytes[22..38].copy_from_slice(&flow().remote.0);
     bytes[38..54].copy_from_slice(&flow().local.0);
     assert_eq!(counted(&steer, &bytes), NOT_OURS);

@@ -158,9 +158,9 @@ fn parse_with<const USUAL: bool>(frame: &[u8]) -> Option<Unverified<'_>> {
     let payload_at = TCP_AT + header.header_len();
     let payload = frame.get(payload_at..ethernet::HEADER_LEN + usize::from(ip.total_len.get()))?;
     let bytes_of_options = frame.get(OPTIONS_AT..payload_at)?;
-    let options = if USUAL { tcp::usual_options(bytes_of_options) } else { tcp::parse_options(bytes_of_options) };
+    let options = if USUAL { tcp::usual_options(bytes_of_options)? } else { tcp::parse_options(bytes_of_options) };
     let ends = Ends::of_packet(*ip_bytes.last_chunk()?, *bytes.first_chunk()?);
-    let segment = segment(header, Codepoint::of(ip.tos), options?, payload);
+    let segment = segment(header, Codepoint::of(ip.tos), options, payload);
     let len = ip.total_len.get().wrapping_sub(ipv4::HEADER_LEN as u16);
     Some(Unverified { ends, segment, header: bytes, options: bytes_of_options, len })
 }
@@ -242,7 +242,7 @@ impl<'a> Packet<'a> {
         if !self.checksum_is_acceptable(header.checksum) {
             return Err(Drop::BadChecksum);
         }
-        let options = tcp::parse_options(options).ok_or(Drop::BadTcpHeader)?;
+        let options = tcp::parse_options(options);
         let flow = FlowKey {
             local: self.destination,
             remote: self.source,

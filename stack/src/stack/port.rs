@@ -78,9 +78,9 @@ impl Port {
         self.queues.iter().map(Queue::fd)
     }
 
-    /// The longest frame that a well-behaved sender of this interface sends: MTU, Ethernet and one VLAN tag.
+    /// The longest frame: what a buffer holds. The interface's MTU is no bound for what it receives, and may have grown since.
     pub(super) fn max_frame(&self) -> usize {
-        self.config.mtu as usize + 18
+        self.config.frame_size as usize
     }
 
     /// The queue on which frames leave that came on this one; there may be fewer now.

@@ -76,7 +76,7 @@ impl Connection<'_> {
     /// numbers of bytes; 0: they stay as they are.
     pub fn tune_buffers(&mut self, rcv_max: u32, snd_max: u32) {
         // No larger window can be told to the peer.
-        let expressible = (u32::from(u16::MAX) << self.tcb.rcv_wscale.min(14)).min(LIMIT_MAX);
+        let expressible = self.tcb.expressible_window().min(LIMIT_MAX);
         let (rcv_max, snd_max, space) = (rcv_max.min(expressible), snd_max.min(LIMIT_MAX), self.tcb.rcvbuf / 2);
         self.recovery.tuning = Tuning { rcv_max, snd_max, space, ..Tuning::default() };
     }

@@ -11,9 +11,15 @@ impl Tcb {
     }
 
     /// No window is offered beyond this many bytes (an older promise is kept all the same): a ring that had to be large for what
-    /// the kernel had promised does not make the next promise larger still.
+    /// the kernel had promised does not make the next promise larger still. A window that the header cannot express is none: less than one
+    /// unit of its scale would be told as 0 for ever, and more than the largest number never used up.
     pub fn limit_window(&mut self, bytes: u32) {
-        self.rcvbuf = bytes;
+        self.rcvbuf = bytes.clamp(1 << self.rcv_wscale.min(14), self.expressible_window());
+    }
+
+    /// The largest window that the header can tell, bytes.
+    pub(crate) fn expressible_window(&self) -> u32 {
+        u32::from(u16::MAX) << self.rcv_wscale.min(14)
     }
 
     /// No more is queued for sending than this many bytes, though the ring may be larger, for what had been queued in the kernel.

@@ -11,7 +11,7 @@ use crate::xsk::memory::{Opposite, Which, pair};
 use crate::xsk::{Desc, RingSizes};
 
 /// Bytes of one frame.
-const FRAME: u32 = 2048;
+pub const FRAME: u32 = 2048;
 
 /// Where a frame is.
 #[derive(Clone, Copy)]

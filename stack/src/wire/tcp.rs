@@ -62,10 +62,10 @@ pub struct Options<'a> {
     pub sack: &'a [u8],
 }
 
-/// Reads the options. `None` if one runs past the header or claims an impossible length.
+/// Reads the options; what follows a malformed one is passed over.
 #[inline(always)]
-pub fn parse_options(bytes: &[u8]) -> Option<Options<'_>> {
-    usual_options(bytes).or_else(|| read_options(bytes))
+pub fn parse_options(bytes: &[u8]) -> Options<'_> {
+    usual_options(bytes).unwrap_or_else(|| read_options(bytes))
 }
 
 /// The same of none, or of a timestamps option with its padding; `None` for all others.
@@ -78,15 +78,16 @@ pub fn usual_options(bytes: &[u8]) -> Option<Options<'_>> {
     ([a, b, c, d] == USUAL).then(|| Options { timestamps: timestamps(body), sack: &[] })
 }
 
-fn read_options(mut bytes: &[u8]) -> Option<Options<'_>> {
+/// The options before one that runs past the header or claims an impossible length: as in Linux, the segment is one all the same.
+fn read_options(mut bytes: &[u8]) -> Options<'_> {
     let mut options = Options::default();
     while let [kind, rest @ ..] = bytes {
         match *kind {
             END => break,
             NOP => bytes = rest,
             kind => {
-                let len = usize::from(*rest.first()?);
-                let body = bytes.get(2..len)?;
+                let len = rest.first().map_or(0, |&len| usize::from(len));
+                let Some(body) = bytes.get(2..len) else { break };
                 match kind {
                     TIMESTAMPS if len == 10 => options.timestamps = timestamps(body),
                     SACK if !body.is_empty() && body.len() % 8 == 0 => options.sack = body,
@@ -96,7 +97,7 @@ fn read_options(mut bytes: &[u8]) -> Option<Options<'_>> {
             }
         }
     }
-    Some(options)
+    options
 }
 
 /// Where in the options a timestamps option lies. `None` also if they are malformed before it.
@@ -158,21 +159,22 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn options_that_run_past_the_header_are_refused() {
+    fn options_that_run_past_the_header_end_the_list() {
         for bad in [&[TIMESTAMPS][..], &[TIMESTAMPS, 10, 0], &[3, 0, 0, 0], &[3, 1, 0, 0], &[NOP, NOP, 254, 9, 1]] {
-            assert_eq!(parse_options(bad), None, "{bad:?}");
+            assert_eq!(parse_options(bad), Options::default(), "{bad:?}");
+            let known = [&[NOP, NOP, TIMESTAMPS, 10, 0, 0, 0, 1, 0, 0, 0, 2][..], bad].concat();
+            let timestamps = Some(Timestamps { val: 1, ecr: 2 });
+            assert_eq!(parse_options(&known), Options { timestamps, sack: &[] }, "{bad:?}");
         }
         for good in [&[][..], &[END, 77, 255], &[NOP, NOP, NOP], &[254, 2], &[TIMESTAMPS, 3, 9]] {
-            assert_eq!(parse_options(good), Some(Options::default()), "{good:?}");
+            assert_eq!(parse_options(good), Options::default(), "{good:?}");
         }
     }
 
     proptest! {
         #[test]
         fn any_bytes_parse_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..41)) {
-            if let Some(options) = parse_options(&bytes) {
-                prop_assert_eq!(options.sack.len() % 8, 0);
-            }
+            prop_assert_eq!(parse_options(&bytes).sack.len() % 8, 0);
         }
 
         #[test]
@@ -185,7 +187,7 @@ mod tests {
             let mut out = vec![0xaa; options_len(timestamps.is_some(), &sack)];
             prop_assert!(out.len() <= OPTIONS_MAX && out.len() % 4 == 0);
             write_options(&mut out, timestamps, &sack);
-            let options = parse_options(&out).unwrap();
+            let options = parse_options(&out);
             prop_assert_eq!(options.timestamps, timestamps);
             let wire: Vec<u8> = blocks.iter().flat_map(|(s, e)| [s.to_be_bytes(), e.to_be_bytes()].concat()).collect();
             prop_assert_eq!(options.sack, &wire[..]);

@@ -122,20 +122,24 @@ fn every_kind_of_bad_frame_has_its_reason() {
 }
 
 #[test]
-fn options_that_run_past_the_header_are_refused() {
+fn options_that_run_past_the_header_are_passed_over() {
     let mut bad = frame(b"hello");
     // The usual layout is NOP NOP 8 10: make the timestamps option longer than the header.
     bad[TCP_AT + 23] = 41;
     make_partial(&mut bad);
-    assert_eq!(parse(&bad, MAX), Err(Drop::BadTcpHeader));
+    let segment = parse(&bad, MAX).expect("a segment all the same").segment;
+    assert_eq!((segment.timestamps, segment.payload), (None, &b"hello"[..]));
 }
 
 #[test]
-fn a_vlan_tag_is_passed_over() {
-    let mut tagged = frame(b"hello");
-    tagged.splice(12..12, [0x81, 0x00, 0x00, 0x05]);
-    let incoming = parse(&tagged, MAX).unwrap();
-    assert_eq!((incoming.flow, incoming.segment.payload), (mirrored(flow()), &b"hello"[..]));
+fn a_tag_of_no_vlan_is_passed_over() {
+    let tagged = |control: u8, number: u8| {
+        let mut tagged = frame(b"hello");
+        tagged.splice(12..12, [0x81, 0x00, control, number]);
+        parse(&tagged, MAX).map(|incoming| (incoming.flow, incoming.segment.payload.to_vec()))
+    };
+    assert_eq!(tagged(0xe0, 0), Ok((mirrored(flow()), b"hello".to_vec())), "a priority");
+    assert_eq!((tagged(0, 5), tagged(0xe1, 0)), (Err(Drop::NotTcp), Err(Drop::NotTcp)), "another interface's");
 }
 
 #[test]

@@ -120,11 +120,14 @@ fn mapped_addresses_are_never_on_the_wire() {
 }
 
 #[test]
-fn a_vlan_tag_is_passed_over() {
-    let mut tagged = frame(b"hello");
-    tagged.splice(12..12, [0x81, 0x00, 0x00, 0x05]);
-    let incoming = parse(&tagged, MAX).unwrap();
-    assert_eq!((incoming.flow, incoming.segment.payload), (mirrored(flow()), &b"hello"[..]));
+fn a_tag_of_no_vlan_is_passed_over() {
+    let tagged = |control: u8, number: u8| {
+        let mut tagged = frame(b"hello");
+        tagged.splice(12..12, [0x81, 0x00, control, number]);
+        parse(&tagged, MAX).map(|incoming| (incoming.flow, incoming.segment.payload.to_vec()))
+    };
+    assert_eq!(tagged(0xe0, 0), Ok((mirrored(flow()), b"hello".to_vec())), "a priority");
+    assert_eq!((tagged(0, 5), tagged(0xe1, 0)), (Err(Drop::NotTcp), Err(Drop::NotTcp)), "another interface's");
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl Machine {
         let Self { tcb, snd, rcv, recovery, .. } = &mut machine;
         Connection::import(tcb, snd, rcv, recovery, &image, &unread, &unacked, setup.mtu, START)
             .map_err(|error| format!("the setup cannot be imported: {error}"))?;
-        tcb.limit_window(setup.rcv_buf);
+        tcb.limit_window(if setup.rcv_buf == 0 { setup.ring as u32 } else { setup.rcv_buf });
         tcb.choose_congestion(setup.congestion);
         machine.connection().resume(&setup.scoreboard());
         machine.pump()?;

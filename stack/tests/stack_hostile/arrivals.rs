@@ -3,6 +3,7 @@
 use underpass_stack::ip::input;
 use underpass_stack::tcp::Flags;
 use underpass_stack::tcp::image::flag;
+use underpass_stack::testkit::wire::FRAME;
 
 use super::ends::Ends;
 use super::forge::{Forged, has_partial_checksum, is_covered};
@@ -268,8 +269,7 @@ impl Player<'_> {
 
     /// Made of bytes it may be a segment after all, and a flow's twin may exist.
     fn stage_noise(&mut self, frame: &[u8]) {
-        let max_frame = self.card.mtu as usize + 18;
-        let found = input::parse(frame, max_frame).ok().and_then(|found| {
+        let found = input::parse(frame, FRAME as usize).ok().and_then(|found| {
             let to = self.ends.iter().position(|ends| ends.setup.flow == found.flow)?;
             Some((to, found.segment.flags.has(Flags::FIN)))
         });

@@ -25,6 +25,8 @@ impl Watch {
     pub fn new(host: &Host, now: Instant, largest: usize) -> Self {
         let before = host.export(now).0;
         let edge = before.snd_una.wrapping_add(before.snd_wnd);
+        // At least one unit of the window's scale, so that there is a window to tell.
+        let largest = largest.max(1 << before.rcv_wscale);
         Self { before, largest, rings: host.rings(), most: (0, 0), edge, ended: false }
     }
 
