@@ -58,10 +58,16 @@ impl Daemon {
         let opened = open_patiently(&namespace.enter(home)?, patience, || open_queues(ask, wanted, &umem, rings));
         let interface = namespace.interface(&link, home)?;
         let entered = opened.and_then(|(queues, zero_copy)| {
+            // Sockets and UMEM have to fit into one message, and a queue without a socket would lose what arrives on it.
+            if queues.len() >= MAX_FDS {
+                tracing::warn!("{}: more than {} receive queues are too many (see ethtool -L)", link.name, MAX_FDS - 1);
+                return Err(Reason::StackFull.into());
+            }
+            let duplicates = queues.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
             let base = enter_slots(interface, &queues)?;
-            Ok((queues, zero_copy, base))
+            Ok((queues, duplicates, zero_copy, base))
         });
-        let (queues, zero_copy, xsk_base) = match entered {
+        let (queues, duplicates, zero_copy, xsk_base) = match entered {
             Ok(entered) => entered,
             Err(refusal) => {
                 self.tidy();
@@ -70,7 +76,6 @@ impl Daemon {
         };
         interface.users += 1;
         let native = interface.native;
-        let duplicates = queues.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
         let count = queues.len() as u32;
         tracing::info!("session {}: {} AF_XDP queues on {}", session.id, count, link.name);
         let port = Port { netns, ifindex: ask.ifindex, xsk_base, frame_size: ask.frame_size, rings, queues, umem };

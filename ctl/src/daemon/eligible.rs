@@ -15,7 +15,6 @@ use super::sockopt::{get, get_int, get_len, ioctl_int, poll_now};
 use crate::net::flow_label::Label;
 
 const IPPROTO_MPTCP: i32 = 262;
-const TCP_ESTABLISHED: u8 = 1;
 /// A bit of `tcpi_options`, linux/tcp.h.
 const TCPI_OPT_USEC_TS: u8 = 64;
 const TCP_TX_DELAY: i32 = 37;
@@ -139,7 +138,7 @@ pub fn is_tcp(fd: BorrowedFd<'_>) -> Result<(), Refusal> {
 /// Is it? Says whether it has negotiated ECN.
 fn is_established(fd: BorrowedFd<'_>) -> Result<bool, Refusal> {
     let info = TcpInfo::of(fd)?;
-    if info.state != TCP_ESTABLISHED {
+    if !info.is_established() {
         return Err(Reason::NotConnected.into());
     }
     if info.options & TCPI_OPT_USEC_TS != 0 {

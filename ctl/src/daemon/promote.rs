@@ -166,6 +166,7 @@ fn read_out(
         DumpError::Io(error) => error.into(),
         DumpError::Moving => Reason::Unsettled.into(),
         DumpError::Urgent => Reason::Urgent.into(),
+        DumpError::Closed => Reason::HalfClosed.into(),
         DumpError::QueueTooLarge => Refusal::from(Reason::QueueTooLarge),
     })?;
     // Bytes in the kernel's send queue would be retransmitted by its timer while the lane carries the connection.

@@ -29,6 +29,8 @@ const SIOCOUTQNSD: libc::Ioctl = 0x894B;
 const SEND_SLACK: usize = 64 << 10;
 /// The kernel's "no slow start threshold".
 pub(super) const TCP_INFINITE_SSTHRESH: u32 = 0x7fff_ffff;
+/// `tcpi_state`, linux/tcp_states.h (netinet/tcp.h).
+const TCP_ESTABLISHED: u8 = 1;
 /// Values of `tcpi_ca_state`, linux/tcp.h.
 const TCP_CA_CWR: u8 = 2;
 const TCP_CA_RECOVERY: u8 = 3;
@@ -74,6 +76,11 @@ pub struct TcpInfo {
 }
 
 impl TcpInfo {
+    /// Has neither end closed its direction, nor given up?
+    pub fn is_established(&self) -> bool {
+        self.state == TCP_ESTABLISHED
+    }
+
     /// TCP_INFO of a socket.
     pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         sockopt::get::<Self>(fd, libc::IPPROTO_TCP, libc::TCP_INFO).map(|(info, _)| info)
@@ -139,6 +146,8 @@ pub enum DumpError {
     QueueTooLarge,
     /// Urgent data lies, or has lain, between the unread bytes: what is behind it cannot be read out.
     Urgent,
+    /// A FIN or RST has come since the socket was looked at. An image of it would not say so, and the peer will not say it again.
+    Closed,
 }
 
 impl From<io::Error> for DumpError {
@@ -273,8 +282,13 @@ fn dump_closed(fd: BorrowedFd<'_>, flow: FlowKey, restore: &Restore, open: &Repa
         tracing::debug!("{flow:?}: moving: {before:?}, then {now:?}; read {} and {} bytes", recv.len(), send.len());
         return Err(DumpError::Moving);
     }
+    // Nothing arrives any more.
+    let info = TcpInfo::of(fd)?;
+    if !info.is_established() {
+        return Err(DumpError::Closed);
+    }
     send.drain(..send.len() - before.unacked as usize);
-    let sent = Transmissions { phase: phase_of(TcpInfo::of(fd)?.ca_state), ..Transmissions::default() };
+    let sent = Transmissions { phase: phase_of(info.ca_state), ..Transmissions::default() };
     Ok(Dump { image, at, recv, send, ahead: Vec::new(), sent })
 }
 

@@ -11,7 +11,7 @@ use underpass_stack::ip::flow::FlowKey;
 use underpass_stack::tcp::image::flag;
 
 use super::eligible::Endpoints;
-use super::repair::{Dump, DumpError, dump, in_repair, open, remember, silence, thaw, unacked};
+use super::repair::{Dump, DumpError, TcpInfo, dump, in_repair, open, remember, silence, thaw, unacked};
 use super::restore::{Bytes, SNDBUF_LOCK, hollow, restore, set_window};
 use super::sockopt::{self, Family, get_int, set_int};
 use crate::net::flow_label::Label;
@@ -369,5 +369,34 @@ fn a_send_buffer_holds_what_is_queued_and_does_not_shrink_below() {
         peer.read_exact(&mut seen).unwrap();
         assert!(seen == bytes);
         assert!(size() >= queued, "{} for {queued}", size());
+    }
+}
+
+/// The peer's last word may come after a connection was found fit for a lane and before it is read out: it will not be said again.
+#[test]
+fn an_end_that_comes_in_between_is_not_lost() {
+    for reset in [false, true] {
+        let (mut ours, mut peer) = pair();
+        let (fd, flow) = (ours.as_fd(), flow_of(&ours));
+        let saved = remember(fd).unwrap();
+        open(fd).unwrap();
+        peer.write_all(b"the last").unwrap();
+        if reset {
+            let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+            sockopt::set(peer.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &[linger.l_onoff, linger.l_linger]).unwrap();
+        }
+        drop(peer);
+        let until = Instant::now() + Duration::from_secs(2);
+        while TcpInfo::of(fd).unwrap().is_established() {
+            assert!(Instant::now() < until, "the end did not arrive");
+            std::thread::yield_now();
+        }
+        silence(fd).unwrap();
+        assert!(matches!(dump(fd, flow, &saved), Err(DumpError::Closed)), "{reset}");
+        thaw(fd, &saved).unwrap();
+        let mut read = Vec::new();
+        let end = ours.read_to_end(&mut read).map_err(|error| error.raw_os_error());
+        assert_eq!(end, if reset { Err(Some(libc::ECONNRESET)) } else { Ok(8) });
+        assert!(reset || read == b"the last");
     }
 }

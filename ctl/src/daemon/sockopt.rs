@@ -154,3 +154,60 @@ pub fn adopt_fd(raw: RawFd) -> OwnedFd {
     // knows their numbers.
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
+
+/// Most descriptors of one message (SCM_MAX_FD of linux/net/scm.h).
+const SCM_MAX_FD: usize = 253;
+
+const CONTROL_LEN: usize = 24 + 4 * SCM_MAX_FD;
+
+/// Room for the control message that brings them, aligned for its header.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_LEN]);
+
+/// A datagram with the descriptors beside it.
+#[derive(Debug)]
+pub struct Datagram {
+    /// Bytes; 0 with nothing beside them: the peer is gone.
+    pub len: usize,
+    /// Close-on-exec.
+    pub fds: Vec<OwnedFd>,
+    /// It was longer than the room for it.
+    pub is_cut: bool,
+    /// Not all descriptors came: this process may have no more.
+    pub lacks_fds: bool,
+}
+
+/// Receives one datagram without waiting. Every descriptor that the kernel has handed over has an owner afterwards, also where it could not
+/// hand over all.
+pub fn receive_with_fds(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Datagram> {
+    let mut control = Control([0; CONTROL_LEN]);
+    let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: plain data, for which all zeros is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut iov, 1);
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = CONTROL_LEN as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the header and all it points to live here.
+    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let mut fds = Vec::new();
+    let Ok(len) = usize::try_from(len) else {
+        let error = io::Error::last_os_error();
+        let gone = Datagram { len: 0, fds, is_cut: false, lacks_fds: false };
+        return if error.raw_os_error() == Some(libc::ECONNRESET) { Ok(gone) } else { Err(error) };
+    };
+    // SAFETY: the kernel filled the control buffer, and the CMSG macros stay within msg_controllen, which is 0 if there is nothing.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            if ((*header).cmsg_level, (*header).cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                let first: *const RawFd = libc::CMSG_DATA(header).cast();
+                let count = ((*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize) / size_of::<RawFd>();
+                fds.extend((0..count).map(|n| adopt_fd(first.add(n).read_unaligned())));
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    let has = |flag| message.msg_flags & flag != 0;
+    Ok(Datagram { len, fds, is_cut: has(libc::MSG_TRUNC), lacks_fds: has(libc::MSG_CTRUNC) })
+}

@@ -1,15 +1,14 @@
 //! Datagrams with descriptors over the control socket (unix(7), SCM_RIGHTS).
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use underpass_stack::control::{MAX_FDS, MAX_MESSAGE};
 use underpass_stack::mem::region::is_sealed;
 
-use super::sockopt::adopt_fd;
+use super::sockopt::{Datagram, receive_with_fds};
 
 /// May this memfd of a stranger's be mapped? Sealed, so that it cannot be made shorter, and of ordinary pages: a hole among huge
 /// pages can fail to be filled, and then kills who touches it.
@@ -26,37 +25,25 @@ pub struct Received {
     pub fds: Vec<OwnedFd>,
 }
 
-/// The next datagram. `None` when the peer has hung up; `WouldBlock` when there is none.
+/// The next datagram. `None` when the peer has hung up; `WouldBlock` when there is none. Where this process has no room for the descriptors
+/// beside it, it comes without any: whoever needs them refuses it.
 ///
 /// # Errors
 /// `EMSGSIZE` for a datagram longer than any message or with more descriptors than any message carries.
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Received>> {
     let mut bytes = vec![0; MAX_MESSAGE];
-    let mut room = nix::cmsg_space!([RawFd; MAX_FDS]);
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let mut slices = [IoSliceMut::new(&mut bytes)];
-    let message = match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut room), flags) {
-        Ok(message) => message,
-        Err(Errno::ECONNRESET) => return Ok(None),
-        Err(errno) => return Err(errno.into()),
-    };
-    let mut fds = Vec::new();
-    if let Ok(controls) = message.cmsgs() {
-        for control in controls {
-            if let ControlMessageOwned::ScmRights(raw) = control {
-                fds.extend(raw.into_iter().map(adopt_fd));
-            }
-        }
-    }
-    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+    let Datagram { len, fds, is_cut, lacks_fds } = receive_with_fds(socket, &mut bytes)?;
+    if is_cut || fds.len() > MAX_FDS {
         return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
     }
-    let len = message.bytes;
     if len == 0 {
         return Ok(None);
     }
     bytes.truncate(len);
-    Ok(Some(Received { bytes, fds }))
+    if lacks_fds {
+        tracing::error!("descriptors that a client sent did not come: is there room for more? (RLIMIT_NOFILE)");
+    }
+    Ok(Some(Received { bytes, fds: if lacks_fds { Vec::new() } else { fds } }))
 }
 
 /// Sends a datagram; never waits: a client that does not fetch its answers has only itself to blame.
@@ -67,4 +54,33 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[OwnedFd]) -> io::Result
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], controls, flags, None)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    #[test]
+    fn descriptors_of_a_message_with_too_many_are_closed() {
+        let (from, to) = UnixDatagram::pair().unwrap();
+        for (count, taken) in [(MAX_FDS, true), (MAX_FDS + 1, false), (250, false)] {
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            let fds: Vec<OwnedFd> = (0..count).map(|_| writer.as_fd().try_clone_to_owned().unwrap()).collect();
+            send(from.as_fd(), b"hello", &fds).unwrap();
+            drop((fds, writer));
+            let received = receive(to.as_fd());
+            assert_eq!(
+                received.as_ref().is_ok_and(|got| got.as_ref().is_some_and(|got| got.fds.len() == count)),
+                taken
+            );
+            drop(received);
+            // The end comes when nobody has the other side open.
+            assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+        }
+        assert_eq!(receive(to.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
 }

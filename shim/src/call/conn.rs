@@ -137,7 +137,8 @@ fn forget_socket(fd: RawFd, socket: &Ref<Socket>) {
         && let Err(reason) = tier::demote(socket, Reason::Closing)
     {
         log::warn(format_args!("fd {fd}: closed on the lane, the daemon being away ({})", reason.name()));
-        if let Some(mut engine) = engine::get() {
+        // The slot may be another's by now, if the daemon came back in between.
+        if let Some(mut engine) = engine::get().filter(|engine| engine.owner(slot).is_some_and(|o| o.is(socket))) {
             engine.stack.orphan(slot, sys::now());
             engine.set_owner(slot, None);
             engine.flush(sys::now());
@@ -213,42 +214,54 @@ pub fn is_own(fd: RawFd) -> bool {
 /// shutdown(2).
 pub fn shutdown(fd: RawFd, how: c_int) -> Act<c_int> {
     let Some(socket) = socket_of(fd) else { return Act::Real };
-    if let Some(Lane::Shm(channel)) = socket.lane() {
-        return shutdown_channel(&socket, channel, how);
-    }
-    if how != libc::SHUT_WR {
-        return needs_kernel(&socket, Reason::Closing);
-    }
     loop {
         match socket.place() {
-            Where::Kernel => return Act::Real,
+            Where::Kernel => {
+                // The kernel's FIN would be lost if the connection went to a lane between here and there.
+                if let Some(asleep) = socket.record().fall_asleep() {
+                    return Act::Sleep(asleep.into(), None);
+                }
+            }
             Where::Changing => socket.await_change(),
             Where::Lane(Lane::Shm(channel)) => return shutdown_channel(&socket, channel, how),
             Where::Lane(Lane::Xdp(slot)) => {
-                let Some(mut engine) = engine::get() else { return Act::Real };
-                if socket.slot() != Some(slot) {
-                    continue;
-                }
-                let now = sys::now();
-                let Some(mut connection) = engine.stack.connection(slot) else { continue };
-                if write_closed(connection.tcb) {
+                let is_first = if how == libc::SHUT_WR { shutdown_lane(&socket, slot) } else { Some(false) };
+                match is_first {
+                    Some(true) => return Act::Done(Ok(0)),
                     // What a second time means depends on the state, which is the kernel's to judge.
-                    drop(engine);
-                    return needs_kernel(&socket, Reason::Closing);
+                    Some(false) => match needs_kernel(&socket, Reason::Closing) {
+                        Act::Real => {}
+                        other => return other,
+                    },
+                    None => {}
                 }
-                connection.shutdown_write(now);
-                engine.stack.touch(slot);
-                engine.flush(now);
-                drop(engine);
-                // EPOLLOUT is there from now on: every write fails at once.
-                for (set, member) in socket.sets.lock().iter() {
-                    set.mark(*member);
-                }
-                socket.waiters.ring();
-                return Act::Done(Ok(0));
             }
         }
     }
+}
+
+/// FIN behind everything that is queued on the lane. `Some(false)`: it has had its FIN. `None`: the connection is not there now.
+fn shutdown_lane(socket: &Ref<Socket>, slot: u32) -> Option<bool> {
+    // Without an engine there is nothing but the kernel.
+    let Some(mut engine) = engine::get() else { return Some(false) };
+    if socket.slot() != Some(slot) {
+        return None;
+    }
+    let now = sys::now();
+    let mut connection = engine.stack.connection(slot)?;
+    if write_closed(connection.tcb) {
+        return Some(false);
+    }
+    connection.shutdown_write(now);
+    engine.stack.touch(slot);
+    engine.flush(now);
+    drop(engine);
+    // EPOLLOUT is there from now on: every write fails at once.
+    for (set, member) in socket.sets.lock().iter() {
+        set.mark(*member);
+    }
+    socket.waiters.ring();
+    Some(true)
 }
 
 /// The kernel shuts down, behind everything that is in the ring.

@@ -186,7 +186,13 @@ pub fn set(
     }
     let act = loop {
         match socket.place() {
-            Where::Kernel => break Act::Done(steady(&socket, &mut *real)),
+            Where::Kernel => {
+                // What would be set in the kernel after the connection has left it, the lane would not know.
+                let is_there = || socket.place() == Where::Kernel;
+                if let Some(result) = steady(&socket, || is_there().then(&mut *real)) {
+                    break Act::Done(result);
+                }
+            }
             Where::Changing => socket.await_change(),
             Where::Lane(Lane::Shm(_)) if !REPLACES_CARRIER.contains(&(level, name)) => {
                 break Act::Done(steady(&socket, &mut *real));

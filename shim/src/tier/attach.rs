@@ -42,6 +42,11 @@ pub(super) fn attach(need: &NeedPort, socket_fd: RawFd) -> Result<(), Reason> {
     let request = Attach { ifindex: need.ifindex, frame_size, frame_count, rx_ring: ring, tx_ring: ring, port };
     let answer = session::ask(&request, &[umem_fd, socket_fd])?;
     let attached = answer.expect::<Attached>()?;
+    if answer.fds.len() != attached.queues as usize {
+        // Too few descriptors are left for this process. What arrives on a queue without a socket would be lost.
+        log::error(format_args!("AF_XDP queues of {name}: {} of {} came", answer.fds.len(), attached.queues));
+        return Err(Reason::Failed);
+    }
     let sockets = answer.fds.into_iter().map(sys::out_of_the_way).collect();
     let config = PortConfig {
         ifindex: need.ifindex,
