@@ -49,7 +49,11 @@ impl Daemon {
         if !fits(link.mtu, ask.frame_size) {
             return Err(Reason::Mtu.into());
         }
-        let wanted = rx_channels(in_namespace.as_fd(), &link.name).unwrap_or(link.rx_queues).min(MAX_FDS as u32);
+        let channels = rx_channels(in_namespace.as_fd(), &link.name);
+        if channels.is_some_and(has_too_many_queues) {
+            return Err(Reason::Unsupported.into());
+        }
+        let wanted = channels.unwrap_or(link.rx_queues).min(MAX_FDS as u32);
         // The kernel lets go of a closed socket's queue a little later than of the socket. Who may have closed one just now: a session of
         // ours, or a client that lets go of what an earlier daemon gave it.
         let free = namespace.interface(&link, home)?.users == 0;
@@ -58,10 +62,8 @@ impl Daemon {
         let opened = open_patiently(&namespace.enter(home)?, patience, || open_queues(ask, wanted, &umem, rings));
         let interface = namespace.interface(&link, home)?;
         let entered = opened.and_then(|(queues, zero_copy)| {
-            // Sockets and UMEM have to fit into one message, and a queue without a socket would lose what arrives on it.
-            if queues.len() >= MAX_FDS {
-                tracing::warn!("{}: more than {} receive queues are too many (see ethtool -L)", link.name, MAX_FDS - 1);
-                return Err(Reason::StackFull.into());
+            if has_too_many_queues(queues.len() as u32) {
+                return Err(Reason::Unsupported.into());
             }
             let duplicates = queues.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
             let base = enter_slots(interface, &queues)?;
@@ -108,6 +110,15 @@ impl Daemon {
         }
         Ok((umem, rings))
     }
+}
+
+/// Sockets and UMEM have to fit into one message, and a queue without a socket would lose what arrives on it.
+fn has_too_many_queues(count: u32) -> bool {
+    let too_many = count as usize >= MAX_FDS;
+    if too_many {
+        tracing::warn!("{count} receive queues, at most {} can be served (see ethtool -L)", MAX_FDS - 1);
+    }
+    too_many
 }
 
 /// Puts the sockets into free slots of the XSKMAP; returns the first.

@@ -29,7 +29,10 @@ impl Daemon {
     }
 
     fn dispatch(&mut self, id: u32, request: Received) -> Result<Option<Answer>, DecodeError> {
-        let Received { bytes, fds } = request;
+        let Received { bytes, fds, lacks_fds } = request;
+        if lacks_fds {
+            return Ok(Some(Err(Refusal { reason: Reason::Failed, errno: libc::EMFILE })));
+        }
         let answer = match control::kind_of(&bytes)? {
             Hello::KIND => self.hello(id, &control::decode(&bytes)?, fds),
             Promote::KIND => self.promote(id, &control::decode(&bytes)?, fds),

@@ -23,6 +23,8 @@ pub struct Received {
     pub bytes: Vec<u8>,
     /// Descriptors beside it.
     pub fds: Vec<OwnedFd>,
+    /// Some did not come, and those that did are closed: this process may have no more.
+    pub lacks_fds: bool,
 }
 
 /// The next datagram. `None` when the peer has hung up; `WouldBlock` when there is none. Where this process has no room for the descriptors
@@ -43,7 +45,7 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Received>> {
     if lacks_fds {
         tracing::error!("descriptors that a client sent did not come: is there room for more? (RLIMIT_NOFILE)");
     }
-    Ok(Some(Received { bytes, fds: if lacks_fds { Vec::new() } else { fds } }))
+    Ok(Some(Received { bytes, fds: if lacks_fds { Vec::new() } else { fds }, lacks_fds }))
 }
 
 /// Sends a datagram; never waits: a client that does not fetch its answers has only itself to blame.

@@ -71,7 +71,7 @@ unsafe extern "C-unwind" fn connect(fd: c_int, addr: *const sockaddr, len: sockl
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn shutdown(fd: c_int, how: c_int) -> c_int {
     let own = if table::is_plain(fd) { None } else { run(|| conn::shutdown(fd, how)) };
-    own.unwrap_or_else(|| pass!(shutdown(fd, how)))
+    own.unwrap_or_else(|| sleep!(shutdown(fd, how)))
 }
 
 /// getsockname(2). The kernel's answer is right in every tier, but not in the middle of a tier change.

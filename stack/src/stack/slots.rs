@@ -119,6 +119,10 @@ impl Stack {
         if self.record(slot).is_none_or(|r| Phase::from_raw(r.phase) != Phase::Reserved) {
             return Err(Reason::BadImage);
         }
+        if self.ports.get(request.port as usize).is_none_or(Option::is_none) {
+            // An attachment that failed on this side only: nothing would ever leave.
+            return Err(Reason::ProtocolError);
+        }
         let rcv_need = u64::from(image.unread()) + u64::from(image.rcv_wnd);
         let wanted = (self.rings.advise(request.rings.0), self.rings.advise(request.rings.1));
         let rcv_len = ring_len(wanted.0, rcv_need).ok_or(Reason::WindowTooLarge)?;
