@@ -6,9 +6,6 @@ use crate::stats::Counter;
 use crate::tcp::{Instant, Outcome};
 use crate::xsk::queue::Queue;
 
-/// Batches of frames that a pass takes in at most before its timers run: what the largest rings hold.
-const BATCHES_MAX: u32 = 256;
-
 impl Stack {
     /// Would a pass have anything to do? Cheap, for those who look again and again.
     pub fn has_news(&self, now: Instant) -> bool {
@@ -54,16 +51,15 @@ impl Stack {
         any
     }
 
-    /// Timers are due at `now`: takes in all that had arrived by then, since that may be what they wait for, and moves `now` on. Who comes
+    /// Timers are due at `now`: takes in all that has arrived by then, since that may be what they wait for, and moves `now` on. Who comes
     /// late finds more than one batch holds. Returns how many frames that were.
     #[inline(never)]
     fn receive_all_until(&mut self, now: &mut Instant, clock: impl Fn() -> Instant) -> usize {
+        let queues = self.ports[..self.port_limit].iter_mut().flatten().flat_map(|port| &mut port.queues);
+        let waiting: usize = queues.map(|queue| queue.rx_available() as usize).sum();
         let mut received = 0;
-        // Within bounds: somebody may send faster than we read.
-        for _ in 0..BATCHES_MAX {
-            if !self.look() {
-                break;
-            }
+        // No more than that: somebody may send as fast as we read.
+        while received < waiting && self.look() {
             *now = self.not_back(clock());
             received += self.receive(*now);
         }

@@ -77,6 +77,13 @@ impl Ecn {
     }
 }
 
+impl Ecn {
+    /// Does a reduction cover the losses of what is out from `una` on: is something out that was when it was made?
+    pub fn covers_losses(&self, una: SeqNr) -> bool {
+        self.is_reduced() && una.plus(1).lt(self.reduced_at)
+    }
+}
+
 impl Tcb {
     /// Was ECN agreed on?
     pub(crate) fn uses_ecn(&self) -> bool {
@@ -138,7 +145,7 @@ impl Tcb {
     /// remembers what it has).
     pub(crate) fn reduce_for_loss(&mut self) {
         let marks_differ = matches!(self.cc.algorithm(), Algorithm::Dctcp | Algorithm::Bbr);
-        if marks_differ || !self.ecn.is_reduced() {
+        if marks_differ || !self.ecn.covers_losses(self.snd_una) {
             self.cc.on_loss(self.mss);
             self.window_reduced();
         }

@@ -93,7 +93,7 @@ impl Recovery {
         // Once in a window of data, as Linux (tcp_enter_loss): what fast recovery or a mark has reduced stays.
         let reduced = match self.loss.phase {
             Phase::Recovery => true,
-            Phase::Open => tcb.ecn.is_reduced(),
+            Phase::Open => tcb.ecn.covers_losses(tcb.snd_una),
             Phase::Loss => false,
         };
         tcb.cc.on_timeout(tcb.mss, first && !reduced);

@@ -6,6 +6,7 @@ use super::rtt::Rtt;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use super::timer::Timer;
+use super::undo::Frto;
 use crate::stats::Counter;
 
 const MS: u64 = 1_000_000;
@@ -83,6 +84,11 @@ impl Tcb {
         }
     }
 
+    /// The retransmission timer runs out now: since when is nothing answered?
+    fn silent_since(&self, now: Instant) -> Instant {
+        Instant(now.0.saturating_sub(self.rtt.rto()).max(1))
+    }
+
     /// When the user timeout of what is unanswered ends (TCP_USER_TIMEOUT, RFC 5482).
     pub(super) fn user_deadline(&self) -> Option<Instant> {
         let counts = self.user_timeout_ms != 0 && self.unanswered_since.is_set();
@@ -121,11 +127,11 @@ impl Connection<'_> {
 
     /// Will something else do about what is unanswered: the reordering timer or a tail loss probe, which replace this timer while they run (RFC
     /// 8985, section 8), or a fast retransmission that has not gone out yet? Who comes late finds them due together.
-    fn has_gentler_remedy(&self, now: Instant) -> bool {
+    fn has_gentler_remedy(&self) -> bool {
         let (tcb, recovery) = (&*self.tcb, &*self.recovery);
         let is_planned = tcb.timers.is_set(Timer::Reorder) || tcb.timers.is_set(Timer::LossProbe);
-        let is_due = tcb.has(bit::LOSS_PROBE) || (recovery.loss.urgent && recovery.sent.lost() != 0);
-        (is_planned || is_due) && tcb.user_deadline().is_none_or(|limit| limit > now)
+        let is_urgent = recovery.loss.urgent && recovery.sent.lost() != 0 && recovery.frto != Frto::New;
+        is_planned || tcb.has(bit::LOSS_PROBE) || is_urgent
     }
 
     /// The retransmission timer ran out (RFC 6298, 5.4 to 5.7).
@@ -133,12 +139,14 @@ impl Connection<'_> {
         if self.tcb.flight() == 0 {
             return;
         }
-        if self.has_gentler_remedy(now) {
+        if !self.tcb.unanswered_since.is_set() && self.has_gentler_remedy() {
+            // Once: what has not gone out by then, will not. The user timeout runs from here all the same.
+            self.tcb.unanswered_since = self.tcb.silent_since(now);
             return self.tcb.timers.set(Timer::Retransmit, self.timeout_at(now));
         }
         let tcb = &mut *self.tcb;
         if !tcb.unanswered_since.is_set() {
-            tcb.unanswered_since = Instant(now.0.saturating_sub(tcb.rtt.rto()).max(1));
+            tcb.unanswered_since = tcb.silent_since(now);
         }
         let before = self.recovery.rate.lost();
         let first = self.recovery.loss.timeouts == 0;
