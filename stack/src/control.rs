@@ -174,7 +174,7 @@ messages! {
         queues: u32,
     }
     /// Library → a restarted daemon: a connection promoted by its predecessor. Descriptor: a dup of the socket, in repair mode.
-    /// Answer: [`Done`] or [`Refused`].
+    /// Answer: [`Done`] (with `count` 0 if no packets reach its lane any more: it is to be demoted) or [`Refused`].
     AdoptConn = 8 {
         /// Connection slot.
         slot: u32,

@@ -15,8 +15,10 @@ use super::interface::Interface;
 use super::path::fits;
 use super::reply::{Answer, Refusal, Reply};
 use super::session::Port;
+use super::settings::Settings;
 use super::state::Daemon;
 use super::wire::is_safe_to_map;
+use crate::net::link::Link;
 use crate::net::netns::Inside;
 use crate::net::sys::rx_channels;
 
@@ -40,15 +42,7 @@ impl Daemon {
             return Err(Reason::ProtocolError.into());
         }
         let link = namespace.link(ask.ifindex)?;
-        if !settings.admits(&link.name) {
-            return Err(Reason::InterfaceExcluded.into());
-        }
-        if !link.ethernet || link.loopback {
-            return Err(Reason::NotEthernet.into());
-        }
-        if !fits(link.mtu, ask.frame_size) {
-            return Err(Reason::Mtu.into());
-        }
+        admit(settings, &link, ask.frame_size)?;
         let channels = rx_channels(in_namespace.as_fd(), &link.name);
         if channels.is_some_and(has_too_many_queues) {
             return Err(Reason::Unsupported.into());
@@ -112,6 +106,20 @@ impl Daemon {
     }
 }
 
+/// May programs have queues of this interface?
+pub fn admit(settings: &Settings, link: &Link, frame_size: u32) -> Result<(), Refusal> {
+    if !settings.admits(&link.name) {
+        return Err(Reason::InterfaceExcluded.into());
+    }
+    if !link.ethernet || link.loopback {
+        return Err(Reason::NotEthernet.into());
+    }
+    if !fits(link.mtu, frame_size) {
+        return Err(Reason::Mtu.into());
+    }
+    Ok(())
+}
+
 /// Sockets and UMEM have to fit into one message, and a queue without a socket would lose what arrives on it.
 fn has_too_many_queues(count: u32) -> bool {
     let too_many = count as usize >= MAX_FDS;
@@ -123,15 +131,28 @@ fn has_too_many_queues(count: u32) -> bool {
 
 /// Puts the sockets into free slots of the XSKMAP; returns the first.
 fn enter_slots(interface: &mut Interface, queues: &[OwnedFd]) -> Result<u32, Refusal> {
-    let count = queues.len() as u32;
-    let base = interface.take_slots(count).ok_or(Reason::NoFreeQueue)?;
+    let base = interface.take_slots(queues.len() as u32).ok_or(Reason::NoFreeQueue)?;
+    fill_slots(interface, base, queues)?;
+    Ok(base)
+}
+
+/// Puts the sockets into these very slots of the XSKMAP.
+pub fn enter_slots_at(interface: &mut Interface, base: u32, queues: &[OwnedFd]) -> Result<(), Refusal> {
+    if !interface.take_slots_at(base, queues.len() as u32) {
+        return Err(Reason::NoFreeQueue.into());
+    }
+    fill_slots(interface, base, queues)
+}
+
+/// Puts the sockets into slots that were taken for them; gives these back if that fails.
+fn fill_slots(interface: &mut Interface, base: u32, queues: &[OwnedFd]) -> Result<(), Refusal> {
     for (slot, queue) in (base..).zip(queues) {
         if let Err(error) = interface.steer.set_xsk(slot, queue.as_fd()) {
-            interface.free_slots(base, count);
+            interface.free_slots(base, queues.len() as u32);
             return Err(error.into());
         }
     }
-    Ok(base)
+    Ok(())
 }
 
 /// Tries again as long as the queues are busy and patience lasts.

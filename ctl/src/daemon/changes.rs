@@ -35,6 +35,18 @@ impl Daemon {
         }
     }
 
+    /// Looks what has become of the way of a connection while nobody watched.
+    pub fn look_again(&mut self, netns: u64, session: u32, slot: u32) {
+        let Some(conn) = self.sessions.get(&session).and_then(|s| s.conns.get(&slot)) else { return };
+        let ifindex = conn.path.ifindex;
+        let link = self.namespaces.get_mut(&netns).and_then(|namespace| namespace.link(ifindex).ok());
+        let change = link.map_or(Change::LinkGone(ifindex), Change::Link);
+        for change in [change, Change::Routes] {
+            let verdict = self.judge(netns, session, slot, &change);
+            self.carry_out(session, slot, verdict);
+        }
+    }
+
     /// Tells the owner of a connection what a router says of one of its packets. Whether that can be true the engine knows.
     fn hand_on(&mut self, netns: u64, claim: &icmp::TooBig) {
         let Some(namespace) = self.namespaces.get(&netns) else { return };

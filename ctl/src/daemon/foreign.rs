@@ -76,11 +76,11 @@ impl Daemon {
         let asked: Vec<u32> = self
             .sessions
             .values()
-            .filter(|s| s.arena.is_some() && (ask.pid == 0 || s.peer.pid as u32 == ask.pid))
+            .filter(|s| s.events.is_some() && (ask.pid == 0 || s.peer.pid as u32 == ask.pid))
             .filter(|s| peer.uid == 0 || peer.uid == s.peer.uid)
             .map(|s| s.id)
             .collect();
-        let hidden = ask.pid != 0 && self.sessions.values().any(|s| s.arena.is_some() && s.peer.pid as u32 == ask.pid);
+        let hidden = ask.pid != 0 && self.sessions.values().any(|s| s.events.is_some() && s.peer.pid as u32 == ask.pid);
         if asked.is_empty() && hidden {
             return Err(Refusal { reason: Reason::AccessDenied, errno: libc::EPERM });
         }

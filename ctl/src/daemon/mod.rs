@@ -1,10 +1,12 @@
 //! The daemon: the privileged half of Underpass.
 //!
 //! One thread, one epoll loop ([`server`]). Clients open sessions ([`session`]); what they ask for has one file each: [`promote`],
-//! [`demote`], [`attach`], [`inject`], [`adopt`]. [`reap`] gives back what a dead client leaves. The privileged deeds themselves are in
+//! [`demote`], [`attach`], [`inject`], [`adopt`]. [`reap`] gives back what a dead client leaves, `absent` keeps what is a living one's that
+//! has hung up. The privileged deeds themselves are in
 //! [`eligible`] (may this socket be promoted?), [`settle`] (has the kernel processed what it was given?), [`repair`] and
 //! [`restore`].
 
+mod absent;
 mod address;
 mod adopt;
 mod attach;

@@ -82,6 +82,11 @@ impl Daemon {
                 tracing::warn!("session {id}: leftovers not injected: {}", reason.name());
             }
         }
+        self.drop_port(id, number);
+    }
+
+    /// Closes an attachment; whatever waits in its rings stays there.
+    pub fn drop_port(&mut self, id: u32, number: u32) {
         let Some(port) = self.sessions.get_mut(&id).and_then(|s| s.ports.remove(&number)) else { return };
         self.closed_at = Some(Instant::now());
         if let Some(interface) = self.interface(port.netns, port.ifindex) {

@@ -22,7 +22,7 @@ impl Daemon {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::warn!("session {id} closed: {error}");
-                self.end_session(id);
+                self.hung_up(id);
                 None
             }
         }
@@ -71,7 +71,9 @@ impl Daemon {
         let (events, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         session.arena = Some(arena);
         session.events = Some(events);
+        let pid = session.peer.pid;
         self.had_client = true;
+        self.notice_return(pid);
         let name = String::from_utf8_lossy(&hello.name).trim_end_matches('\0').to_owned();
         tracing::info!("session {id}: {name:?}");
         Ok(Reply::with(&Welcome { daemon_pid: std::process::id(), session: id }, vec![theirs]))

@@ -128,6 +128,7 @@ impl Daemon {
             ports: Default::default(),
             conns: Default::default(),
             recent: Recent::default(),
+            absent_since: None,
         };
         self.sessions.insert(id, session);
     }
@@ -146,17 +147,19 @@ impl Daemon {
         for _ in 0..REQUESTS {
             let Some(session) = self.sessions.get_mut(&id) else { return };
             match wire::receive(session.socket.as_fd()) {
+                // Nobody waits for the answer, and who lives goes on without it.
+                Ok(Some(_)) if session.has_hung_up() => {}
                 Ok(Some(request)) => {
                     session.drop_kept();
                     if let Some(answer) = self.answer(id, request) {
                         self.deliver(id, answer);
                     }
                 }
-                Ok(None) => return self.end_session(id),
+                Ok(None) => return self.hung_up(id),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     tracing::warn!("session {id} closed: {error}");
-                    return self.end_session(id);
+                    return self.hung_up(id);
                 }
             }
         }
@@ -178,13 +181,15 @@ impl Daemon {
 
     fn next_deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.iter().map(|waiting| waiting.deadline);
-        waiting.chain(self.grace).chain(self.neighbours_due()).chain(self.rest_due()).min()
+        let due = [self.grace, self.neighbours_due(), self.rest_due(), self.absent_due()];
+        waiting.chain(due.into_iter().flatten()).min()
     }
 
     fn on_time(&mut self, now: Instant) {
         self.expire_waiting(now);
         self.touch_neighbours(now);
         self.rest_idle(now);
+        self.look_after_absent(now);
         if self.grace.is_some_and(|end| end <= now) {
             self.end_grace();
         }

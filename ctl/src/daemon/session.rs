@@ -48,6 +48,8 @@ pub struct Session {
     pub conns: BTreeMap<u32, Conn>,
     /// Flows that it had.
     pub recent: Recent,
+    /// It has hung up but lives; when that was looked at last.
+    pub absent_since: Option<Instant>,
 }
 
 /// AF_XDP sockets of a session on one interface.

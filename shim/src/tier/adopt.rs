@@ -4,9 +4,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering::*;
 
 use underpass_stack::control::{AdoptConn, AdoptPort, Attach, Done};
+use underpass_stack::lane::Reason;
 use underpass_stack::stack::Port;
 
 use super::attach::drop_port;
+use super::demote;
 use crate::fd::Ref;
 use crate::socket::Socket;
 use crate::{engine, log, session};
@@ -28,9 +30,18 @@ pub fn adopt() {
     }
     let owners = engine::get().map(|engine| engine.owners()).unwrap_or_default();
     for socket in owners {
-        adopt_connection(&socket);
+        // Without its queues a lane is dead. The daemon has heard of the connection so that it can be given back.
+        if adopt_connection(&socket) == Some(Steered(false))
+            && let Err(reason) = demote(&socket, Reason::LinkDown)
+        {
+            log::warn(format_args!("a connection without its queues stays where it is: {}", reason.text()));
+        }
     }
 }
+
+/// Do a connection's packets reach its lane?
+#[derive(PartialEq, Eq)]
+struct Steered(bool);
 
 fn adopt_port(number: u32, port: &Port) -> Option<(u64, AdoptPort, Vec<RawFd>)> {
     let config = port.config();
@@ -48,15 +59,18 @@ fn adopt_port(number: u32, port: &Port) -> Option<(u64, AdoptPort, Vec<RawFd>)> 
     Some((config.netns, message, fds))
 }
 
-fn adopt_connection(socket: &Ref<Socket>) {
+/// `None`: not on the lane, or the daemon refused it.
+fn adopt_connection(socket: &Ref<Socket>) -> Option<Steered> {
     let _change = socket.change.lock();
-    let Some(slot) = socket.slot() else { return };
-    let Some(generation) = engine::get().and_then(|engine| engine.stack.record(slot).map(|r| r.generation)) else {
-        return;
-    };
+    let slot = socket.slot()?;
+    let generation = engine::get().and_then(|engine| engine.stack.record(slot).map(|r| r.generation))?;
     let message = AdoptConn { slot, generation, port: socket.port.load(Relaxed), restore: *socket.restore.lock() };
     let asked = session::ask(&message, &[socket.fd.load(Relaxed)]).and_then(|answer| answer.expect::<Done>());
-    if let Err(reason) = asked {
-        log::warn(format_args!("the new daemon refused a connection: {}", reason.text()));
+    match asked {
+        Ok(done) => Some(Steered(done.count > 0)),
+        Err(reason) => {
+            log::warn(format_args!("the new daemon refused a connection: {}", reason.text()));
+            None
+        }
     }
 }
