@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use underpass_lab::{Kind, Lab, LabOptions, Preload, Process, Profile, Side, Talk, wait_for};
@@ -14,6 +15,24 @@ const EAGER: (&str, &str) = ("UNDERPASS_PROMOTE", "eager");
 const SIDES: [Side; 2] = [Side::Server, Side::Client];
 const STOP: i32 = 19;
 const CONTINUE: i32 = 18;
+
+/// An echo server that becomes a shell when told to by SIGUSR1, by a system call that no library sees, with its connection as stdin and stdout.
+/// Until the daemon has given that back, reading it fails.
+const BECOMES_ANOTHER: &str = r#"
+import ctypes, os, signal, socket, sys
+told = []
+signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
+listener = socket.create_server((sys.argv[1], 0))
+print("port:", listener.getsockname()[1], flush=True)
+peer, _ = listener.accept()
+while not told:
+    peer.sendall(peer.recv(65536))
+os.dup2(peer.fileno(), 0)
+os.dup2(peer.fileno(), 1)
+execve = {"x86_64": 59, "aarch64": 221}[os.uname().machine]
+strings = lambda *words: (ctypes.c_char_p * (len(words) + 1))(*words, None)
+ctypes.CDLL(None).syscall(execve, b"/bin/sh", strings(b"sh", b"-c", b"until cat; do :; done"), strings(b"PATH=/bin:/usr/bin"))
+"#;
 
 fn admit_everybody(lab: &Lab) {
     std::fs::set_permissions(lab.dir().join("control.sock"), Permissions::from_mode(0o666)).unwrap();
@@ -37,13 +56,17 @@ fn daemon_says(lab: &mut Lab, what: &str) {
 
 /// A second conversation with the same server, by a plain program.
 fn second_client(lab: &Lab, talk: &mut Talk) -> Process {
-    let port = talk.program(Side::Server).expect_line("port:", LIMIT).unwrap().parse().unwrap();
-    let progress = lab.dir().join("second-progress");
-    std::fs::write(&progress, [0; 16]).unwrap();
+    plain_client(lab, talk.program(Side::Server), &lab.dir().join("second-progress"))
+}
+
+/// A plain program that talks to an echo server and counts its rounds in a file.
+fn plain_client(lab: &Lab, server: &mut Process, progress: &Path) -> Process {
+    let port = server.expect_line("port:", LIMIT).unwrap().parse().unwrap();
+    std::fs::write(progress, [0; 16]).unwrap();
     let to = SocketAddr::new(lab.address(), port).to_string();
     let mut command = lab.command(Side::Client, TRAFFIC).unwrap();
-    command.args(["pingpong", &to]).arg(&progress).arg("64");
-    lab.spawn("second", &mut command).unwrap()
+    command.args(["pingpong", &to]).arg(progress).arg("64");
+    lab.spawn("plain", &mut command).unwrap()
 }
 
 /// The daemon and the program agree on whose each connection is: it goes to the kernel and back to the lane.
@@ -116,4 +139,24 @@ fn a_next_hop_that_moves_while_no_daemon_runs_is_found_by_the_next() {
     let socket = talk.connection(&lab, Side::Server).unwrap();
     assert_eq!((socket.tier.as_str(), socket.demoted), ("xdp", 0));
     talk.end().unwrap();
+}
+
+#[test]
+fn a_program_that_becomes_another_unseen_leaves_its_connection_in_the_kernel() {
+    let mut lab = Lab::with_daemon(LabOptions { profile: Profile::Release, ..LabOptions::default() }).unwrap();
+    let mut command = lab.preloaded(Side::Server, "python3").unwrap();
+    command.env(EAGER.0, EAGER.1).args(["-c", BECOMES_ANOTHER, &lab.listening().to_string()]);
+    let mut server = lab.spawn("server", &mut command).unwrap();
+    let progress = lab.dir().join("progress");
+    let mut client = plain_client(&lab, &mut server, &progress);
+    let on_lane = || lab.sockets(server.pid()).is_ok_and(|all| all.iter().any(|socket| socket.tier == "xdp"));
+    wait_for("lane xdp", LIMIT, on_lane).unwrap();
+    server.signal(libc::SIGUSR1).unwrap();
+    daemon_says(&mut lab, "1 connections to give back");
+    let rounds = || u64::from_ne_bytes(std::fs::read(&progress).unwrap()[..8].try_into().unwrap());
+    let goal = rounds() + 200;
+    wait_for("the conversation to go on with cat", LIMIT, || rounds() >= goal)
+        .unwrap_or_else(|error| panic!("{error}\n{}\n{}", client.stderr(), server.stderr()));
+    assert!(client.exited().is_none() && server.exited().is_none());
+    client.kill();
 }
