@@ -15,7 +15,7 @@ use crate::tcp::image::Image;
 /// First word of every message: "UPAS".
 pub const MAGIC: u32 = u32::from_be_bytes(*b"UPAS");
 /// Raised whenever a message or the arena's layout changes.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// Descriptors in one message at most (AF_XDP queues of one interface).
 pub const MAX_FDS: usize = 64;
 /// Frames in one [`Inject`] at most.
@@ -197,6 +197,11 @@ messages! {
     Status = 10 {
         /// Always zero.
         pad: u32,
+    }
+    /// Library → daemon: an attachment that did not come about on this side, after [`Attached`]. Answer: [`Done`] or [`Refused`].
+    Detach = 11 {
+        /// Attachment number.
+        port: u32,
     }
 
     /// Answer to [`Hello`]. Descriptor: the events socket.

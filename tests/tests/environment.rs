@@ -1,5 +1,7 @@
 //! Where Underpass cannot do its work, programs do theirs: wrong settings, no privilege, no daemon, no queue, no link.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use underpass_lab::{Kind, Lab, LabOptions, Preload, Profile, Side, Talk, wait_for};
@@ -219,4 +221,61 @@ fn a_translated_flow_stays_in_the_kernel() {
     talk.await_connection(&lab, Side::Server, "the reason nat", reason).unwrap();
     talk.go_on(500).unwrap();
     talk.end().unwrap();
+}
+
+/// Echoes for one client after another, with fewer descriptors to spare for the first ones than a lane needs.
+const SHORT_OF_DESCRIPTORS: &str = r#"
+import os, resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+listener = socket.create_server((sys.argv[1], 0))
+print("port:", listener.getsockname()[1], flush=True)
+for spare in [0, 1, 2, 3, 4, 5, 6, 40]:
+    peer, _ = listener.accept()
+    taken = []
+    try:
+        while True:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    for fd in taken[:spare]:
+        os.close(fd)
+    while data := peer.recv(65536):
+        peer.sendall(data)
+    peer.close()
+    for fd in taken[spare:]:
+        os.close(fd)
+"#;
+
+#[test]
+fn who_has_descriptors_again_has_lanes() {
+    let lab = Lab::with_daemon(LabOptions { queues: 4, ..options() }).unwrap();
+    let mut command = lab.preloaded(Side::Server, "python3").unwrap();
+    command.env(EAGER.0, EAGER.1).env("UNDERPASS_LANES", "xdp").env("UNDERPASS_LOG", "info");
+    command.args(["-c", SHORT_OF_DESCRIPTORS, &lab.listening().to_string()]);
+    let mut server = lab.spawn("server", &mut command).unwrap();
+    let port: u16 = server.expect_line("port:", LIMIT).unwrap().parse().unwrap();
+    let to = SocketAddr::new(lab.address(), port);
+    let connect = || lab.host(Side::Client).namespace.inside(|| TcpStream::connect(to).unwrap()).unwrap();
+    let round = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(b"hello").unwrap();
+        stream.read_exact(&mut [0; 5]).unwrap();
+    };
+    for _ in 0..7 {
+        let mut stream = connect();
+        // The library looks for a daemon once a second.
+        let until = Instant::now() + Duration::from_millis(1200);
+        while Instant::now() < until {
+            round(&mut stream);
+        }
+    }
+    let said = server.stderr();
+    assert!(said.contains(" of 4 came"), "the sockets never were too many: {said}");
+    let mut last = connect();
+    let on_lane = || lab.sockets(server.pid()).is_ok_and(|all| all.iter().any(|socket| socket.tier == "xdp"));
+    wait_for("lane xdp", LIMIT, || {
+        round(&mut last);
+        on_lane()
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", server.stderr()));
 }

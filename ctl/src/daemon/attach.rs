@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use underpass_stack::arena::MAX_PORTS;
-use underpass_stack::control::{Attach, Attached, MAX_FDS};
+use underpass_stack::control::{Attach, Attached, Detach, MAX_FDS};
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
 use underpass_stack::xsk::RingSizes;
@@ -84,6 +84,17 @@ impl Daemon {
             zero_copy: u32::from(zero_copy),
         };
         Ok(Reply::with(&attached, duplicates))
+    }
+
+    /// Answers [`Detach`].
+    pub fn detach(&mut self, session: u32, ask: &Detach) -> Answer {
+        let known = self.session(session)?;
+        if !known.ports.contains_key(&ask.port) || known.conns.values().any(|conn| conn.port == ask.port) {
+            return Err(Reason::ProtocolError.into());
+        }
+        self.drop_port(session, ask.port);
+        self.tidy();
+        Ok(Reply::done(1))
     }
 
     /// Checks what a client says of an attachment, and maps its frames.

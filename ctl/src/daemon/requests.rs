@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use underpass_stack::arena::{ARENA_LEN, ArenaHeader, MAGIC, VERSION};
 use underpass_stack::control::{
-    self, AdoptConn, AdoptPort, AskDemote, Attach, DecodeError, Demote, DemoteForeign, Hello, Inject, Message, Promote,
-    Status, StatusReply, Welcome,
+    self, AdoptConn, AdoptPort, AskDemote, Attach, DecodeError, Demote, DemoteForeign, Detach, Hello, Inject, Message,
+    Promote, Status, StatusReply, Welcome,
 };
 use underpass_stack::lane::Reason;
 use underpass_stack::mem::Region;
@@ -37,6 +37,7 @@ impl Daemon {
             Hello::KIND => self.hello(id, &control::decode(&bytes)?, fds),
             Promote::KIND => self.promote(id, &control::decode(&bytes)?, fds),
             Attach::KIND => self.attach(id, &control::decode(&bytes)?, fds),
+            Detach::KIND => self.detach(id, &control::decode(&bytes)?),
             Demote::KIND => self.demote(id, &control::decode(&bytes)?),
             Inject::KIND => self.inject(id, &control::decode(&bytes)?),
             DemoteForeign::KIND => {
