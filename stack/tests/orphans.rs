@@ -97,6 +97,30 @@ fn a_window_that_stays_closed_is_not_waited_for() {
 }
 
 #[test]
+fn a_window_that_shrank_over_what_is_in_flight_is_not_waited_for() {
+    let mut now = Instant(1_000_000_000);
+    let mut crowd = Crowd::new(1, 64 << 10, now).expect("room for a connection");
+    assert_eq!(crowd.stack.send(0, now, &[7; 2000], false), Some(2000));
+    crowd.stack.send_touched(now);
+    assert_eq!(crowd.wire.collect(|_| ()), 2);
+    crowd.peers[0].window = 0;
+    crowd.peers[0].ack = crowd.peers[0].ack.wrapping_add(1000);
+    arrive(&mut crowd, now, Flags::default());
+    crowd.stack.orphan(0, now);
+    let mut again = 0;
+    while crowd.stack.live() == 1 {
+        assert!(again < 20, "it is sent again for ever");
+        now = crowd.stack.next_deadline().expect("a timer").max(now.after(1_000_000));
+        crowd.stack.pass(now);
+        if crowd.wire.collect(|_| ()) > 0 {
+            again += 1;
+            arrive(&mut crowd, now, Flags::default());
+        }
+    }
+    assert!(again > 5, "{again} times sent again");
+}
+
+#[test]
 fn one_that_is_frozen_goes_on_when_it_is_thawed() {
     let now = Instant(1_000_000_000);
     let mut crowd = Crowd::new(1, 64 << 10, now).expect("room for a connection");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Stack;
-use crate::arena::Phase;
+use crate::arena::{ConnRecord, Phase};
 use crate::ip::flow::Addr;
 use crate::ip::path::Path;
 use crate::tcp::{Instant, SeqNr};
@@ -21,12 +21,15 @@ struct Found {
     at: Instant,
 }
 
-/// By interface and peer.
+/// From where to whom: cookie of the network namespace, interface index, peer.
+type Way = (u64, u32, Addr);
+
+/// What is known of each.
 #[derive(Debug, Default)]
-pub(super) struct PathMtus(HashMap<(u32, Addr), Found>);
+pub(super) struct PathMtus(HashMap<Way, Found>);
 
 impl PathMtus {
-    fn note(&mut self, path: (u32, Addr), found: Found) {
+    fn note(&mut self, path: Way, found: Found) {
         if self.0.len() >= PATHS && !self.0.contains_key(&path) {
             let oldest = self.0.iter().min_by_key(|(_, found)| found.at).map(|(path, _)| *path);
             oldest.and_then(|path| self.0.remove(&path));
@@ -34,7 +37,7 @@ impl PathMtus {
         self.0.insert(path, found);
     }
 
-    fn get(&self, path: (u32, Addr), now: Instant) -> Option<Found> {
+    fn get(&self, path: Way, now: Instant) -> Option<Found> {
         self.0.get(&path).copied().filter(|found| now.nanos_since(found.at) < LIFE)
     }
 }
@@ -55,7 +58,7 @@ impl Stack {
     /// The connection knows now what its path carries.
     pub(super) fn note_path(&mut self, slot: u32, now: Instant) {
         let Some(record) = self.record(slot) else { return };
-        let path = (record.path.ifindex, record.flow.remote);
+        let path = self.way(record);
         let (mtu, silent, whole) = (record.tcb.path_mtu(), record.tcb.in_black_hole(), record.path.mtu);
         if mtu < whole {
             self.path_mtus.note(path, Found { mtu, silent, at: now });
@@ -67,13 +70,18 @@ impl Stack {
     /// Tells a new connection what is known of its path.
     pub(super) fn recall_path(&mut self, slot: u32, path: &Path, now: Instant) {
         let Some(record) = self.record(slot) else { return };
-        let found = self.path_mtus.get((path.ifindex, record.flow.remote), now);
+        let found = self.path_mtus.get(self.way(record), now);
         let Some(record) = self.record_mut(slot) else { return };
         debug_assert_ne!(Phase::from_raw(record.phase), Phase::Live, "before the record is valid");
         record.tcb.know_path_mtu(now, path.known(), false);
         if let Some(found) = found {
-            record.tcb.know_path_mtu(now, found.mtu, found.silent);
+            record.tcb.know_path_mtu(found.at, found.mtu, found.silent);
         }
+    }
+
+    fn way(&self, record: &ConnRecord) -> Way {
+        let port = self.ports.get(record.port as usize).and_then(Option::as_ref);
+        (port.map_or(0, |port| port.config.netns), record.path.ifindex, record.flow.remote)
     }
 }
 
@@ -86,9 +94,9 @@ mod tests {
         let mut paths = PathMtus::default();
         let found = |at| Found { mtu: 1400, silent: false, at: Instant(at) };
         for n in 0..=PATHS as u32 {
-            paths.note((n, Addr::v4([10, 0, 0, 1])), found(1 + u64::from(n)));
+            paths.note((7, n, Addr::v4([10, 0, 0, 1])), found(1 + u64::from(n)));
         }
-        let get = |n, at| paths.get((n, Addr::v4([10, 0, 0, 1])), Instant(at)).map(|found| found.mtu);
+        let get = |n, at| paths.get((7, n, Addr::v4([10, 0, 0, 1])), Instant(at)).map(|found| found.mtu);
         assert_eq!((paths.0.len(), get(0, 300), get(1, 300)), (PATHS, None, Some(1400)));
         assert_eq!((get(1, LIFE + 1), get(1, LIFE + 2)), (Some(1400), None));
     }

@@ -305,7 +305,7 @@ impl Stack {
     /// Something has happened to an orphan: it does not wait for its peer for ever.
     pub(super) fn limit_orphan(&mut self, slot: u32, now: Instant) {
         let Some(mut connection) = self.connection(slot) else { return };
-        if connection.tcb.is_shut_out() {
+        if connection.is_shut_out() {
             return self.bury(slot);
         }
         connection.hurry_peer(now);

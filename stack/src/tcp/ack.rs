@@ -42,7 +42,7 @@ impl Connection<'_> {
         } else if self.tcb.snd_wnd == 0 && self.tcb.flight() > 0 {
             // It shrank its window, and says so whatever it is sent (RFC 9293, section 3.8.6): it is there.
             self.recovery.loss.silent = 0;
-            self.tcb.unanswered_since = Instant::NEVER;
+            self.tcb.answered_by_window();
         }
         self.tcb.time(now, (heard.acked, self.tcb.snd_una), segment.timestamps, heard.delivery.rtt(now));
         self.grow(now, heard.acked, self.tcb.rtt.rto());

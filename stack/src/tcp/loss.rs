@@ -153,7 +153,7 @@ impl Connection<'_> {
         match recovery.loss.phase {
             Phase::Open => self.in_open(heard),
             Phase::Recovery => self.in_recovery(heard),
-            Phase::Loss => self.in_loss(heard),
+            Phase::Loss => self.in_loss(now, heard),
         }
         if let Some(rare) = self.recovery.rare.as_deref_mut().filter(|_| self.recovery.loss.phase != Phase::Loss) {
             rare.seldom.end_timeout(now);
@@ -241,13 +241,16 @@ impl Connection<'_> {
     }
 
     /// After a timeout (RFC 5682, section 3.1, as Linux does it with and without SACK).
-    fn in_loss(&mut self, heard: &Heard) {
-        let (tcb, recovery) = (&*self.tcb, &mut *self.recovery);
+    fn in_loss(&mut self, now: Instant, heard: &Heard) {
+        let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
         let (una, nxt) = (tcb.snd_una, tcb.snd_nxt);
         if heard.acked > 0 {
             recovery.loss.dup_acks = 0;
         }
         let late_original = heard.acked > 0 && recovery.undo().is_late_original(heard.echo);
+        if late_original {
+            tcb.acquit_path(now);
+        }
         // Step 3b: something of before the timeout has arrived that was not sent again.
         let spurious = recovery.frto != Frto::Off && heard.original;
         if late_original || spurious || recovery.undo().all_were_duplicates() {

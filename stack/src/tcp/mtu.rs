@@ -43,7 +43,7 @@ pub(crate) struct PathMtu {
     current: u16,
     /// What route and interface allow.
     limit: u16,
-    /// Larger packets than this are known not to get through.
+    /// Larger packets than this are known not to get through; while [`Source::Suspected`], what got through before.
     ceiling: u16,
     /// Size of the probe that is in flight, or 0.
     probe: u16,
@@ -53,12 +53,14 @@ pub(crate) struct PathMtu {
     probe_len: u16,
     /// Probes of the next size that were lost.
     lost: u8,
-    /// A [`Source`], and [`HALVING`].
+    /// A [`Source`], [`HALVING`] and [`WAS_HOLE`].
     bits: u8,
 }
 
 /// The ceiling itself was tried in vain: with [`Source`] in [`PathMtu::bits`].
 const HALVING: u8 = 4;
+/// Before the present suspicion there was a black hole already.
+const WAS_HOLE: u8 = 8;
 
 /// No packet is larger than 65,535 bytes.
 fn short(bytes: u32) -> u16 {
@@ -89,7 +91,7 @@ impl PathMtu {
     }
 
     fn source(&self) -> Source {
-        match self.bits & !HALVING {
+        match self.bits & !(HALVING | WAS_HOLE) {
             1 => Source::Suspected,
             2 => Source::BlackHole,
             _ => Source::Told,
@@ -97,7 +99,7 @@ impl PathMtu {
     }
 
     fn set_source(&mut self, source: Source) {
-        self.bits = (self.bits & HALVING) | source as u8;
+        self.bits = (self.bits & (HALVING | WAS_HOLE)) | source as u8;
     }
 
     /// The size that a black hole has taught. The kernel cannot find it out by itself.
@@ -109,6 +111,36 @@ impl PathMtu {
         self.current = short(to);
         self.set_source(source);
         (self.probe, self.lost) = (0, 0);
+    }
+
+    /// Full segments vanish: less may get through.
+    fn suspect(&mut self, smaller: u32) {
+        let source = self.source();
+        if source != Source::Suspected {
+            let before = self.current();
+            self.bits &= !WAS_HOLE;
+            self.bound(before);
+            if source == Source::BlackHole {
+                self.bits |= WAS_HOLE;
+            }
+        }
+        self.lower(smaller, Source::Suspected);
+        self.rested = Instant::NEVER;
+    }
+
+    /// The suspicion was wrong: what was sent before it arrived after all. What was larger than that is left alone for a while.
+    fn acquit(&mut self, now: Instant) {
+        let source = if self.bits & WAS_HOLE == 0 { Source::Told } else { Source::BlackHole };
+        self.lower(self.ceiling.max(self.current).into(), source);
+        if self.current < self.limit {
+            self.rested = now.after(RAISE);
+        }
+    }
+
+    /// The suspicion was right: smaller ones arrive.
+    fn confirm(&mut self) {
+        self.set_source(Source::BlackHole);
+        self.bound(self.limit.into());
     }
 
     /// The size to try next, at most `largest`: first the largest, since silence has other causes too, then the middle.
@@ -276,7 +308,7 @@ impl Tcb {
     /// `timeouts` have passed since something new was acknowledged.
     pub(crate) fn take_probe(&mut self, timeouts: u32, out: &mut Outcome) {
         if self.pmtu.source() == Source::Suspected && timeouts == 0 {
-            self.pmtu.set_source(Source::BlackHole);
+            self.pmtu.confirm();
             out.path_mtu = true;
         }
         if self.pmtu.probe != 0 && self.snd_una.ge(self.pmtu.probe_end()) {
@@ -327,10 +359,16 @@ impl Tcb {
             (SILENCE..).zip(FALLBACKS).find(|(_, size)| (least..oldest.min(self.pmtu.current())).contains(size));
         let Some((_, smaller)) = smaller.filter(|(enough, _)| suspect && silent >= *enough) else { return };
         out.count(Counter::BlackHoles);
-        self.pmtu.lower(smaller, Source::Suspected);
-        self.pmtu.bound(self.pmtu.limit.into());
-        self.pmtu.rested = Instant::NEVER;
+        self.pmtu.suspect(smaller);
         self.fit_segments();
+    }
+
+    /// The timeouts were spurious: what was in flight arrived in the size that it had.
+    pub(crate) fn acquit_path(&mut self, now: Instant) {
+        if self.pmtu.source() == Source::Suspected {
+            self.pmtu.acquit(now);
+            self.fit_segments();
+        }
     }
 }
 
@@ -338,6 +376,20 @@ impl Tcb {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_was_known_before_a_wrong_suspicion_is_known_after_it() {
+        let mut path = PathMtu::new(1500);
+        path.suspect(1280);
+        path.acquit(Instant(1));
+        assert_eq!((path.current(), path.black_hole(), path.rested), (1500, None, Instant::NEVER));
+        path.suspect(1280);
+        path.confirm();
+        path.suspect(1024);
+        path.suspect(576);
+        path.acquit(Instant(1));
+        assert_eq!((path.current(), path.black_hole(), path.rested), (1280, Some(1280), Instant(1 + RAISE)));
+    }
 
     proptest! {
         /// Whatever the path's true MTU, the search ends close below it, and after a bounded number of probes.

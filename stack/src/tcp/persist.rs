@@ -1,5 +1,6 @@
 //! What if the peer's window stays closed? (RFC 9293, sections 3.8.6.1 and 3.8.6.2.1)
 
+use super::connection::Connection;
 use super::nagle::Partial;
 use super::outcome::Outcome;
 use super::tcb::{Tcb, bit};
@@ -43,12 +44,6 @@ impl Tcb {
         }
     }
 
-    /// Has the peer's window been closed for so many probes that nobody should wait for it whose program is gone (Linux:
-    /// tcp_orphan_retries)?
-    pub(crate) fn is_shut_out(&self) -> bool {
-        self.persist_backoff > ORPHAN_PROBES
-    }
-
     fn start_persist(&mut self, now: Instant) {
         self.timers.set(Timer::Persist, self.timeout_after(now, self.persist_wait()));
     }
@@ -76,5 +71,14 @@ impl Tcb {
         self.probes = self.probes.saturating_add(1);
         self.persist_backoff = self.persist_backoff.saturating_add(1);
         self.start_persist(now);
+    }
+}
+
+impl Connection<'_> {
+    /// Has the peer's window been closed for so many probes, or retransmissions of what was sent before it shrank, that nobody should wait for
+    /// it whose program is gone (Linux: tcp_orphan_retries)?
+    pub(crate) fn is_shut_out(&self) -> bool {
+        let shrunk = self.tcb.snd_wnd == 0 && self.recovery.loss.timeouts > ORPHAN_PROBES;
+        shrunk || self.tcb.persist_backoff > ORPHAN_PROBES
     }
 }

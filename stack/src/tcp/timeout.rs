@@ -89,6 +89,13 @@ impl Tcb {
         Instant(now.0.saturating_sub(self.rtt.rto()).max(1))
     }
 
+    /// The peer's window is closed, and it says so. The user timeout runs on: nothing is acknowledged (Linux: tcp_rtx_probe0_timed_out).
+    pub(super) fn answered_by_window(&mut self) {
+        if self.user_timeout_ms == 0 {
+            self.unanswered_since = Instant::NEVER;
+        }
+    }
+
     /// When the user timeout of what is unanswered ends (TCP_USER_TIMEOUT, RFC 5482).
     pub(super) fn user_deadline(&self) -> Option<Instant> {
         let counts = self.user_timeout_ms != 0 && self.unanswered_since.is_set();

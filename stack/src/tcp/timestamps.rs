@@ -9,8 +9,9 @@ use super::tcb::Tcb;
 use super::time::Instant;
 use crate::stats::Counter;
 
-/// TS.Recent becomes invalid after this long a silence (RFC 7323, section 5.5), ns.
-const RECENT_LIFE: u64 = 24 * 86_400 * 1_000_000_000;
+/// TS.Recent becomes invalid after this long a silence, ns: half of what it takes a clock in microseconds to wrap, since nobody knows what the
+/// peer's ticks are (RFC 7323, section 5.5, says 24 days, half of what it takes one in milliseconds; Linux: TCP_PAWS_WRAP).
+const RECENT_LIFE: u64 = 2_147 * 1_000_000_000;
 /// Round trips beyond this are not believed, ms.
 const ECHO_MAX: u32 = 120_000;
 
