@@ -10,10 +10,14 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const ETHERNET: usize = 14;
 const IP: usize = 20;
 const ACK: u8 = 0x10;
+/// For how long the wire may be full.
+const FULL: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -41,8 +45,7 @@ fn run(words: &[String]) -> io::Result<usize> {
     let mut sent = 0;
     for round in 0..rounds.parse().map_err(|_| bad(rounds))? {
         for frame in malformed(&flow, round) {
-            // Longer than the interface's MTU is refused here already: then the wire is safe from it.
-            sent += usize::from(send(&socket, &frame).is_ok());
+            sent += usize::from(send(&socket, &frame)?);
         }
     }
     Ok(sent)
@@ -77,11 +80,21 @@ fn open(interface: &str) -> io::Result<OwnedFd> {
     }
 }
 
-fn send(socket: &OwnedFd, frame: &[u8]) -> io::Result<()> {
-    // SAFETY: a slice and its length.
-    match unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
+/// Whether the frame went out. One longer than the interface's MTU is refused here already: then the wire is safe from it.
+fn send(socket: &OwnedFd, frame: &[u8]) -> io::Result<bool> {
+    let deadline = Instant::now() + FULL;
+    loop {
+        // SAFETY: a slice and its length.
+        if unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) } >= 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EMSGSIZE) => return Ok(false),
+            // The other side of the wire takes nothing while its processor does something else.
+            Some(libc::ENOBUFS) if Instant::now() < deadline => thread::sleep(Duration::from_micros(100)),
+            _ => return Err(error),
+        }
     }
 }
 
