@@ -15,7 +15,7 @@ use crate::guard::Guard;
 use crate::shm::Locality;
 use crate::socket::{Foreign, Lane, Socket, Where};
 use crate::{
-    doorbell, engine, epoll_set, helper, holders, init, log, options, session, shm, signals, socket, sys, wait,
+    doorbell, engine, epoll_set, helper, holders, init, log, options, session, shm, signals, socket, sys, tier, wait,
 };
 
 /// Registers the handlers.
@@ -31,6 +31,7 @@ extern "C" fn prepare() {
     }
     let _guard = Guard::enter();
     let _ = std::panic::catch_unwind(holders::add_holders);
+    let _ = std::panic::catch_unwind(tier::silence::lend_nobody);
     // Held over the fork, released in `parent`; made new in `child`.
     std::mem::forget(session::hold());
     // In the order in which the helper takes them.
@@ -82,6 +83,7 @@ extern "C" fn child() {
     doorbell::forget_mine();
     wait::forget_all();
     helper::forget();
+    tier::silence::leave_to_parent();
     shm::inherited::remember_parent(shm::places::forget());
     shm::meet::leave_to_parent();
     shm::leave::renew();

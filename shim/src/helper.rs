@@ -81,7 +81,7 @@ fn run() {
     let mut pause = LOOK_SOON;
     let mut seen = engine::passes();
     loop {
-        let due = attend_channels();
+        let due = [attend_channels(), tier::silence::attend()].into_iter().flatten().min();
         listen();
         demote_asked();
         let now = engine::passes();

@@ -72,6 +72,7 @@ pub fn observe(socket: &Ref<Socket>, fd: RawFd, seen: Seen) {
     match locality(socket, fd) {
         Locality::Local if lanes.shm => shm::meet::seek(socket),
         Locality::Local => refused(socket, Reason::Loopback),
+        Locality::Remote if socket.silent.load(Relaxed) => refused(socket, Reason::Timeouts),
         Locality::Remote if lanes.xdp => tier::promote(socket, fd),
         Locality::Remote => refused(socket, Reason::Off),
         Locality::Unknown => refused(socket, Reason::NotConnected),
@@ -180,6 +181,11 @@ pub fn refused(socket: &Socket, reason: Reason) {
     let longest = if reason == Reason::Unsettled { FIRST_PAUSE * 8 } else { LONGEST_PAUSE };
     let pause = (FIRST_PAUSE << times).min(longest);
     socket.retry_at.store(sys::now().0 + pause, Relaxed);
+}
+
+/// The peer, silent on the lane, was heard of in the kernel. Whether the network was to blame or the lane, nobody knows.
+pub fn heard_again(socket: &Socket) {
+    socket.retry_at.store(sys::now().0 + LONGEST_PAUSE, Relaxed);
 }
 
 /// After a demotion.

@@ -3,7 +3,7 @@
 mod asleep;
 mod life;
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*};
 
 use parking_lot::Mutex;
@@ -13,8 +13,8 @@ use self::asleep::ASLEEP;
 pub use self::asleep::{Asleep, Sleepers};
 use crate::doorbell::Waiters;
 use crate::epoll_set::EpollSet;
-use crate::errno::Result;
-use crate::fd::{Pool, Record, Ref};
+use crate::errno::{Errno, Result};
+use crate::fd::{Own, Pool, Record, Ref};
 use crate::shm::Locality;
 use crate::sys;
 use crate::tcp_info::Earlier;
@@ -84,6 +84,8 @@ pub struct Socket {
     pub seeking: AtomicBool,
     /// Its last descriptor is being closed: it changes its tier no more.
     pub closing: AtomicBool,
+    /// Its peer fell silent on the lane and was not heard of since: see [`crate::tier::silence`].
+    pub silent: AtomicBool,
     /// It is on the board.
     pub shown: AtomicBool,
     /// It is or was in an epoll set.
@@ -223,6 +225,7 @@ impl Socket {
             locality: AtomicU8::new(Locality::Unknown as u8),
             seeking: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             arrived: AtomicU32::new(0),
             told: AtomicU8::new(0),
             asleep: AtomicU64::new(0),
@@ -249,6 +252,16 @@ impl Socket {
         let found = sys::file_id(fd).map_or(0, |(_, inode)| inode);
         self.inode.store(found, Relaxed);
         found
+    }
+
+    /// A duplicate of its descriptor. The program may close its own at any moment, and the number be another's then.
+    pub fn duplicate(&self) -> Result<Own> {
+        let number = self.fd.load(Relaxed);
+        let inode = self.inode(number);
+        let mine = Own::new(sys::duplicate(number)?);
+        let is_same = sys::file_id(mine.as_raw_fd()).is_ok_and(|(_, found)| found == inode);
+        let is_open = Record::fds(self).load(Acquire) != 0 && !self.closing.load(Acquire);
+        if is_same && is_open { Ok(mine) } else { Err(Errno(libc::EBADF)) }
     }
 
     /// Takes note of how calls block.

@@ -330,6 +330,11 @@ pub fn peer_name(fd: RawFd) -> Result<std::net::SocketAddr> {
     address(libc::SYS_getpeername, fd)
 }
 
+/// setsockopt(2) with an int.
+pub fn set_sockopt(fd: RawFd, level: c_int, name: c_int, value: c_int) -> Result<()> {
+    call!(libc::SYS_setsockopt, fd, level, name, &raw const value, size_of::<c_int>()).map(drop)
+}
+
 /// SO_LINGER.
 pub fn set_linger(fd: RawFd, on: bool, seconds: c_int) -> Result<()> {
     let linger = libc::linger { l_onoff: c_int::from(on), l_linger: seconds };

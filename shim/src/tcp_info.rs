@@ -97,6 +97,12 @@ pub fn is_closed(fd: RawFd) -> bool {
     of_kernel(fd).and_then(|bytes| got(&bytes, at::STATE)) == Some([number_of(State::Closed)])
 }
 
+/// When the kernel's socket last received an acknowledgement, which every segment has.
+pub fn last_ack(fd: RawFd, now: Instant) -> Option<Instant> {
+    let millis = u32::from_ne_bytes(got(&of_kernel(fd)?, at::LAST_ACK_RECV)?);
+    Some(Instant(now.0.saturating_sub(u64::from(millis) * 1_000_000)))
+}
+
 /// What the kernel says of a socket, with what it has forgotten in demotions.
 pub fn of_socket(socket: &Socket) -> Option<Vec<u8>> {
     let kernel = of_kernel(socket.fd.load(Relaxed))?;

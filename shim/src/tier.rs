@@ -7,6 +7,7 @@ mod demote;
 mod inject;
 mod join;
 mod promote;
+pub mod silence;
 
 use std::sync::atomic::Ordering::*;
 

@@ -1,9 +1,10 @@
 //! How does a restored socket learn the round trip that the lane had measured?
 //!
-//! TCP_REPAIR has no word for it, and data that was queued in repair mode is not timed. A socket that knows no round trip waits a second before
-//! it sends anything again, and paces as if the path took a millisecond. But the kernel believes the timestamps of an acknowledgement (RFC 7323,
-//! section 4). So the socket gets a byte more, from before SND.UNA, and hears at once that the peer has it, as an answer to what was sent a
-//! round trip ago. The peer does have it: if that is lost on its way, the byte is sent again and the peer drops it as old.
+//! TCP_REPAIR has no word for it, and data that was queued in repair mode is not timed. A socket that knows no round trip waits for three
+//! seconds (with SACK a loss probe goes out after one) before it sends anything again, and paces as if the path took a millisecond. But the
+//! kernel believes the timestamps of an acknowledgement (RFC 7323, section 4). So the socket gets a byte more, from before SND.UNA, and hears at
+//! once that the peer has it, as an answer to what was sent a round trip ago. The peer does have it: if that is lost on its way, the byte is
+//! sent again and the peer drops it as old.
 
 use underpass_stack::tcp::image::{Image, flag};
 
@@ -14,7 +15,7 @@ const ACKNOWLEDGED: [u8; 1] = [0];
 pub fn to_be_told(image: &Image) -> Option<u32> {
     let has = |bits: u32| image.flags & bits == bits;
     // A peer that is gone, or has everything that there will ever be, is sent nothing that could be lost. And an acknowledgement would be a
-    // way out for those whose timeout was doubled: they go on with the kernel's first one, a second.
+    // way out for those whose timeout was doubled: they go on with the kernel's first one.
     let is_over = image.flags & (flag::RESET_RECEIVED | flag::FIN_ACKED) != 0;
     let is_known = image.srtt_us != 0 && image.backoff == 0 && has(flag::TIMESTAMPS | flag::TS_RECENT);
     (is_known && !is_over).then(|| (image.srtt_us.saturating_add(500) / 1000).max(1))

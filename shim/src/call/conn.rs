@@ -345,6 +345,7 @@ pub fn before_exec() {
     if options::is_off() || sys::getpid() != crate::init::pid() {
         return;
     }
+    tier::silence::lend_nobody();
     for (fd, socket) in inheritable() {
         // A parent's, or ours: the new image knows nothing of either.
         if let (Some(_), Some(Lane::Shm(_))) = (socket_of(fd), socket.lane()) {
@@ -367,6 +368,7 @@ pub fn before_spawn() {
     if options::is_off() {
         return;
     }
+    tier::silence::lend_nobody();
     let mut sockets = inheritable();
     sockets.retain(|(_, socket)| socket.reason() != Reason::Listening);
     let fds: Vec<RawFd> = sockets.into_iter().map(|(fd, _)| fd).collect();

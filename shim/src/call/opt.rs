@@ -16,8 +16,8 @@ use crate::errno::Result;
 use crate::fd::Ref;
 use crate::socket::{Blocking, Lane, Socket, Where};
 use crate::tcp_info;
-use crate::tier::buffer_of;
 use crate::tier::congestion::{algorithm_for, pacing_limit_of};
+use crate::tier::{buffer_of, silence};
 use crate::{carry, engine, sys};
 
 /// An option with its level.
@@ -157,6 +157,9 @@ fn ours(socket: &Socket, slot: u32, name: Name) -> Option<Vec<u8>> {
 
 /// The value of an option that the kernel does not know all of since the socket came back from a lane.
 fn back_in_kernel(socket: &Socket, name: Name) -> Option<Vec<u8>> {
+    if let Some(value) = silence::value_of(socket, name.0, name.1) {
+        return Some(value.as_bytes().to_vec());
+    }
     if name != (TCP, libc::TCP_INFO) || !socket.was_demoted() {
         return None;
     }
@@ -184,6 +187,7 @@ pub fn set(
     if told::is_asked_by((level, name), value) {
         conn::pin(fd, Reason::SocketOption);
     }
+    silence::lend_no_more(&socket, level, name);
     let act = loop {
         match socket.place() {
             Where::Kernel => {

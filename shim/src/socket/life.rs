@@ -72,7 +72,7 @@ impl Socket {
         // Who fell asleep in the last one is told by its age, and changes nothing any more.
         self.asleep.store((self.asleep.load(Relaxed) | ASLEEP).wrapping_add(1), Release);
         self.inode.store(inode, Relaxed);
-        for flag in [&self.shown, &self.watched, &self.dual, &self.seeking, &self.closing] {
+        for flag in [&self.shown, &self.watched, &self.dual, &self.seeking, &self.closing, &self.silent] {
             flag.store(false, Relaxed);
         }
         self.fd.store(fd, Relaxed);

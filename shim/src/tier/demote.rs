@@ -7,10 +7,11 @@ use underpass_stack::control::{Demote, Demoted};
 use underpass_stack::lane::Reason;
 use underpass_stack::stack::Leftover;
 use underpass_stack::stats::Counter;
+use underpass_stack::tcp::Silence;
 
 use super::inject::{collect_stragglers, inject};
 use super::join::part;
-use super::{Change, close_gates, follow};
+use super::{Change, close_gates, follow, silence};
 use crate::fd::Ref;
 use crate::shm::leave;
 use crate::socket::{Lane, Socket, Where};
@@ -34,7 +35,7 @@ pub fn demote(socket: &Ref<Socket>, reason: Reason) -> Result<(), Reason> {
 /// Returns whether there was something to give back.
 fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
     let Some(slot) = socket.slot() else { return Ok(false) };
-    let Some((generation, counted)) = freeze(socket, slot) else { return Ok(false) };
+    let Some(Stopped { generation, counted, silence }) = freeze(socket, slot) else { return Ok(false) };
     let fd = socket.fd.load(Relaxed);
     let mut change = Change { socket, end: Where::Lane(Lane::Xdp(slot)) };
     let asked = session::ensure().and_then(|()| session::ask(&Demote { slot, generation }, &[])?.expect::<Demoted>());
@@ -61,6 +62,9 @@ fn give_back(socket: &Ref<Socket>, reason: Reason) -> Result<bool, Reason> {
     change.end = Where::Kernel;
     socket.moves[1].fetch_add(1, Relaxed);
     policy::demoted(socket, reason);
+    if let Some(silence) = silence.filter(|_| reason == Reason::Timeouts) {
+        silence::begin(socket, fd, silence);
+    }
     drop(change);
     follow(socket, false);
     inject(leftovers);
@@ -79,8 +83,18 @@ fn end_if_incomplete(fd: RawFd, slot: u32, refused: Reason) {
     }
 }
 
-/// Stops the connection; returns its record's generation and what it has counted.
-fn freeze(socket: &Socket, slot: u32) -> Option<(u32, Option<Earlier>)> {
+/// A connection that goes on no more on the lane.
+struct Stopped {
+    /// Its record's generation.
+    generation: u32,
+    /// What it has counted.
+    counted: Option<Earlier>,
+    /// Of its peer.
+    silence: Option<Silence>,
+}
+
+/// Stops the connection.
+fn freeze(socket: &Socket, slot: u32) -> Option<Stopped> {
     let silent = tcp_info::of_socket(socket);
     let mut engine = engine::get()?;
     engine.pass(sys::now());
@@ -88,12 +102,13 @@ fn freeze(socket: &Socket, slot: u32) -> Option<(u32, Option<Earlier>)> {
         return None;
     }
     let connection = engine.stack.connection(slot);
+    let silence = connection.as_ref().and_then(|connection| connection.tcb.silence(sys::now()));
     let counted = connection.zip(silent).map(|(mut connection, silent)| {
         let unread = connection.tcb.readable();
         Earlier::of(tcp_info::of_lane(silent, &mut connection, sys::now()), unread)
     });
     match engine.stack.freeze(slot) {
-        Some(record) => Some((record.generation, counted)),
+        Some(record) => Some(Stopped { generation: record.generation, counted, silence }),
         None => {
             // No such connection any more: nothing to give back.
             socket.settle(Where::Kernel);

@@ -111,6 +111,7 @@ impl Reason {
                 | Self::QueueTooLarge
                 | Self::Urgent
                 | Self::Unsettled
+                | Self::Timeouts
                 | Self::Shared
                 | Self::StackFull
                 | Self::Asked

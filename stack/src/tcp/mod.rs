@@ -60,4 +60,5 @@ pub use segment::{Flags, Kind, PlainOut, Segment, SegmentOut};
 pub use seq::SeqNr;
 pub use tcb::{State, Tcb};
 pub use time::Instant;
+pub use timeout::Silence;
 pub use transfer::ImportError;

@@ -36,7 +36,24 @@ impl Connection<'_> {
     }
 }
 
+/// Nothing was heard of a peer that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// For how long, ns.
+    pub nanos: u64,
+    /// Nothing waits to be sent or acknowledged: keepalive probes asked.
+    pub idle: bool,
+}
+
 impl Tcb {
+    /// Is the peer silent?
+    pub fn silence(&self, now: Instant) -> Option<Silence> {
+        let idle = self.flight() == 0 && self.unsent() == 0;
+        let asked = self.unanswered_since.is_set() || self.probes != 0;
+        let since = if idle || !self.unanswered_since.is_set() { self.heard_at } else { self.unanswered_since };
+        asked.then(|| Silence { nanos: now.nanos_since(since), idle })
+    }
+
     /// When the retransmission timer, started now, runs out: the user timeout may cut it short.
     #[inline]
     pub(crate) fn timeout_at(&self, now: Instant) -> Instant {

@@ -1,7 +1,6 @@
 //! Is this connection fit for a lane, and is that the other end of it?
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::Ordering::*;
 
 use underpass_stack::lane::Reason;
 
@@ -10,22 +9,14 @@ use super::super::{diag, history};
 use super::Outcome;
 use crate::call::told;
 use crate::errno::Errno;
-use crate::fd::{Own, Record, Ref};
+use crate::fd::{Own, Ref};
 use crate::socket::Socket;
 use crate::{carry, holders, sys};
 
-/// A duplicate of our end, if it may go to a lane as far as this side can tell. The program may close its own descriptor at any moment, and
-/// the number be another's then.
+/// A duplicate of our end, if it may go to a lane as far as this side can tell.
 pub(super) fn our_end(socket: &Ref<Socket>) -> Outcome<Own> {
-    let number = socket.fd.load(Relaxed);
-    let inode = socket.inode(number);
-    let mine = sys::duplicate(number).map(Own::new).map_err(|_| Reason::NotConnected)?;
-    let raw = mine.as_raw_fd();
-    let is_same = sys::file_id(raw).is_ok_and(|(_, found)| found == inode);
-    if !is_same || Record::fds(&**socket).load(Acquire) == 0 || socket.closing.load(Acquire) {
-        return Err(Reason::NotConnected);
-    }
-    is_fit(socket, raw)?;
+    let mine = socket.duplicate().map_err(|_| Reason::NotConnected)?;
+    is_fit(socket, mine.as_raw_fd())?;
     Ok(mine)
 }
 
