@@ -125,6 +125,9 @@ impl Silent {
     }
 
     fn take_back(&mut self) {
+        if self.lent == self.own {
+            return;
+        }
         if let Ok(mine) = self.socket.duplicate() {
             change(mine.as_raw_fd(), self.lent, self.own);
         }
