@@ -260,8 +260,12 @@ impl Socket {
         let inode = self.inode(number);
         let mine = Own::new(sys::duplicate(number)?);
         let is_same = sys::file_id(mine.as_raw_fd()).is_ok_and(|(_, found)| found == inode);
-        let is_open = Record::fds(self).load(Acquire) != 0 && !self.closing.load(Acquire);
-        if is_same && is_open { Ok(mine) } else { Err(Errno(libc::EBADF)) }
+        if is_same && self.is_open() { Ok(mine) } else { Err(Errno(libc::EBADF)) }
+    }
+
+    /// Has the program a descriptor of it that it is not closing?
+    pub fn is_open(&self) -> bool {
+        Record::fds(self).load(Acquire) != 0 && !self.closing.load(Acquire)
     }
 
     /// Takes note of how calls block.

@@ -333,6 +333,7 @@ pub fn passed_on(fds: &[RawFd]) {
     for &fd in fds {
         if let Some(socket) = socket_of(fd) {
             let _ = tier::demote(&socket, Reason::Shared);
+            tier::silence::take_back(&socket, fd);
             holders::mark_shared_for_ever(&socket);
             socket.reason.store(Reason::Shared as u16, Relaxed);
             engine::show(fd, &socket);

@@ -187,7 +187,7 @@ pub fn set(
     if told::is_asked_by((level, name), value) {
         conn::pin(fd, Reason::SocketOption);
     }
-    silence::lend_no_more(&socket, level, name);
+    silence::lend_no_more(&socket, fd, level, name);
     let act = loop {
         match socket.place() {
             Where::Kernel => {

@@ -77,17 +77,28 @@ pub fn value_of(socket: &Socket, level: c_int, name: c_int) -> Option<c_int> {
 }
 
 /// The program is about to say how long to wait: the kernel waits as it says from here on.
-pub fn lend_no_more(socket: &Socket, level: c_int, name: c_int) {
+pub fn lend_no_more(socket: &Socket, fd: RawFd, level: c_int, name: c_int) {
     let speaks_of_it = level == libc::IPPROTO_TCP && NAMES.contains(&name);
-    if socket.silent.load(Relaxed) && (speaks_of_it || (level, name) == (libc::SOL_SOCKET, libc::SO_KEEPALIVE)) {
-        hold().iter_mut().filter(|silent| silent.socket.is(socket)).for_each(Silent::take_back);
+    if speaks_of_it || (level, name) == (libc::SOL_SOCKET, libc::SO_KEEPALIVE) {
+        take_back(socket, fd);
     }
 }
 
-/// Others are about to share the sockets, who would not know.
+/// The kernel waits as the program wants. Others are about to share the socket, who would not know, or the program speaks of it.
+pub fn take_back(socket: &Socket, fd: RawFd) {
+    if socket.silent.load(Relaxed) {
+        hold().iter_mut().filter(|silent| silent.socket.is(socket)).for_each(|silent| silent.take_back(fd));
+    }
+}
+
+/// Others are about to share all sockets.
 pub fn lend_nobody() {
     if NEXT.load(Relaxed) != 0 {
-        hold().iter_mut().for_each(Silent::take_back);
+        for silent in hold().iter_mut().filter(|silent| silent.lent != silent.own) {
+            if let Ok(mine) = silent.socket.duplicate() {
+                silent.take_back(mine.as_raw_fd());
+            }
+        }
     }
 }
 
@@ -108,8 +119,10 @@ impl Silent {
     /// Is the peer still silent?
     fn goes_on(&self) -> bool {
         let Ok(mine) = self.socket.duplicate() else {
-            self.socket.silent.store(false, Relaxed);
-            return false;
+            // An open one cannot be looked at while the process has no descriptor left.
+            let is_open = self.socket.is_open();
+            self.socket.silent.store(is_open, Relaxed);
+            return is_open;
         };
         let fd = mine.as_raw_fd();
         let over = tcp_info::is_closed(fd);
@@ -124,13 +137,8 @@ impl Silent {
         !heard && !over
     }
 
-    fn take_back(&mut self) {
-        if self.lent == self.own {
-            return;
-        }
-        if let Ok(mine) = self.socket.duplicate() {
-            change(mine.as_raw_fd(), self.lent, self.own);
-        }
+    fn take_back(&mut self, fd: RawFd) {
+        change(fd, self.lent, self.own);
         self.lent = self.own;
     }
 }
