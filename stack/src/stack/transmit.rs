@@ -195,7 +195,7 @@ impl Turn<'_> {
     /// Builds and queues the connection's next segment; says so if this was not possible.
     #[inline]
     fn send_one(&mut self, sent: &mut Sent) -> Option<Halt> {
-        if !self.has_room() && !self.full.is_stuck(self.now) {
+        if !self.has_room() && !self.full.is_stuck(self.now, self.queue.tx_taken()) {
             return Some(Halt::Short);
         }
         let Some(addr) = take_frame(self.queue, self.pool) else {

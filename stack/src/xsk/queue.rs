@@ -177,6 +177,12 @@ impl Queue {
         self.tx.cursor.has_room()
     }
 
+    /// Packets that the kernel has taken off the TX ring, as far as is known without asking, modulo 2^32.
+    #[inline]
+    pub fn tx_taken(&self) -> u32 {
+        self.tx.cursor.taken()
+    }
+
     /// Packets that the kernel has not yet taken off the TX ring.
     #[inline]
     pub fn tx_pending(&mut self) -> u32 {

@@ -52,6 +52,12 @@ impl ProducerCursor {
         self.next.wrapping_sub(self.consumed) < self.size
     }
 
+    /// Entries that the consumer had taken when last looked at, modulo 2^32.
+    #[inline]
+    pub fn taken(&self) -> u32 {
+        self.consumed
+    }
+
     /// Entries that could be reserved now.
     #[inline]
     pub fn room(&mut self, consumer: &AtomicU32) -> u32 {
