@@ -4,6 +4,7 @@
 //! (a socket became readable, a connection must go back to the kernel) is left in [`Stack::take_events`]; frames that belong
 //! to the kernel in [`Stack::take_leftovers`].
 
+mod batch;
 mod census;
 mod demux;
 mod frozen;
@@ -15,6 +16,7 @@ mod paths;
 mod port;
 mod receive;
 mod slots;
+mod train;
 mod transfer;
 mod transmit;
 mod wheel;

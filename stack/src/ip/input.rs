@@ -99,17 +99,27 @@ impl Unverified<'_> {
     /// data and the checksum is right, or it is left to a network card.
     #[inline(always)]
     pub fn sum(&self) -> Option<Sum> {
-        // The sum of the addresses: the prefix of a v4-mapped one adds zero.
-        let pseudo = self.ends.addresses().plus_upper(PROTO_TCP, self.len);
-        let sum = pseudo.plus_header(self.header);
-        let sum = match self.options.first_chunk::<{ tcp::TIMESTAMPS_LEN }>() {
-            None if self.options.is_empty() => sum,
-            Some(usual) if self.options.len() == tcp::TIMESTAMPS_LEN => sum.plus_header(usual),
-            _ => sum.plus(self.options),
-        };
+        let (pseudo, sum) = (self.pseudo(), self.whole_sum());
         let &[.., a, b, _, _] = self.header;
         let is_proven = (self.segment.payload.is_empty() && sum.is_valid()) || pseudo.is_partial([a, b]);
         (!is_proven).then_some(sum)
+    }
+
+    /// The same where nothing is left to a network card: such a segment will be found wrong.
+    #[inline(always)]
+    pub fn whole_sum(&self) -> Sum {
+        let sum = self.pseudo().plus_header(self.header);
+        match self.options.first_chunk::<{ tcp::TIMESTAMPS_LEN }>() {
+            None if self.options.is_empty() => sum,
+            Some(usual) if self.options.len() == tcp::TIMESTAMPS_LEN => sum.plus_header(usual),
+            _ => sum.plus(self.options),
+        }
+    }
+
+    /// The sum of the pseudo-header: the prefix of a v4-mapped address adds zero.
+    #[inline(always)]
+    fn pseudo(&self) -> Sum {
+        self.ends.addresses().plus_upper(PROTO_TCP, self.len)
     }
 
     /// Is the data what the checksum says?

@@ -5,3 +5,4 @@ pub mod input;
 pub mod late;
 pub mod output;
 pub mod path;
+pub mod template;

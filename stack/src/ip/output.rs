@@ -12,7 +12,7 @@ use crate::wire::{ethernet, ipv4, ipv6, tcp};
 /// What of the TOS byte is the program's to choose: the rest is the ECN field (RFC 3168).
 const DSCP: u8 = 0xfc;
 /// Bytes of Ethernet and IP headers.
-const V4: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+pub(super) const V4: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
 const V6: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
 
 /// Writes Ethernet, IP and TCP headers and the data into `frame`; returns the frame's length, or `None` if it does

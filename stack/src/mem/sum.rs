@@ -27,7 +27,11 @@ pub fn copy(to: &mut [u8], from: &[u8]) -> u64 {
     assert_eq!(to.len(), from.len(), "a copy has the length of the original");
     #[cfg(target_arch = "x86_64")]
     if from.len() >= WIDE && std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2, and the place is as long as what comes there.
+        if from.len() <= avx2::PART {
+            // SAFETY: the processor has AVX2, and the place is as long as what comes there.
+            return unsafe { avx2::part_of::<true>(from.as_ptr(), from.len(), to.as_mut_ptr()) };
+        }
+        // SAFETY: as above.
         return unsafe { avx2::copy(to, from) };
     }
     narrow_copy(to, from)
@@ -115,7 +119,7 @@ mod avx2 {
     const REGISTER: usize = 32;
     const STEP: usize = 8 * REGISTER;
     /// Bytes after which the sum of all 32-bit lanes could overflow: a register adds at most 2^19 to it.
-    const PART: usize = REGISTER << 11;
+    pub const PART: usize = REGISTER << 11;
     /// From byte n on, a mask of the last n bytes of a register.
     const LAST: [[u8; REGISTER]; 2] = [[0; REGISTER], [0xff; REGISTER]];
 
@@ -134,9 +138,6 @@ mod avx2 {
     pub unsafe fn copy(to: &mut [u8], from: &[u8]) -> u64 {
         // SAFETY: AVX2 is there; the caller gives places of the same length as what comes there.
         let copy = |to: &mut [u8], from: &[u8]| unsafe { part_of::<true>(from.as_ptr(), from.len(), to.as_mut_ptr()) };
-        if from.len() <= PART {
-            return copy(to, from);
-        }
         to.chunks_mut(PART).zip(from.chunks(PART)).map(|(to, from)| copy(to, from)).fold(0, super::add)
     }
 
@@ -150,7 +151,7 @@ mod avx2 {
     /// those.
     #[target_feature(enable = "avx2")]
     #[inline(never)]
-    unsafe fn part_of<const COPY: bool>(from: *const u8, len: usize, to: *mut u8) -> u64 {
+    pub unsafe fn part_of<const COPY: bool>(from: *const u8, len: usize, to: *mut u8) -> u64 {
         if len < REGISTER {
             // SAFETY: so many bytes are there, and writable with `COPY`.
             return unsafe { few::<COPY>(from, len, to) };
@@ -182,22 +183,24 @@ mod avx2 {
                 at += registers * REGISTER;
             }
         }
-        let (tail, mut count, mut rest) = (len - at, len / REGISTER, 0);
+        let (tail, mut count) = (len - at, len / REGISTER);
         if tail % 2 == 0 {
             // Its words are those at the end of the last register's worth.
             // SAFETY: `tail` is less than a register, and the mask two registers long.
             let mask = unsafe { _mm256_loadu_si256(LAST.as_ptr().cast::<u8>().add(tail).cast::<__m256i>()) };
             lanes[1] = _mm256_add_epi32(lanes[1], pairs(_mm256_and_si256(take(len - REGISTER), mask)));
             count += 1;
-        } else {
-            // SAFETY: the tail lies within `len`.
-            rest = unsafe { few::<COPY>(from.add(at), tail, to.wrapping_add(at)) };
         }
         let all = _mm256_add_epi32(lanes[0], lanes[1]);
         let four = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
         let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
         let sum = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)));
-        super::add((i64::from(sum) + ((count as i64) << 19)) as u64, rest)
+        let sum = (i64::from(sum) + ((count as i64) << 19)) as u64;
+        if tail % 2 == 0 {
+            return sum;
+        }
+        // SAFETY: the tail lies within `len`.
+        super::add(sum, unsafe { few::<COPY>(from.add(at), tail, to.wrapping_add(at)) })
     }
 
     /// The same for fewer bytes than a register has.

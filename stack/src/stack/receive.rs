@@ -1,10 +1,11 @@
 //! Frames in: from the RX rings to their connections, to the kernel, or kept until it is known whose they are.
 
+use super::batch::{Batch, train_in};
 use super::{Leftover, Port, Stack, conn_parts, event};
 use crate::arena::{self, ConnRecord};
 use crate::control::FrameRef;
 use crate::ip::flow::FlowKey;
-use crate::ip::input::{self, Incoming};
+use crate::ip::input::{self, Incoming, Unverified};
 use crate::mem::Region;
 use crate::stats::Counter;
 use crate::tcp::{Connection, Instant};
@@ -49,25 +50,25 @@ impl Stack {
         if frames == 0 {
             return 0;
         }
-        let mut bytes = 0;
-        for _ in 0..frames {
-            let desc = q.rx_pop_known();
-            bytes += u64::from(desc.len);
-            let Some(base) = pool.frame_of(desc.addr).map(|frame| pool.addr_of(frame)) else { continue };
+        let mut batch = Batch { queue: q, umem, pool, max_frame, left: frames, bytes: 0 };
+        while batch.left != 0 {
+            let is_last = batch.left == 1;
+            let desc = batch.pop();
+            let Some(base) = batch.base_of(desc) else { continue };
             let verdict = match umem.bytes(desc.addr as usize, desc.len as usize) {
-                Some(frame) => self.frame_in(frame, max_frame, queue as u32, now),
                 None => Verdict::Done,
+                Some(frame) if is_last => self.frame_in(frame, max_frame, queue as u32, now),
+                Some(frame) => self.frames_in(frame, queue as u32, now, &mut batch),
             };
             if let Verdict::Done = verdict {
-                if !q.fill_push(base) {
-                    pool.give_addr(base);
-                }
+                batch.refill(base);
                 continue;
             }
             let frame = FrameRef { addr: desc.addr as u32, len: desc.len };
             self.keep(verdict, Leftover { port: number as u32, attachment: *attachment, queue: queue as u32, frame });
-            lend(q, pool, config.frame_count);
+            lend(batch.queue, batch.pool, config.frame_count);
         }
+        let bytes = batch.bytes;
         q.rx_release();
         q.fill_flush();
         let stats = self.stats();
@@ -123,10 +124,37 @@ impl Stack {
         self.other_frame_in(frame, max_frame, queue, now)
     }
 
+    /// The same, and those of the batch that continue it.
+    #[inline(never)]
+    fn frames_in(&mut self, frame: &[u8], queue: u32, now: Instant, batch: &mut Batch<'_>) -> Verdict {
+        let max_frame = batch.max_frame;
+        let take = |connection: &mut Connection<'_>, found: &Unverified<'_>| train_in(connection, found, now, batch);
+        if frame.len() <= max_frame && self.foreseen_by(frame, queue, now, take).is_some() {
+            return Verdict::Done;
+        }
+        self.other_frame_in(frame, max_frame, queue, now)
+    }
+
     /// An ordinary frame with a segment that is what its connection expects. `None`: it is not, and nothing has happened;
     /// [`Self::other_frame_in`] is right for any. Apart from that, so that nothing but the frame need be remembered here.
     #[inline(never)]
     fn foreseen_in(&mut self, frame: &[u8], queue: u32, now: Instant) -> Option<()> {
+        self.foreseen_by(frame, queue, now, |connection, found| {
+            let writable = connection.take_checked(now, &found.segment, found.sum())?;
+            Some((!found.segment.payload.is_empty(), writable))
+        })
+    }
+
+    /// The same with any way to `take` the segment in, which says whether there is something to read, and whether there is more send space; or
+    /// `None`, if it is not what its checksum says.
+    #[inline(always)]
+    fn foreseen_by(
+        &mut self,
+        frame: &[u8],
+        queue: u32,
+        now: Instant,
+        take: impl FnOnce(&mut Connection<'_>, &Unverified<'_>) -> Option<(bool, bool)>,
+    ) -> Option<()> {
         let found = input::parse_usual(frame)?;
         let arena = &self.arena;
         let slot = self
@@ -134,12 +162,11 @@ impl Stack {
             .find_ends(found.ends, |slot, ends| flow_of(arena, slot).is_some_and(|flow| ends.are_of(flow)))?;
         let state = self.slots.get_mut(slot as usize)?;
         let (record, rcv, snd) = conn_parts(&mut self.arena, slot, state).filter(|(record, ..)| record.is_live())?;
-        let readable = !found.segment.payload.is_empty();
         let mut connection = Connection { tcb: &mut record.tcb, snd, rcv, recovery: &mut state.recovery };
         if !connection.foresees(&found.segment) {
             return None;
         }
-        let writable = connection.take_checked(now, &found.segment, found.sum())?;
+        let (readable, writable) = take(&mut connection, &found)?;
         state.queue = queue as u16;
         if connection.may_transmit_calmly() && !state.touched {
             state.touched = true;

@@ -3,6 +3,7 @@
 use super::full::Full;
 use super::kick::{Unkicked, collect, kick};
 use super::port::Unsent;
+use super::train::{Outlet, send_train};
 use super::{Arena, Port, SlotState, Stack, conn_parts, stats_of};
 use crate::arena::ConnRecord;
 use crate::ip::output;
@@ -124,7 +125,11 @@ impl Stack {
             self.records.lend(&mut state.recovery);
         }
         let (mut is_done, mut left) = (false, TX_BATCH);
-        // Ordinary segments; at the first that is none, or finds no room, a turn takes over.
+        // Ordinary segments, first as many as can go together; at the first that is none, or finds no room, a turn takes over.
+        if record.tcb.unsent() >= 2 * record.tcb.mss as usize {
+            let train = send_train(&mut self.arena, slot, state, Outlet { umem, pool, queue }, left, now);
+            (is_done, left) = (train.is_last, left - train.count);
+        }
         while !is_done && left > 0 && queue.tx_has_room() {
             let Some(addr) = pool.take().map(|frame| pool.addr_of(frame)) else { break };
             let Some(frame) = umem.bytes_mut(addr as usize, config.frame_size as usize) else {
@@ -285,14 +290,20 @@ fn look_further(arena: &mut Arena, slot: u32, state: &mut SlotState) -> Plain {
 
 /// Writes an ordinary segment into a frame, over IPv6, or with data that lies in two pieces; returns the length, 0 if it does not fit.
 #[inline(never)]
-fn build_otherwise(frame: &mut [u8], record: &ConnRecord, segment: PlainOut, snd: &[u8], ip_id: u16) -> usize {
+pub(super) fn build_otherwise(
+    frame: &mut [u8],
+    record: &ConnRecord,
+    segment: PlainOut,
+    snd: &[u8],
+    ip_id: u16,
+) -> usize {
     let ConnRecord { tcb, path, flow, .. } = record;
     let data = ring::slices(snd, tcb.snd_place(segment.seq.0), (segment.len as usize).min(snd.len()));
     output::build(frame, path, flow, &segment.into(), data, ip_id).unwrap_or(0)
 }
 
 #[inline(always)]
-fn count_frames(stats: Stats<'_>, frames: u64, bytes: u64) {
+pub(super) fn count_frames(stats: Stats<'_>, frames: u64, bytes: u64) {
     stats.add(Counter::TxFrames, frames);
     stats.add(Counter::TxBytes, bytes);
     stats.add(Counter::SegmentsSent, frames);

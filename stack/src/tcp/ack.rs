@@ -182,13 +182,13 @@ impl Tcb {
     #[inline(always)]
     pub(crate) fn told(&self, now: Instant, acked: u32, flight: u32) -> Ack {
         let srtt = self.rtt.smoothed();
-        Ack { now, acked, flight, mss: self.mss, srtt, una: self.snd_una, nxt: self.snd_nxt }
+        Ack { now, acked, acks: 1, flight, mss: self.mss, srtt, una: self.snd_una, nxt: self.snd_nxt }
     }
 
     /// Takes the peer's window from a segment that is newer than the last one that brought it. True if it changed.
     #[inline(always)]
     pub(crate) fn take_window(&mut self, seq: SeqNr, ack: SeqNr, window: u16) -> bool {
-        let window = u32::from(window) << self.snd_wscale.min(14);
+        let window = self.scaled(window);
         let newer = ack.gt(self.snd_una)
             || seq.gt(self.snd_wl1)
             || (seq == self.snd_wl1 && (window > self.snd_wnd || window == 0));
@@ -200,6 +200,12 @@ impl Tcb {
         self.snd_wl1 = seq;
         self.snd_wnd = window;
         changed
+    }
+
+    /// What a window field of the peer says, bytes.
+    #[inline(always)]
+    pub(crate) fn scaled(&self, window: u16) -> u32 {
+        u32::from(window) << self.snd_wscale.min(14)
     }
 
     /// Marks that lie behind must not fall so far behind that they look like being ahead.

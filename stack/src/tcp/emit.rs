@@ -5,7 +5,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use super::connection::Connection;
 use super::loss::Phase;
 use super::recovery::{Rare, Recovery};
-use super::segment::{Flags, Kind, PlainOut, SackBlocks, SegmentOut};
+use super::segment::{Flags, Kind, PlainOut, SackBlocks, SegmentOut, TrainOut};
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
@@ -84,13 +84,23 @@ impl Connection<'_> {
     /// that is queued.
     #[inline(always)]
     pub(crate) fn plain_segment(&mut self, now: Instant, start: SeqNr, len: u32, is_last: bool) -> PlainOut {
-        let tcb = &mut *self.tcb;
+        self.recovery.tally.send_out(len);
         let flags = if is_last { Flags::ACK.with(Flags::PSH) } else { Flags::ACK };
+        self.uncounted_segment(now, start, len, flags)
+    }
+
+    /// The same of `count` such segments.
+    pub(crate) fn plain_train(&mut self, now: Instant, start: SeqNr, len: u32, count: u32, is_last: bool) -> TrainOut {
+        self.recovery.tally.send_train(count, len);
+        TrainOut { first: self.uncounted_segment(now, start, len, Flags::ACK), count, is_last }
+    }
+
+    #[inline(always)]
+    fn uncounted_segment(&mut self, now: Instant, start: SeqNr, len: u32, flags: Flags) -> PlainOut {
+        let tcb = &mut *self.tcb;
         let window = tcb.offer_window(self.rcv.len());
         tcb.ack_sent();
-        let segment = PlainOut { seq: start, ack: tcb.rcv_nxt, flags, window, len, timestamps: tcb.timestamps(now) };
-        self.recovery.tally.send_out(len);
-        segment
+        PlainOut { seq: start, ack: tcb.rcv_nxt, flags, window, len, timestamps: tcb.timestamps(now) }
     }
 
     /// A segment of `[start, end)`; whatever of it lies behind `snd_end` is our FIN. It carries the newest

@@ -9,7 +9,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use super::connection::Connection;
 use super::image::flag;
 use super::recovery::Recovery;
-use super::segment::PlainOut;
+use super::segment::{PlainOut, TrainOut};
 use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
@@ -48,20 +48,62 @@ impl Connection<'_> {
     /// [`Connection::next_segment`] has to be asked, and nothing has happened.
     #[inline(always)]
     pub(crate) fn foreseen_segment(&mut self, now: Instant) -> Option<PlainOut> {
-        let (tcb, recovery) = (&*self.tcb, &*self.recovery);
-        let is_usual = tcb.has_usual_bits() & recovery.is_calm() & (recovery.frto == Frto::Off) & tcb.ooo.is_empty();
-        if !is_usual {
+        if !self.is_usual() {
             return None;
         }
+        let tcb = &*self.tcb;
         if tcb.snd_end != tcb.snd_nxt {
             let data = self.foreseen_data(now)?;
-            self.depart_calmly(now, data);
+            self.depart_calmly(now, data, 1);
             return Some(self.plain_segment(now, data.start, data.len, data.is_last));
         }
         if !tcb.has(bit::ACK_NOW) || tcb.snd_nxt.gt(tcb.snd_edge()) {
             return None;
         }
         Some(self.plain_segment(now, tcb.snd_nxt, 0, false))
+    }
+
+    /// The next segments, `most` at most, if they are ordinary ones, and full. `None`, as for a single one nearly always: nothing has happened.
+    pub(crate) fn foreseen_train(&mut self, now: Instant, most: u32) -> Option<TrainOut> {
+        if !self.is_usual() || self.is_held_back() || self.tcb.may_probe(now) {
+            return None;
+        }
+        let mut count = self.full_segments().min(most);
+        if count < 2 {
+            return None;
+        }
+        if self.tcb.flight() == 0 {
+            // It may make the window smaller, but never below a segment.
+            self.tcb.restart(now, self.recovery.rate.is_app_limited());
+            count = self.full_segments().clamp(1, most);
+        }
+        let (start, full) = (self.tcb.snd_nxt, self.tcb.mss);
+        let len = count * full;
+        let is_last = start.plus(len) == self.tcb.snd_end;
+        self.depart_calmly(now, Foreseen { start, len, is_full: true, is_last }, count);
+        Some(self.plain_train(now, start, full, count, is_last))
+    }
+
+    /// Full segments of new data that the windows let go.
+    fn full_segments(&self) -> u32 {
+        let tcb = &*self.tcb;
+        let unsent = tcb.snd_end.ahead_of(tcb.snd_nxt);
+        let room = tcb.snd_edge().ahead_of(tcb.snd_nxt).min(tcb.cc.cwnd().saturating_sub(self.recovery.sent.span()));
+        unsent.min(room).checked_div(tcb.mss).unwrap_or(0)
+    }
+
+    /// Is the connection calm, and nothing to be said but new data or an acknowledgement?
+    #[inline(always)]
+    fn is_usual(&self) -> bool {
+        let (tcb, recovery) = (&*self.tcb, &*self.recovery);
+        tcb.has_usual_bits() & recovery.is_calm() & (recovery.frto == Frto::Off) & tcb.ooo.is_empty()
+    }
+
+    /// Is there another reason than windows and size to wait with new data?
+    #[inline(always)]
+    fn is_held_back(&self) -> bool {
+        let tcb = &*self.tcb;
+        tcb.pacing.rate() != 0 || tcb.cc.goes_by_rate() || self.recovery.loss.dup_acks != 0
     }
 
     /// The next segment of new data, if it may leave now.
@@ -80,8 +122,7 @@ impl Connection<'_> {
         if in_flight != 0 && u64::from(in_flight) + u64::from(len) > tcb.cc.cwnd().into() {
             return None;
         }
-        let is_paced = tcb.pacing.rate() != 0 || tcb.cc.goes_by_rate();
-        if is_paced || recovery.loss.dup_acks != 0 || tcb.may_probe(now) || (len < full && !tcb.is_partial_free()) {
+        if self.is_held_back() || tcb.may_probe(now) || (len < full && !tcb.is_partial_free()) {
             return None;
         }
         if tcb.flight() == 0 {
@@ -92,9 +133,9 @@ impl Connection<'_> {
     }
 
     /// What the departure of new data changes, as [`Connection::depart`] says it, where it is calm, nothing is paced, and of [`UNUSUAL`] there is
-    /// nothing: then all that was sent and not acknowledged is in the network.
+    /// nothing: then all that was sent and not acknowledged is in the network. It leaves in `count` segments of one size.
     #[inline(always)]
-    fn depart_calmly(&mut self, now: Instant, data: Foreseen) {
+    fn depart_calmly(&mut self, now: Instant, data: Foreseen, count: u32) {
         let (tcb, recovery) = (&mut *self.tcb, &mut *self.recovery);
         let Foreseen { start, len, is_full, is_last } = data;
         let end = start.plus(len);
@@ -117,7 +158,10 @@ impl Connection<'_> {
         if is_first {
             departures.clear();
         }
-        tcb.cc.on_sent(now, start, end, departures);
+        match count {
+            1 => tcb.cc.on_sent(now, start, end, departures),
+            _ => tcb.cc.on_train_sent(now, start, (len / count, count), departures),
+        }
         if may_continue || recovery.sent.is_short() {
             recovery.note_sent(now, start, end);
         } else {

@@ -4,7 +4,7 @@
 //! Then most of what [`super::input`] looks for cannot be there: one look finds that out, and what is left to do follows here. The two
 //! ways do the same to such a segment; a test holds them against each other.
 
-use super::cc::Algorithm;
+use super::cc::{Ack, Algorithm};
 use super::connection::Connection;
 use super::image::flag;
 use super::rack::Rack;
@@ -16,6 +16,7 @@ use super::seq::SeqNr;
 use super::tcb::{Tcb, bit};
 use super::time::Instant;
 use super::timer::Timer;
+use super::train::Brought;
 use crate::wire::checksum::Sum;
 
 /// With one of these, a connection is not simply open in both directions, or has more to look for.
@@ -69,10 +70,11 @@ impl Connection<'_> {
         let Segment { ack, window, timestamps, flags, .. } = *segment;
         // Each in a way of its own: one that knows that there is no data asks for it nowhere.
         if len == 0 {
-            return sum.is_none_or(Sum::is_valid).then(|| self.take_foreseen(now, ack, window, (0, false), timestamps));
+            let brought = Brought { len: 0, largest: 0, is_pushed: false, acks: 1 };
+            return sum.is_none_or(Sum::is_valid).then(|| self.take_foreseen(now, ack, window, timestamps, brought));
         }
-        let is_right = self.copy_in(segment.payload, sum);
-        is_right.then(|| self.take_foreseen(now, ack, window, (len, flags.has(Flags::PSH)), timestamps))
+        let brought = Brought { len, largest: len, is_pushed: flags.has(Flags::PSH), acks: 1 };
+        self.copy_in(segment.payload, sum).then(|| self.take_foreseen(now, ack, window, timestamps, brought))
     }
 
     /// What a segment changes that is as expected, and whose data lies in the ring. Says whether there is more send space.
@@ -82,55 +84,66 @@ impl Connection<'_> {
         now: Instant,
         ack: SeqNr,
         window: u16,
-        (len, is_pushed): (u32, bool),
         timestamps: Option<Timestamps>,
+        brought: Brought,
     ) -> bool {
-        let (seq, acked) = (self.tcb.rcv_nxt, ack.since(self.tcb.snd_una));
-        self.recovery.tally.predicted(acked, len);
-        self.tcb.heard(now, seq, timestamps);
-        self.tcb.take_window(seq, ack, window);
-        let writable = acked != 0 && self.take_plain_ack(now, ack, timestamps);
+        self.recovery.tally.predicted(ack.since(self.tcb.snd_una), brought.len);
+        self.tcb.take_window(self.tcb.rcv_nxt, ack, window);
+        self.take_in(now, ack, timestamps, brought)
+    }
+
+    /// The same of a segment, or of several taken for one, whose window is known and which were counted.
+    #[inline(always)]
+    pub(super) fn take_in(
+        &mut self,
+        now: Instant,
+        ack: SeqNr,
+        timestamps: Option<Timestamps>,
+        Brought { len, largest, is_pushed, acks }: Brought,
+    ) -> bool {
+        self.tcb.heard(now, self.tcb.rcv_nxt, timestamps);
+        let writable = ack != self.tcb.snd_una && self.take_plain_ack(now, ack, timestamps, acks);
         self.tcb.timers.stop(Timer::Reorder);
         if len != 0 {
             self.extend(len);
-            self.tcb.ack_data(now, len, is_pushed, false);
+            self.tcb.ack_data(now, largest, is_pushed, false);
         }
-        self.tune(now, timestamps, len);
+        self.tune(now, timestamps, largest);
         writable
     }
 
     /// It acknowledges new data, nothing is lost, and the peer has reported nothing. Says whether there is more send space.
     #[inline(never)]
-    fn take_plain_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>) -> bool {
+    fn take_plain_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>, acks: u32) -> bool {
         let Recovery { sent, rack, rate, .. } = &mut *self.recovery;
         let Some(piece) = sent.plain_piece(ack).filter(|_| self.tcb.cc.algorithm() == Algorithm::Cubic) else {
-            return self.take_longer_ack(now, ack, timestamps);
+            return self.take_longer_ack(now, ack, timestamps, acks);
         };
         let len = ack.since(piece.start);
         let rtt = hear_run(self.tcb, rack, rate, now, (len, ack), piece);
         self.tcb.time(now, (len, ack), timestamps, rtt);
         sent.drop_oldest(len);
-        self.follow_ack::<true>(now, ack)
+        self.follow_ack::<true>(now, ack, acks)
     }
 
     /// The same where it is not just the oldest piece, or congestion control another than the default.
     #[inline(never)]
-    fn take_longer_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>) -> bool {
+    fn take_longer_ack(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>, acks: u32) -> bool {
         if self.tcb.cc.goes_by_rate() {
-            return self.take_ack_in_pieces(now, ack, timestamps);
+            return self.take_ack_in_pieces(now, ack, timestamps, acks);
         }
         let Recovery { sent, rack, rate, .. } = &mut *self.recovery;
         let Some(Run { len, first_end, last }) = sent.take_run(ack) else {
-            return self.take_ack_in_pieces(now, ack, timestamps);
+            return self.take_ack_in_pieces(now, ack, timestamps, acks);
         };
         let rtt = hear_run(self.tcb, rack, rate, now, (len, first_end), &last);
         self.tcb.time(now, (len, ack), timestamps, rtt);
-        self.follow_ack::<false>(now, ack)
+        self.follow_ack::<false>(now, ack, acks)
     }
 
     /// The same where pieces have fared differently, or congestion control wants to know all of them.
     #[inline(never)]
-    fn take_ack_in_pieces(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>) -> bool {
+    fn take_ack_in_pieces(&mut self, now: Instant, ack: SeqNr, timestamps: Option<Timestamps>, acks: u32) -> bool {
         let acked = ack.since(self.tcb.snd_una);
         // Nothing is lost or known to have arrived: all of it is in the network.
         let before = (self.recovery.sent.span(), self.recovery.rate.lost());
@@ -142,21 +155,22 @@ impl Connection<'_> {
         }
         self.recovery.rate.on_delivery(now, &delivery);
         self.tcb.time(now, (acked, ack), timestamps, rtt);
-        let writable = self.follow_ack::<false>(now, ack);
+        let writable = self.follow_ack::<false>(now, ack, acks);
         self.note_delivery(now, &delivery);
         self.report_rate(now, acked, before, &delivery);
         writable
     }
 
     /// What follows from such an acknowledgement of what was in flight; `CUBIC`: it is known that congestion control is the default one.
+    /// It came in so many segments.
     #[inline(always)]
-    fn follow_ack<const CUBIC: bool>(&mut self, now: Instant, ack: SeqNr) -> bool {
+    fn follow_ack<const CUBIC: bool>(&mut self, now: Instant, ack: SeqNr, acks: u32) -> bool {
         let acked = ack.since(self.tcb.snd_una);
         let writable = self.advance(ack);
         let tcb = &mut *self.tcb;
         let rto = tcb.rtt.rto();
         if !tcb.ecn.is_reduced() {
-            let told = tcb.told(now, acked, self.recovery.sent.reached());
+            let told = Ack { acks, ..tcb.told(now, acked, self.recovery.sent.reached()) };
             let departures = self.recovery.sent.departures();
             if CUBIC {
                 tcb.cc.on_cubic_ack(&told, rto, departures);
@@ -230,4 +244,4 @@ impl Tcb {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

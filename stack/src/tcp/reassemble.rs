@@ -77,8 +77,18 @@ impl Connection<'_> {
     /// if they are not what their checksum says, whose `sum` of all before them is given.
     #[inline(always)]
     pub(crate) fn copy_in(&mut self, data: &[u8], sum: Option<Sum>) -> bool {
-        let nxt = self.tcb.rcv_nxt;
-        let place = if self.is_drained() { 0 } else { self.tcb.rcv_place(nxt.0) };
+        self.copy_to(self.next_place(), data, sum)
+    }
+
+    /// The place of the next byte of the stream in the receive ring.
+    #[inline(always)]
+    pub(crate) fn next_place(&self) -> u32 {
+        if self.is_drained() { 0 } else { self.tcb.rcv_place(self.tcb.rcv_nxt.0) }
+    }
+
+    /// As [`Connection::copy_in`], to a place at or behind the next byte's.
+    #[inline(always)]
+    pub(crate) fn copy_to(&mut self, place: u32, data: &[u8], sum: Option<Sum>) -> bool {
         match sum {
             None => {
                 ring::write(self.rcv, place, data);

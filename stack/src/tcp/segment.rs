@@ -201,6 +201,31 @@ pub struct PlainOut {
     pub timestamps: Option<Timestamps>,
 }
 
+/// Ordinary segments of the same size that leave one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainOut {
+    /// The first of them; the others differ in their sequence numbers.
+    pub first: PlainOut,
+    /// How many they are, at least 1.
+    pub count: u32,
+    /// Nothing is queued behind the last one, which has PSH beside the flags of the first.
+    pub is_last: bool,
+}
+
+impl TrainOut {
+    /// All of them, in their order.
+    #[inline(always)]
+    pub fn segments(self) -> impl Iterator<Item = PlainOut> {
+        let Self { first, count, is_last } = self;
+        let last = if is_last { count.wrapping_sub(1) } else { count };
+        (0..count).scan(first.seq, move |next, number| {
+            let seq = std::mem::replace(next, next.plus(first.len));
+            let flags = if number == last { first.flags.with(Flags::PSH) } else { first.flags };
+            Some(PlainOut { seq, flags, ..first })
+        })
+    }
+}
+
 impl From<PlainOut> for SegmentOut {
     fn from(plain: PlainOut) -> Self {
         let PlainOut { seq, ack, flags, window, len, timestamps } = plain;

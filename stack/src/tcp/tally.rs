@@ -208,6 +208,13 @@ impl Tally {
         self.progress(acked, len);
     }
 
+    /// The same of several segments that were taken for one, all with data or none.
+    pub(crate) fn predicted_train(&mut self, segments: u32, acked: u32, len: u32) {
+        self.segments_in = self.segments_in.wrapping_add(segments);
+        self.data_in = self.data_in.wrapping_add(if len == 0 { 0 } else { segments });
+        self.progress(acked, len);
+    }
+
     pub(crate) fn progress(&mut self, acked: u32, received: u32) {
         self.bytes_acked = self.bytes_acked.wrapping_add(u64::from(acked));
         self.bytes_received = self.bytes_received.wrapping_add(u64::from(received));
@@ -220,5 +227,12 @@ impl Tally {
         self.segments_out = self.segments_out.wrapping_add(1);
         self.data_out = self.data_out.wrapping_add(u32::from(len > 0));
         self.bytes_sent = self.bytes_sent.wrapping_add(len);
+    }
+
+    /// So many segments with `len` bytes of data each.
+    pub(crate) fn send_train(&mut self, count: u32, len: u32) {
+        self.segments_out = self.segments_out.wrapping_add(count);
+        self.data_out = self.data_out.wrapping_add(count);
+        self.bytes_sent = self.bytes_sent.wrapping_add(u64::from(count) * u64::from(len));
     }
 }

@@ -102,6 +102,12 @@ impl Queue {
         self.rx.ring.read(self.rx.cursor.take_known())
     }
 
+    /// The same packet, which stays the next one.
+    #[inline]
+    pub fn rx_peek_known(&self) -> Desc {
+        self.rx.ring.read(self.rx.cursor.peek_known())
+    }
+
     /// Received packets that wait.
     #[inline]
     pub fn rx_available(&mut self) -> u32 {
@@ -177,10 +183,16 @@ impl Queue {
         self.tx.cursor.has_room()
     }
 
-    /// Packets that the kernel has taken off the TX ring, as far as is known without asking, modulo 2^32.
+    /// Packets that the kernel has taken off the TX ring, as far as is known so, modulo 2^32.
     #[inline]
     pub fn tx_taken(&self) -> u32 {
         self.tx.cursor.taken()
+    }
+
+    /// How much, as far as is known so?
+    #[inline]
+    pub fn tx_room_known(&self) -> u32 {
+        self.tx.cursor.room_known()
     }
 
     /// Packets that the kernel has not yet taken off the TX ring.

@@ -58,6 +58,12 @@ impl ProducerCursor {
         self.consumed
     }
 
+    /// How many entries, going by that?
+    #[inline]
+    pub fn room_known(&self) -> u32 {
+        self.size.saturating_sub(self.next.wrapping_sub(self.consumed))
+    }
+
     /// Entries that could be reserved now.
     #[inline]
     pub fn room(&mut self, consumer: &AtomicU32) -> u32 {
@@ -129,6 +135,12 @@ impl ConsumerCursor {
         let index = self.next;
         self.next = index.wrapping_add(1);
         index
+    }
+
+    /// Where [`Self::take_known`] would take from.
+    #[inline]
+    pub fn peek_known(&self) -> u32 {
+        self.next
     }
 
     /// Entries that can be taken now.

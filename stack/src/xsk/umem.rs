@@ -69,7 +69,13 @@ impl FramePool {
     /// Gives a frame back. False, and nothing happens, if there is no such frame or it is free already.
     #[inline]
     pub fn give(&mut self, frame: u32) -> bool {
-        let Some(word) = self.is_free.get_mut(frame as usize / 64).filter(|_| frame < self.count) else { return false };
+        frame < self.count && self.give_known(frame)
+    }
+
+    /// The same of a frame that there is.
+    #[inline(always)]
+    fn give_known(&mut self, frame: u32) -> bool {
+        let Some(word) = self.is_free.get_mut(frame as usize / 64) else { return false };
         let bit = 1 << (frame % 64);
         if *word & bit != 0 {
             return false;
@@ -98,10 +104,16 @@ impl FramePool {
         (frame < u64::from(self.count)).then_some(frame as u32)
     }
 
-    /// Gives back the frame of an address from the completion ring. False as in [`Self::give`], or for an address outside.
+    /// Offset of the first byte of the frame that an address from a ring lies in, if it lies in the UMEM.
     #[inline]
+    pub fn base_of(&self, addr: u64) -> Option<u64> {
+        (addr >> self.shift < u64::from(self.count)).then_some(addr >> self.shift << self.shift)
+    }
+
+    /// Gives back the frame of an address from the completion ring. False as in [`Self::give`], or for an address outside.
+    #[inline(always)]
     pub fn give_addr(&mut self, addr: u64) -> bool {
-        self.frame_of(addr).is_some_and(|frame| self.give(frame))
+        self.frame_of(addr).is_some_and(|frame| self.give_known(frame))
     }
 
     /// Checks a descriptor from the RX ring: inside the UMEM, inside one frame that is not free, not empty.

@@ -97,6 +97,20 @@ impl Cubic {
         }
     }
 
+    /// The same of `count` segments of `each` bytes from `start` on.
+    pub fn on_train_sent(
+        &mut self,
+        window: &Window,
+        now: Instant,
+        start: SeqNr,
+        (each, count): (u32, u32),
+        departures: &mut Departures,
+    ) {
+        if window.is_first_slow_start() {
+            self.hystart.on_train_sent(now, start, (each, count), departures);
+        }
+    }
+
     /// New data was acknowledged; `limited`: the window is the limit.
     #[inline(always)]
     pub fn on_ack(&mut self, window: &mut Window, ack: &Ack, limited: bool, departures: &mut Departures) {
@@ -114,13 +128,13 @@ impl Cubic {
         self.epoch = Instant::NEVER;
         if !window.is_first_slow_start() {
             if limited {
-                window.grow(ack.acked);
+                window.grow_in_slow_start(ack, ack.acked);
             }
             return;
         }
         let growth = self.hystart.on_ack(ack, departures);
         if limited {
-            window.grow(growth.bytes);
+            window.grow_in_slow_start(ack, growth.bytes);
         }
         if growth.done {
             window.ssthresh = window.cwnd;
@@ -321,7 +335,7 @@ mod tests {
 
         fn ack(&mut self, acked: u32, flight: u32) {
             let (una, nxt) = (SeqNr(0), SeqNr(0));
-            let ack = Ack { now: self.now, acked, flight, mss: MSS, srtt: Some(self.rtt), una, nxt };
+            let ack = Ack { now: self.now, acked, acks: 1, flight, mss: MSS, srtt: Some(self.rtt), una, nxt };
             // No timeout is so long: how much of the window is used is looked at elsewhere.
             self.cc.on_ack(&ack, u64::MAX, &mut Departures::default());
         }

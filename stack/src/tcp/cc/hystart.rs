@@ -99,19 +99,21 @@ impl Departures {
         self.len != 0 && self.ends[place(self.first as usize)].le(una)
     }
 
-    /// The youngest departure that `una` answers gives the round-trip time, µs. The oldest is answered.
+    /// The youngest departure that `una` answers gives the round-trip time, µs; and how many it answers. The oldest is answered.
     #[inline(always)]
-    fn take_sample(&mut self, now: Instant, una: SeqNr) -> u32 {
+    fn take_sample(&mut self, now: Instant, una: SeqNr) -> (u32, u32) {
         let mut at = place(self.first as usize);
         let mut len = self.len.saturating_sub(1);
         let mut next = place(at + 1);
+        let mut answered = 1;
         while len != 0 && self.ends[next].le(una) {
             (at, next) = (next, place(next + 1));
             len -= 1;
+            answered += 1;
         }
         (self.first, self.len) = (next as u16, len);
         let passed = ticks(now).wrapping_sub(self.ticks[at]);
-        u32::from(passed.max(1)) * TICK
+        (u32::from(passed.max(1)) * TICK, answered)
     }
 }
 
@@ -136,6 +138,34 @@ impl HyStart {
         }
     }
 
+    /// The same of `count` segments of `each` bytes, neither 0, from `start` on: those between two departures to be noted are passed over.
+    pub fn on_train_sent(
+        &mut self,
+        now: Instant,
+        start: SeqNr,
+        (each, count): (u32, u32),
+        departures: &mut Departures,
+    ) {
+        if departures.len == 0 && self.rounds == 0 {
+            self.round_start = start;
+        }
+        let past = start.plus(each.wrapping_mul(count));
+        let mut end = start.plus(each);
+        while usize::from(departures.len) < STAMPS {
+            let at = place(usize::from(departures.first)) + usize::from(departures.len);
+            if departures.len != 0 {
+                let before = departures.ends[place(at - 1)].ahead_of(self.round_start);
+                let missing = self.round_start.plus(before.saturating_add(before / SPACING)).ahead_of(end);
+                end = end.plus(missing.div_ceil(each) * each);
+            }
+            if end.gt(past) {
+                return;
+            }
+            departures.note(now, place(at), end);
+            end = end.plus(each);
+        }
+    }
+
     /// An acknowledgement in slow start (RFC 9406, section 4.2).
     #[inline(always)]
     pub fn on_ack(&mut self, ack: &Ack, departures: &mut Departures) -> Growth {
@@ -143,7 +173,7 @@ impl HyStart {
             self.begin_round(ack.nxt);
         }
         if departures.is_answered(ack.una) {
-            self.measure(ack.now, ack.una, departures);
+            self.measure(ack.now, ack.una, ack.acks, departures);
         }
         // Without the limit L of eight segments for senders that do not pace: receivers that put segments together (GRO) acknowledge dozens
         // at a time, and would let the window grow by eight in a round trip. Linux has none.
@@ -156,10 +186,11 @@ impl HyStart {
 
     /// A departure was answered: what does it say of the round?
     #[inline(never)]
-    fn measure(&mut self, now: Instant, una: SeqNr, departures: &mut Departures) {
-        let rtt = departures.take_sample(now, una);
+    fn measure(&mut self, now: Instant, una: SeqNr, acks: u32, departures: &mut Departures) {
+        let (rtt, answered) = departures.take_sample(now, una);
         self.current_min = lesser(self.current_min, rtt);
-        self.samples = self.samples.saturating_add(1);
+        // Each segment is a sample, if it answers a departure; of those taken for one, the last one's is the least.
+        self.samples = self.samples.saturating_add(answered.min(acks) as u16);
         if self.samples >= N_RTT_SAMPLE && self.current_min != 0 {
             self.judge();
         }
@@ -248,7 +279,7 @@ mod tests {
                 self.una = self.una.plus(MSS);
                 self.send();
                 let Self { now, una, nxt, .. } = *self;
-                let ack = Ack { now, acked: MSS, flight: MSS, mss: MSS, srtt: None, una, nxt };
+                let ack = Ack { now, acked: MSS, acks: 1, flight: MSS, mss: MSS, srtt: None, una, nxt };
                 let growth = self.hystart.on_ack(&ack, &mut self.departures);
                 self.growth += growth.bytes;
                 self.done |= growth.done;
@@ -324,7 +355,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_adds_all_of_it() {
         let (now, una, nxt) = (Instant(1), SeqNr(50 * MSS), SeqNr(60 * MSS));
-        let ack = Ack { now, acked: 50 * MSS, flight: 60 * MSS, mss: MSS, srtt: None, una, nxt };
+        let ack = Ack { now, acked: 50 * MSS, acks: 1, flight: 60 * MSS, mss: MSS, srtt: None, una, nxt };
         assert_eq!(
             HyStart::default().on_ack(&ack, &mut Departures::default()),
             Growth { bytes: 50 * MSS, done: false }
@@ -339,7 +370,7 @@ mod tests {
         }
         let ends: Vec<u32> = departures.ends[..departures.len as usize].iter().map(|end| end.0 / MSS).collect();
         assert_eq!((&ends[..10], ends.len()), (&[1, 2, 3, 4, 6, 8, 11, 15, 20, 27][..], 22));
-        assert_eq!(departures.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), 16 * 256, "sent at 14");
+        assert_eq!(departures.take_sample(Instant(30 * 256_000), SeqNr(16 * MSS)), (16 * 256, 8), "sent at 14");
         assert!(!departures.is_answered(SeqNr(16 * MSS)));
     }
 }

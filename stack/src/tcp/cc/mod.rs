@@ -43,6 +43,8 @@ pub(crate) struct Ack {
     pub now: Instant,
     /// Bytes that it acknowledges.
     pub acked: u32,
+    /// The segments that did, if several were taken for one.
+    pub acks: u32,
     /// Bytes that were in the network: when new data last went out, for whether the window is the limit; before the acknowledgement came, for
     /// those who go by rates.
     pub flight: u32,
@@ -186,6 +188,17 @@ impl Congestion {
     /// New data `[start, end)` goes out.
     pub fn on_sent(&mut self, now: Instant, start: SeqNr, end: SeqNr, departures: &mut Departures) {
         with!(self, window, { Cubic: cubic => cubic.on_sent(window, now, start, end, departures) });
+    }
+
+    /// The same of `count` segments of `each` bytes from `start` on.
+    pub fn on_train_sent(
+        &mut self,
+        now: Instant,
+        start: SeqNr,
+        (each, count): (u32, u32),
+        departures: &mut Departures,
+    ) {
+        with!(self, window, { Cubic: cubic => cubic.on_train_sent(window, now, start, (each, count), departures) });
     }
 
     /// New data was acknowledged, outside fast recovery; `rto` is the retransmission timeout, ns.

@@ -22,7 +22,7 @@ impl NewReno {
             return;
         }
         if window.is_slow_start() {
-            window.grow(ack.acked);
+            window.grow_in_slow_start(ack, ack.acked);
             return;
         }
         self.credit = self.credit.saturating_add(ack.acked);

@@ -18,7 +18,16 @@ fn congestion(algorithm: Algorithm, cwnd: u32, ssthresh: u32) -> Congestion {
 }
 
 fn ack(acked: u32, flight: u32) -> Ack {
-    Ack { now: Instant(1_000_000_000), acked, flight, mss: MSS, srtt: None, una: SeqNr(acked), nxt: SeqNr(flight) }
+    Ack {
+        now: Instant(1_000_000_000),
+        acked,
+        acks: 1,
+        flight,
+        mss: MSS,
+        srtt: None,
+        una: SeqNr(acked),
+        nxt: SeqNr(flight),
+    }
 }
 
 #[test]
@@ -187,7 +196,7 @@ fn play(cc: &mut Congestion, (event, a, b, mss, at): Event) -> bool {
         0 => {
             let (una, nxt) = (SeqNr(a), SeqNr(b));
             cc.on_ack(
-                &Ack { now, acked: a, flight: b, mss, srtt: Some(at), una, nxt },
+                &Ack { now, acked: a, acks: 1, flight: b, mss, srtt: Some(at), una, nxt },
                 at / 7,
                 &mut Departures::default(),
             );
@@ -225,7 +234,7 @@ fn delivery(now: Instant, (a, b): (u32, u32), mss: u32, at: u64) -> Told {
         rtt: Some(at >> (a % 64)),
         ..RateSample::default()
     };
-    Told { ack: Ack { now, acked: a, flight: b, mss, srtt: Some(at), una: SeqNr(a), nxt: SeqNr(b) }, rate }
+    Told { ack: Ack { now, acked: a, acks: 1, flight: b, mss, srtt: Some(at), una: SeqNr(a), nxt: SeqNr(b) }, rate }
 }
 
 fn algorithm() -> impl Strategy<Value = Algorithm> {

@@ -45,6 +45,21 @@ impl Window {
         self.cwnd = self.cwnd.saturating_add(bytes).min(CWND_MAX);
     }
 
+    /// Grows by so many bytes in slow start. Acknowledgements that were taken for one let it grow no further than they would have one by one: until
+    /// it is no longer the limit, or the threshold is reached.
+    #[inline(always)]
+    pub fn grow_in_slow_start(&mut self, ack: &Ack, bytes: u32) {
+        let bytes = if ack.acks > 1 { bytes.min(self.room_to_grow(ack, bytes / ack.acks)) } else { bytes };
+        self.grow(bytes);
+    }
+
+    /// How far it may grow so in steps of so many bytes.
+    #[inline(never)]
+    fn room_to_grow(&self, ack: &Ack, step: u32) -> u32 {
+        let end = ack.flight.saturating_mul(2).min(self.ssthresh);
+        end.saturating_sub(self.cwnd).saturating_add(step)
+    }
+
     /// The threshold after a congestion event: `tenths` of the window, at least two segments. The window as in Linux, not what was in flight
     /// (RFC 5681, equation 4): a small message that is lost on a path that has carried large ones says little of it. RFC 9438, section 4.6,
     /// allows that to who lets no window grow that is not used ([`Window::is_the_limit`]) and forgets what was not used for long ([`Usage`]).

@@ -14,18 +14,18 @@ use crate::mem::ring;
 use crate::testkit::random::Random;
 
 const RING: usize = 64 << 10;
-const START: Instant = Instant(1_000_000_000);
+pub(in crate::tcp) const START: Instant = Instant(1_000_000_000);
 
 /// One copy.
-struct Copy {
-    tcb: Tcb,
+pub(in crate::tcp) struct Copy {
+    pub tcb: Tcb,
     snd: Vec<u8>,
     rcv: Vec<u8>,
-    recovery: Recovery,
+    pub recovery: Recovery,
 }
 
 impl Copy {
-    fn new(image: &Image, algorithm: Algorithm) -> Self {
+    pub fn new(image: &Image, algorithm: Algorithm) -> Self {
         let (snd, rcv) = (vec![0; RING], vec![0; RING]);
         let mut copy = Self { tcb: Tcb::new_zeroed(), snd, rcv, recovery: Recovery::default() };
         let Self { tcb, snd, rcv, recovery } = &mut copy;
@@ -38,13 +38,13 @@ impl Copy {
         copy
     }
 
-    fn connection(&mut self) -> Connection<'_> {
+    pub fn connection(&mut self) -> Connection<'_> {
         let Self { tcb, snd, rcv, recovery } = self;
         Connection { tcb, snd, rcv, recovery }
     }
 
     /// All bytes that have arrived, in order or not.
-    fn received(&self) -> Vec<u8> {
+    pub fn received(&self) -> Vec<u8> {
         let held = self.tcb.ooo.as_slice().iter().map(|range| (range.start, range.end));
         let all = std::iter::once((self.tcb.rcv_read, self.tcb.rcv_end())).chain(held);
         let read = |(start, end): (SeqNr, SeqNr)| {
@@ -56,16 +56,22 @@ impl Copy {
     }
 
     /// All that may go out, the long way.
-    fn transmit(&mut self, now: Instant) -> Vec<SegmentOut> {
+    pub fn transmit(&mut self, now: Instant) -> Vec<SegmentOut> {
         let next = || if self.connection().may_transmit() { self.connection().next_segment(now) } else { None };
         std::iter::from_fn(next).collect()
     }
 
-    /// The same, as far as it can be foreseen the short way; and how many segments could.
-    fn transmit_foreseen(&mut self, now: Instant) -> (Vec<SegmentOut>, usize) {
+    /// The same, as far as it can be foreseen the short way, `most` segments at once; and how many segments could.
+    fn transmit_foreseen(&mut self, now: Instant, most: u32) -> (Vec<SegmentOut>, usize) {
         let (mut all, mut foreseen) = (Vec::new(), 0);
         while self.connection().may_transmit() {
             let before = *self.tcb.as_bytes().first_chunk::<{ size_of::<Tcb>() }>().unwrap();
+            if let Some(train) = self.connection().foreseen_train(now, most) {
+                foreseen += train.count as usize;
+                all.extend(train.segments().map(SegmentOut::from));
+                continue;
+            }
+            assert_eq!(self.tcb.as_bytes(), &before[..], "nothing has happened");
             let next = match self.connection().foreseen_segment(now) {
                 None => {
                     assert_eq!(self.tcb.as_bytes(), &before[..], "nothing has happened");
@@ -98,36 +104,42 @@ struct Twins {
     foreseen: usize,
 }
 
+/// An open connection with nothing under way.
+pub(in crate::tcp) fn image(random: &mut Random, flags: u32) -> Image {
+    let (una, nxt) = (random.number() as u32, random.number() as u32);
+    Image {
+        flow: crate::testkit::crowd::flow(0),
+        snd_una: una,
+        snd_nxt: una,
+        snd_end: una,
+        rcv_nxt: nxt,
+        rcv_read: nxt,
+        snd_wl1: nxt,
+        snd_wnd: 60_000,
+        max_window: 60_000,
+        rcv_wnd: 60_000,
+        rcv_wup: nxt,
+        mss_clamp: 1460,
+        flags,
+        srtt_us: 1000,
+        rttvar_us: 500,
+        cwnd: 10 + random.below(50) as u32,
+        ssthresh: if random.chance(500) { u32::MAX } else { 20 },
+        keep_idle_ms: 7_200_000,
+        keep_interval_ms: 75_000,
+        keep_count: 9,
+        ..Image::default()
+    }
+}
+
 impl Twins {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let optional = [flag::TIMESTAMPS, flag::ECN, flag::NODELAY, flag::KEEPALIVE];
         let chosen = optional.into_iter().filter(|_| random.chance(300)).fold(0, |all, flag| all | flag);
         let sack = if random.chance(850) { flag::SACK } else { 0 };
-        let (una, nxt) = (random.number() as u32, random.number() as u32);
-        let image = Image {
-            flow: crate::testkit::crowd::flow(0),
-            snd_una: una,
-            snd_nxt: una,
-            snd_end: una,
-            rcv_nxt: nxt,
-            rcv_read: nxt,
-            snd_wl1: nxt,
-            snd_wnd: 60_000,
-            max_window: 60_000,
-            rcv_wnd: 60_000,
-            rcv_wup: nxt,
-            mss_clamp: 1460,
-            flags: flag::WSCALE | sack | chosen,
-            srtt_us: 1000,
-            rttvar_us: 500,
-            cwnd: 10 + random.below(50) as u32,
-            ssthresh: if random.chance(500) { u32::MAX } else { 20 },
-            keep_idle_ms: 7_200_000,
-            keep_interval_ms: 75_000,
-            keep_count: 9,
-            ..Image::default()
-        };
+        let image = image(&mut random, flag::WSCALE | sack | chosen);
+        let una = image.snd_una;
         let algorithm = Algorithm::ALL[random.below(Algorithm::ALL.len() as u64) as usize];
         let [quick, long] = [(), ()].map(|()| Copy::new(&image, algorithm));
         let (ack, sent) = (SeqNr(una), Vec::new());
@@ -184,7 +196,8 @@ impl Twins {
 
     fn transmit(&mut self) {
         let now = self.now;
-        let (quick, foreseen) = self.quick.transmit_foreseen(now);
+        let most = self.random.below(6) as u32;
+        let (quick, foreseen) = self.quick.transmit_foreseen(now, most);
         self.foreseen += foreseen;
         assert_eq!(quick, self.long.transmit(now));
         self.sent.extend(quick.iter().filter(|segment| segment.len > 0).map(|segment| segment.seq.plus(segment.len)));

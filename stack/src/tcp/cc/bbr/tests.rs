@@ -70,7 +70,7 @@ impl Path {
         };
         let (una, nxt) = (SeqNr(self.delivered as u32), SeqNr(self.delivered as u32));
         let (now, srtt) = (self.now, Some(self.rtt));
-        let ack = Ack { now, acked: carried as u32, flight: before as u32, mss: MSS, srtt, una, nxt };
+        let ack = Ack { now, acked: carried as u32, acks: 1, flight: before as u32, mss: MSS, srtt, una, nxt };
         self.bbr.on_delivery(&mut self.window, &Told { ack, rate }, self.phase);
         let room = u64::from(self.window.cwnd).saturating_sub(self.in_flight);
         self.in_flight += room.min(at(self.bbr.pacing_rate(), time));

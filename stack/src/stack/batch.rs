@@ -1,0 +1,100 @@
+//! Frames in, several at once: what has arrived on a queue together, and the trains in it.
+
+use crate::ip::input::{self, Unverified};
+use crate::mem::Region;
+use crate::tcp::train::Train;
+use crate::tcp::{Connection, Instant};
+use crate::xsk::Desc;
+use crate::xsk::queue::Queue;
+use crate::xsk::umem::FramePool;
+
+/// Frames that have arrived on a queue and were not looked at yet.
+pub(super) struct Batch<'a> {
+    pub queue: &'a mut Queue,
+    pub umem: &'a Region,
+    pub pool: &'a mut FramePool,
+    pub max_frame: usize,
+    /// How many.
+    pub left: u32,
+    /// Bytes of those that were.
+    pub bytes: u64,
+}
+
+impl<'a> Batch<'a> {
+    /// Takes the next one, which there is.
+    #[inline(always)]
+    pub(super) fn pop(&mut self) -> Desc {
+        let desc = self.queue.rx_pop_known();
+        self.left -= 1;
+        self.bytes += u64::from(desc.len);
+        desc
+    }
+
+    /// The address of the frame that a packet lies in.
+    #[inline(always)]
+    pub(super) fn base_of(&self, packet: Desc) -> Option<u64> {
+        self.pool.base_of(packet.addr)
+    }
+
+    /// The next one, which stays that, if it is no longer than frames are, and the address of its frame.
+    #[inline(always)]
+    pub(super) fn next_frame(&self) -> Option<(&'a [u8], u64)> {
+        if self.left == 0 {
+            return None;
+        }
+        let desc = self.queue.rx_peek_known();
+        let base = self.base_of(desc)?;
+        let frame = self.umem.bytes(desc.addr as usize, desc.len as usize)?;
+        (frame.len() <= self.max_frame).then_some((frame, base))
+    }
+
+    /// A frame is free: for the next packet.
+    #[inline(always)]
+    pub(super) fn refill(&mut self, base: u64) {
+        if !self.queue.fill_push(base) {
+            self.pool.give_addr(base);
+        }
+    }
+}
+
+/// A segment as its connection expects it has come, and more frames after it: takes in all that continue it, as one. Says whether there
+/// is something to read, and whether there is more send space. `None`: the first is not what its checksum says, and nothing has happened.
+#[inline(always)]
+pub(super) fn train_in(
+    connection: &mut Connection<'_>,
+    first: &Unverified<'_>,
+    now: Instant,
+    batch: &mut Batch<'_>,
+) -> Option<(bool, bool)> {
+    let (has_data, before) = (!first.segment.payload.is_empty(), batch.left);
+    let train = match has_data {
+        true => train_of::<true>(connection, first, batch),
+        false => train_of::<false>(connection, first, batch),
+    };
+    let writable = connection.take_train(now, &train?, 1 + before - batch.left);
+    Some((has_data, writable))
+}
+
+/// Takes in the data of a segment, and of all that continue it.
+#[inline(never)]
+fn train_of<const DATA: bool>(
+    connection: &mut Connection<'_>,
+    first: &Unverified<'_>,
+    batch: &mut Batch<'_>,
+) -> Option<Train> {
+    let sum = first.sum();
+    // Where the first is verified the others are: one that leaves its checksum to a network card is no part of the train.
+    let verifies = DATA && sum.is_some();
+    let mut train = connection.begin_train::<DATA>(&first.segment, sum)?;
+    while let Some((frame, base)) = batch.next_frame() {
+        let Some(next) = input::parse_usual(frame).filter(|next| next.ends == first.ends) else { break };
+        if !connection
+            .lengthen::<DATA>(&mut train, &next.segment, || if verifies { Some(next.whole_sum()) } else { next.sum() })
+        {
+            break;
+        }
+        batch.pop();
+        batch.refill(base);
+    }
+    Some(train)
+}
