@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::scene::GROUP;
-use super::{SCENES, Scene, Which};
+use super::{Run, SCENES, Which};
 
 /// Groups counted, after those that warm up, at least.
 const COUNTED: usize = 16;
@@ -16,13 +16,22 @@ const COUNTED: usize = 16;
 const TURNS: usize = 2;
 
 /// Instructions each time; `program` is `underpass-engine`. [`io::ErrorKind::NotFound`]: there is no valgrind.
-pub fn instructions(program: &Path, scene: Scene, which: Which, connections: usize, verify: bool) -> io::Result<f64> {
+pub fn instructions(program: &Path, which: Which, run: Run) -> io::Result<f64> {
+    let Run { scene, connections, burst, verify } = run;
     let scene = SCENES.iter().position(|known| *known == scene).unwrap_or(0);
     let groups = COUNTED.max((TURNS * connections).div_ceil(GROUP));
     let mut command = Command::new("valgrind");
+    // Copies of more than 2 KiB in steps of a register: of `rep movsb` valgrind counts each byte.
+    command.env("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=1048576");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"]);
     command.arg("--toggle-collect=*measured_region*").arg(program);
-    command.args([scene.to_string(), which.name().to_owned(), connections.to_string(), groups.to_string()]);
+    command.args([
+        scene.to_string(),
+        which.name().to_owned(),
+        connections.to_string(),
+        groups.to_string(),
+        burst.to_string(),
+    ]);
     if !verify {
         command.arg("trust");
     }

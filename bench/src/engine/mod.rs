@@ -10,7 +10,7 @@ use std::io;
 
 pub use self::callgrind::instructions;
 pub use self::ours::Ours;
-pub use self::scene::{Figures, SCENES, Scene, run};
+pub use self::scene::{Figures, GROUP, SCENES, Scene};
 pub use self::smol::Smol;
 
 /// Bytes of data in a full segment.
@@ -24,7 +24,7 @@ pub trait Engine {
     /// Puts the next segment of a connection's peer into the network card, not to be seen before [`Engine::receive`].
     fn stage(&mut self, connection: usize, push: bool, data: &[u8]);
     /// The oldest staged frame arrives: takes it in, sends what is due.
-    fn receive(&mut self);
+    fn receive(&mut self, frames: usize);
     /// The program takes bytes that have arrived.
     fn read(&mut self, connection: usize, out: &mut [u8]) -> usize;
     /// The program gives bytes, which are sent at once.
@@ -56,11 +56,24 @@ impl Which {
         }
     }
 
-    /// Runs a scene on a fresh engine with so many connections. `verify`: received TCP checksums are verified.
-    pub fn run(self, scene: Scene, connections: usize, verify: bool, groups: usize) -> io::Result<Figures> {
+    /// Plays `run` on a fresh engine, so many groups of [`GROUP`] times.
+    pub fn play(self, run: Run, groups: usize) -> io::Result<Figures> {
         match self {
-            Self::Underpass => run(&mut Ours::new(connections, verify)?, scene, connections, groups),
-            Self::Smoltcp => run(&mut Smol::new(connections, verify)?, scene, connections, groups),
+            Self::Underpass => scene::run(&mut Ours::new(run.connections, run.verify)?, run, groups),
+            Self::Smoltcp => scene::run(&mut Smol::new(run.connections, run.verify)?, run, groups),
         }
     }
+}
+
+/// What is played.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// What happens.
+    pub scene: Scene,
+    /// So many connections take turns.
+    pub connections: usize,
+    /// At each turn it happens so many times in one pass: a divisor of [`GROUP`].
+    pub burst: usize,
+    /// Received TCP checksums are verified.
+    pub verify: bool,
 }

@@ -56,9 +56,9 @@ impl Engine for Ours {
         assert!(self.crowd.wire.stage(&self.frame[..len]), "no frame");
     }
 
-    fn receive(&mut self) {
+    fn receive(&mut self, frames: usize) {
         self.now.0 += TICK;
-        self.crowd.wire.show(1);
+        self.crowd.wire.show(frames);
         self.crowd.stack.pass(self.now);
         self.crowd.stack.take_events(&mut self.events);
         self.events.clear();

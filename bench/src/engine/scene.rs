@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use underpass_stack::testkit::crowd::Peer;
 
-use super::{Engine, FULL};
+use super::{Engine, FULL, Run};
 use crate::median;
 
 /// Bytes of a request and of a response.
 const MESSAGE: usize = 64;
 /// Times the work is done between two looks at the clock.
-pub(super) const GROUP: usize = 64;
+pub const GROUP: usize = 64;
 /// Groups before the first that counts, at least; every connection has its turn before, and its memory.
 const WARM_UP: usize = 16;
 /// Connections are visited in steps of this, a prime: each as often as the others, neighbours in memory not one after the other.
@@ -56,17 +56,18 @@ pub struct Figures {
     pub count: usize,
 }
 
-/// Does the scene `groups` times 64 times, and as a warm-up before.
-pub fn run<E: Engine>(engine: &mut E, scene: Scene, connections: usize, groups: usize) -> io::Result<Figures> {
-    let mut hands = Hands { data: pattern(), out: vec![0; FULL], next: 0, sent: 0 };
+/// Plays `groups` groups, and some as a warm-up before.
+pub fn run<E: Engine>(engine: &mut E, run: Run, groups: usize) -> io::Result<Figures> {
+    let Run { scene, connections, burst, .. } = run;
+    let mut hands = Hands { data: pattern(burst), out: vec![0; FULL * burst], burst, next: 0, sent: 0 };
     let mut times = Vec::with_capacity(groups);
     let warm_up = WARM_UP.max(connections.div_ceil(GROUP));
     for group in 0..warm_up + groups {
         if group == warm_up {
             hands.sent = 0;
         }
-        let visited: Vec<usize> = (0..GROUP).map(|n| (hands.next + n) * STEP % connections).collect();
-        hands.next += GROUP;
+        let visited: Vec<usize> = (0..GROUP / burst).map(|n| (hands.next + n) * STEP % connections).collect();
+        hands.next += GROUP / burst;
         let ns = hands.group(engine, scene, &visited, group >= warm_up)?;
         if group >= warm_up {
             times.push(ns / GROUP as f64);
@@ -77,13 +78,15 @@ pub fn run<E: Engine>(engine: &mut E, scene: Scene, connections: usize, groups: 
     Ok(Figures { ns, sent: hands.sent as f64 / count as f64, count })
 }
 
-fn pattern() -> Vec<u8> {
-    (0..FULL).map(|n| (n * 31 + 7) as u8).collect()
+fn pattern(burst: usize) -> Vec<u8> {
+    (0..FULL * burst).map(|n| (n * 31 + 7) as u8).collect()
 }
 
 struct Hands {
     data: Vec<u8>,
     out: Vec<u8>,
+    /// Times that each visit does the work, in one pass.
+    burst: usize,
     next: usize,
     sent: u64,
 }
@@ -93,7 +96,7 @@ impl Hands {
         self.before(engine, scene, visited)?;
         let region = if counts { measured_region::<E> } else { warming_region::<E> };
         let start = Instant::now();
-        let moved = region(engine, scene, visited, &self.data, &mut self.out);
+        let moved = region(engine, scene, visited, self);
         let ns = start.elapsed().as_nanos() as f64;
         let size = match scene {
             Scene::Receive | Scene::Send => FULL,
@@ -108,20 +111,23 @@ impl Hands {
     fn before<E: Engine>(&mut self, engine: &mut E, scene: Scene, visited: &[usize]) -> io::Result<()> {
         for &connection in visited {
             match scene {
-                Scene::Receive => engine.stage(connection, false, &self.data),
-                Scene::Ack => expect(engine.write(connection, &self.data), FULL)?,
+                Scene::Receive => self.data.chunks(FULL).for_each(|data| engine.stage(connection, false, data)),
+                Scene::Ack => expect(engine.write(connection, &self.data), self.data.len())?,
                 Scene::Send => (),
                 Scene::RequestResponse => {
-                    engine.stage(connection, true, &self.data[..MESSAGE]);
+                    let requests = &self.data[..self.burst * MESSAGE];
+                    requests.chunks(MESSAGE).for_each(|data| engine.stage(connection, true, data));
                     // The next request of the same connection comes after the response.
-                    engine.foresee(connection, MESSAGE);
+                    engine.foresee(connection, requests.len());
                 }
             }
         }
         if scene == Scene::Ack {
             for &connection in visited {
-                engine.foresee(connection, FULL);
-                engine.stage(connection, false, &[]);
+                for _ in 0..self.burst {
+                    engine.foresee(connection, FULL);
+                    engine.stage(connection, false, &[]);
+                }
             }
             self.check(engine, FULL * GROUP)?;
         }
@@ -138,14 +144,15 @@ impl Hands {
             Scene::Send => {
                 self.sent += self.check(engine, FULL * GROUP)?;
                 for &connection in visited {
-                    engine.foresee(connection, FULL);
+                    engine.foresee(connection, self.data.len());
                     engine.stage(connection, false, &[]);
-                    engine.receive();
+                    engine.receive(1);
                 }
                 self.check(engine, 0)?;
             }
             Scene::RequestResponse => {
-                expect_same(&self.out[..MESSAGE], &self.data[..MESSAGE])?;
+                let size = self.burst * MESSAGE;
+                expect_same(&self.out[..size], &self.data[..size])?;
                 self.sent += self.check(engine, MESSAGE * GROUP)?;
             }
         }
@@ -162,28 +169,29 @@ impl Hands {
 
 /// All that is timed and counted; its name is what callgrind is told to look for. Returns the bytes that the program moved.
 #[inline(never)]
-fn measured_region<E: Engine>(engine: &mut E, scene: Scene, visited: &[usize], data: &[u8], out: &mut [u8]) -> usize {
-    work(engine, scene, visited, data, out)
+fn measured_region<E: Engine>(engine: &mut E, scene: Scene, visited: &[usize], hands: &mut Hands) -> usize {
+    work(engine, scene, visited, hands)
 }
 
 /// The same as a warm-up: what connections need the first time, memory for instance, is not counted.
 #[inline(never)]
-fn warming_region<E: Engine>(engine: &mut E, scene: Scene, visited: &[usize], data: &[u8], out: &mut [u8]) -> usize {
+fn warming_region<E: Engine>(engine: &mut E, scene: Scene, visited: &[usize], hands: &mut Hands) -> usize {
     // So that the two are not taken for one.
-    std::hint::black_box(work(engine, scene, visited, data, out))
+    std::hint::black_box(work(engine, scene, visited, hands))
 }
 
 #[inline(always)]
-fn work<E: Engine>(engine: &mut E, scene: Scene, visited: &[usize], data: &[u8], out: &mut [u8]) -> usize {
-    let mut moved = 0;
+fn work<E: Engine>(engine: &mut E, scene: Scene, visited: &[usize], hands: &mut Hands) -> usize {
+    let Hands { data, out, burst, .. } = hands;
+    let (mut moved, burst) = (0, *burst);
     match scene {
         Scene::Receive => {
             for &connection in visited {
-                engine.receive();
+                engine.receive(burst);
                 moved += engine.read(connection, out);
             }
         }
-        Scene::Ack => visited.iter().for_each(|_| engine.receive()),
+        Scene::Ack => visited.iter().for_each(|_| engine.receive(burst)),
         Scene::Send => {
             for &connection in visited {
                 moved += engine.write(connection, data);
@@ -191,9 +199,9 @@ fn work<E: Engine>(engine: &mut E, scene: Scene, visited: &[usize], data: &[u8],
         }
         Scene::RequestResponse => {
             for &connection in visited {
-                engine.receive();
-                moved += engine.read(connection, &mut out[..MESSAGE]);
-                moved += engine.write(connection, &data[..MESSAGE]);
+                engine.receive(burst);
+                moved += engine.read(connection, &mut out[..burst * MESSAGE]);
+                moved += engine.write(connection, &data[..burst * MESSAGE]);
             }
         }
     }

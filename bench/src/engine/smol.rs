@@ -54,6 +54,7 @@ impl Smol {
         for _ in 0..connections {
             let (rx, tx) = (tcp::SocketBuffer::new(vec![0; buffer]), tcp::SocketBuffer::new(vec![0; buffer]));
             let mut socket = tcp::Socket::new(rx, tx);
+            socket.set_nagle_enabled(false);
             socket.listen(80).map_err(|error| io::Error::other(format!("listen: {error:?}")))?;
             handles.push(sockets.add(socket));
         }
@@ -82,7 +83,7 @@ impl Smol {
         let mut packet = ethernet(&mut self.frame[..len], EthernetProtocol::Arp);
         arp.emit(&mut ArpPacket::new_unchecked(packet.payload_mut()));
         self.card.stage(&self.frame[..len]);
-        self.receive();
+        self.receive(1);
         match self.card.collect(&mut |_| ()) {
             1 => Ok(()),
             count => Err(io::Error::other(format!("{count} answers to ARP"))),
@@ -95,7 +96,7 @@ impl Smol {
         let mut peer = Peer::of(number, isn.wrapping_add(1), 0);
         let len = syn(&mut self.frame, &peer.flow, isn);
         self.card.stage(&self.frame[..len]);
-        self.receive();
+        self.receive(1);
         let mut answer = None;
         self.card.collect(&mut |frame| {
             let segment = TcpPacket::new_checked(&frame[34..]).ok();
@@ -106,7 +107,7 @@ impl Smol {
         self.taken.push(peer.ack);
         self.peers.push(peer);
         self.stage(number, false, &[]);
-        self.receive();
+        self.receive(1);
         let socket = self.sockets.get::<tcp::Socket<'_>>(self.handles[number]);
         if socket.state() == tcp::State::Established { Ok(()) } else { Err(refused()) }
     }
@@ -170,8 +171,8 @@ impl Engine for Smol {
         self.card.stage(&self.frame[..len]);
     }
 
-    fn receive(&mut self) {
-        self.card.shown += 1;
+    fn receive(&mut self, frames: usize) {
+        self.card.shown += frames;
         self.poll();
     }
 

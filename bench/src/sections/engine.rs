@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::ErrorKind;
 use std::rc::Rc;
 
-use underpass_bench::engine::{SCENES, Scene, Which, instructions};
+use underpass_bench::engine::{Run, SCENES, Scene, Which, instructions};
 use underpass_lab::LabError;
 
 use super::Section;
@@ -22,71 +22,62 @@ const SMOLTCP_MAX: usize = 1_000;
 const GROUPS: usize = 400;
 const GROUPS_MANY: usize = 20;
 
+/// Times in one pass, as busy traffic comes: what a kick of the TX ring sends at most in copy mode.
+const BURST: usize = 32;
+
 /// The modes.
 pub fn section(programs: &Programs) -> Section<'_> {
-    let mut modes = Vec::new();
-    for verify in [true, false] {
-        for scene in SCENES {
-            // Only what arrives is verified or not.
-            if !verify && scene != Scene::Receive {
-                continue;
-            }
-            for connections in CONNECTIONS {
-                for which in Which::ALL {
-                    if which == Which::Underpass || connections <= SMOLTCP_MAX {
-                        modes.push(mode(programs, Run { scene, which, connections, verify }));
-                    }
-                }
-            }
-        }
-    }
+    let alone = SCENES
+        .into_iter()
+        .flat_map(|scene| CONNECTIONS.map(|connections| Run { scene, connections, burst: 1, verify: true }));
+    // Only what arrives is verified or not.
+    let unverified = CONNECTIONS.map(|connections| Run { scene: Scene::Receive, connections, burst: 1, verify: false });
+    let bursts = SCENES.map(|scene| Run { scene, connections: 1, burst: BURST, verify: true });
+    let modes = alone.chain(unverified).chain(bursts).flat_map(|run| {
+        let able =
+            Which::ALL.into_iter().filter(move |which| *which == Which::Underpass || run.connections <= SMOLTCP_MAX);
+        able.map(move |which| mode(programs, which, run))
+    });
     let about = About {
         name: "engine",
-        title: "the TCP engine alone, frames in memory, each time one pass (poll): a full segment in, an acknowledgement in, a full \
-                segment out, request and response; instructions by callgrind; segments sent each time"
+        title: "the TCP engine alone, frames in memory, each time one pass (poll), or a burst of 32 in one: a full segment in, an \
+                acknowledgement in, a full segment out, request and response; instructions by callgrind; segments sent each time"
             .into(),
         metrics: METRICS,
         lower_is_better: true,
         references: &[("x smoltcp", "smoltcp")],
     };
-    Section { about, modes }
+    Section { about, modes: modes.collect() }
 }
 
-#[derive(Clone, Copy)]
-struct Run {
-    scene: Scene,
-    which: Which,
-    connections: usize,
-    verify: bool,
-}
-
-fn mode(programs: &Programs, run: Run) -> Mode<'_> {
+fn mode(programs: &Programs, which: Which, run: Run) -> Mode<'_> {
     let checksums = if run.verify { "" } else { ", received checksums unverified" };
-    let kind = format!("{}{checksums}, {} connections", run.scene.name(), run.connections);
+    let burst = if run.burst == 1 { String::new() } else { format!(", {} a pass", run.burst) };
+    let kind = format!("{}{checksums}{burst}, {} connections", run.scene.name(), run.connections);
     // The same in every round: counted once.
     let count: Rc<Cell<Option<Option<f64>>>> = Rc::default();
-    Mode::new(run.which.name(), move || {
+    Mode::new(which.name(), move || {
         if count.get().is_none() {
-            count.set(Some(counted(programs, run)?));
+            count.set(Some(counted(programs, which, run)?));
         }
-        sample(programs, run, count.get().flatten())
+        sample(programs, which, run, count.get().flatten())
     })
     .of_kind(kind)
 }
 
-fn sample(programs: &Programs, run: Run, instructions: Option<f64>) -> Result<Sample, LabError> {
-    let slow = run.which == Which::Smoltcp && run.connections >= 100;
+fn sample(programs: &Programs, which: Which, run: Run, instructions: Option<f64>) -> Result<Sample, LabError> {
+    let slow = which == Which::Smoltcp && run.connections >= 100;
     let groups = if slow { GROUPS_MANY } else { GROUPS.max(run.connections / 32) };
     let groups = programs.scaled(groups as u64) as usize;
-    let figures = run.which.run(run.scene, run.connections, run.verify, groups.max(1));
-    let figures = figures.map_err(|error| LabError::new(format!("{}: {error}", run.which.name())))?;
+    let figures = which.play(run, groups.max(1));
+    let figures = figures.map_err(|error| LabError::new(format!("{}: {error}", which.name())))?;
     Ok(vec![Some(figures.ns), instructions, Some(figures.sent)])
 }
 
 /// Instructions each time; `None` without valgrind.
-fn counted(programs: &Programs, run: Run) -> Result<Option<f64>, LabError> {
+fn counted(programs: &Programs, which: Which, run: Run) -> Result<Option<f64>, LabError> {
     let program = programs.load.with_file_name("underpass-engine");
-    match instructions(&program, run.scene, run.which, run.connections, run.verify) {
+    match instructions(&program, which, run) {
         Ok(count) => Ok(Some(count)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(LabError::new(format!("valgrind: {error}"))),
