@@ -117,6 +117,18 @@ fn a_segment_costs_as_much_with_many_connections() {
     }
 }
 
+/// What comes with others in one pass costs no more than alone, also if it is of other connections.
+#[test]
+fn in_mixed_bursts_a_segment_costs_no_more_than_alone() {
+    let engine = engine();
+    for scene in [Scene::Receive, Scene::Ack] {
+        let [alone, mixed] = [1, BURST]
+            .map(|burst| count(&engine, Which::Underpass, Run { scene, connections: 10, burst, verify: true }));
+        println!("{}, 10 connections: {alone:.0} instructions alone, {mixed:.0} in a pass with others", scene.name());
+        assert!(mixed < 0.9 * alone, "{}: {mixed:.0} instructions instead of {alone:.0}", scene.name());
+    }
+}
+
 #[test]
 fn in_bursts_a_segment_costs_a_third_of_what_it_costs_smoltcp() {
     let engine = engine();

@@ -72,7 +72,7 @@ pub struct Run {
     pub scene: Scene,
     /// So many connections take turns.
     pub connections: usize,
-    /// At each turn it happens so many times in one pass: a divisor of [`GROUP`].
+    /// It happens so many times in one pass, except that several connections send one after the other: a divisor of [`GROUP`].
     pub burst: usize,
     /// Received TCP checksums are verified.
     pub verify: bool,

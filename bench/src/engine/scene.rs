@@ -59,15 +59,17 @@ pub struct Figures {
 /// Plays `groups` groups, and some as a warm-up before.
 pub fn run<E: Engine>(engine: &mut E, run: Run, groups: usize) -> io::Result<Figures> {
     let Run { scene, connections, burst, .. } = run;
-    let mut hands = Hands { data: pattern(burst), out: vec![0; FULL * burst], burst, next: 0, sent: 0 };
+    // A single connection has all of a pass.
+    let (each, at_once) = if connections == 1 { (burst, 1) } else { (1, burst) };
+    let mut hands = Hands { data: pattern(each), out: vec![0; FULL * each], each, at_once, next: 0, sent: 0 };
     let mut times = Vec::with_capacity(groups);
     let warm_up = WARM_UP.max(connections.div_ceil(GROUP));
     for group in 0..warm_up + groups {
         if group == warm_up {
             hands.sent = 0;
         }
-        let visited: Vec<usize> = (0..GROUP / burst).map(|n| (hands.next + n) * STEP % connections).collect();
-        hands.next += GROUP / burst;
+        let visited: Vec<usize> = (0..GROUP / each).map(|n| (hands.next + n) * STEP % connections).collect();
+        hands.next += GROUP / each;
         let ns = hands.group(engine, scene, &visited, group >= warm_up)?;
         if group >= warm_up {
             times.push(ns / GROUP as f64);
@@ -85,8 +87,9 @@ fn pattern(burst: usize) -> Vec<u8> {
 struct Hands {
     data: Vec<u8>,
     out: Vec<u8>,
-    /// Times that each visit does the work, in one pass.
-    burst: usize,
+    /// Times that each visit of a connection does the work, and visits in one pass.
+    each: usize,
+    at_once: usize,
     next: usize,
     sent: u64,
 }
@@ -115,7 +118,7 @@ impl Hands {
                 Scene::Ack => expect(engine.write(connection, &self.data), self.data.len())?,
                 Scene::Send => (),
                 Scene::RequestResponse => {
-                    let requests = &self.data[..self.burst * MESSAGE];
+                    let requests = &self.data[..self.each * MESSAGE];
                     requests.chunks(MESSAGE).for_each(|data| engine.stage(connection, true, data));
                     // The next request of the same connection comes after the response.
                     engine.foresee(connection, requests.len());
@@ -124,7 +127,7 @@ impl Hands {
         }
         if scene == Scene::Ack {
             for &connection in visited {
-                for _ in 0..self.burst {
+                for _ in 0..self.each {
                     engine.foresee(connection, FULL);
                     engine.stage(connection, false, &[]);
                 }
@@ -151,7 +154,7 @@ impl Hands {
                 self.check(engine, 0)?;
             }
             Scene::RequestResponse => {
-                let size = self.burst * MESSAGE;
+                let size = self.each * MESSAGE;
                 expect_same(&self.out[..size], &self.data[..size])?;
                 self.sent += self.check(engine, MESSAGE * GROUP)?;
             }
@@ -182,26 +185,29 @@ fn warming_region<E: Engine>(engine: &mut E, scene: Scene, visited: &[usize], ha
 
 #[inline(always)]
 fn work<E: Engine>(engine: &mut E, scene: Scene, visited: &[usize], hands: &mut Hands) -> usize {
-    let Hands { data, out, burst, .. } = hands;
-    let (mut moved, burst) = (0, *burst);
+    let Hands { data, out, each, at_once, .. } = hands;
+    let (mut moved, each, at_once) = (0, *each, *at_once);
+    let messages = each * MESSAGE;
     match scene {
         Scene::Receive => {
-            for &connection in visited {
-                engine.receive(burst);
-                moved += engine.read(connection, out);
+            for some in visited.chunks(at_once) {
+                engine.receive(each * some.len());
+                some.iter().for_each(|&connection| moved += engine.read(connection, out));
             }
         }
-        Scene::Ack => visited.iter().for_each(|_| engine.receive(burst)),
+        Scene::Ack => visited.chunks(at_once).for_each(|some| engine.receive(each * some.len())),
         Scene::Send => {
             for &connection in visited {
                 moved += engine.write(connection, data);
             }
         }
         Scene::RequestResponse => {
-            for &connection in visited {
-                engine.receive(burst);
-                moved += engine.read(connection, &mut out[..burst * MESSAGE]);
-                moved += engine.write(connection, &data[..burst * MESSAGE]);
+            for some in visited.chunks(at_once) {
+                engine.receive(each * some.len());
+                for &connection in some {
+                    moved += engine.read(connection, &mut out[..messages]);
+                    moved += engine.write(connection, &data[..messages]);
+                }
             }
         }
     }

@@ -32,7 +32,10 @@ pub fn section(programs: &Programs) -> Section<'_> {
         .flat_map(|scene| CONNECTIONS.map(|connections| Run { scene, connections, burst: 1, verify: true }));
     // Only what arrives is verified or not.
     let unverified = CONNECTIONS.map(|connections| Run { scene: Scene::Receive, connections, burst: 1, verify: false });
-    let bursts = SCENES.map(|scene| Run { scene, connections: 1, burst: BURST, verify: true });
+    let burst = |scene, connections| Run { scene, connections, burst: BURST, verify: true };
+    // Several connections in turns have no trains.
+    let bursts =
+        SCENES.map(|scene| burst(scene, 1)).into_iter().chain([burst(Scene::Receive, 10), burst(Scene::Ack, 10)]);
     let modes = alone.chain(unverified).chain(bursts).flat_map(|run| {
         let able =
             Which::ALL.into_iter().filter(move |which| *which == Which::Underpass || run.connections <= SMOLTCP_MAX);

@@ -4,9 +4,13 @@ use crate::ip::input::{self, Unverified};
 use crate::mem::Region;
 use crate::tcp::train::Train;
 use crate::tcp::{Connection, Instant};
+use crate::wire::{ethernet, ipv4};
 use crate::xsk::Desc;
 use crate::xsk::queue::Queue;
 use crate::xsk::umem::FramePool;
+
+/// Addresses and ports in an ordinary IPv4 frame.
+const ENDS_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN - 8;
 
 /// Frames that have arrived on a queue and were not looked at yet.
 pub(super) struct Batch<'a> {
@@ -48,6 +52,12 @@ impl<'a> Batch<'a> {
         (frame.len() <= self.max_frame).then_some((frame, base))
     }
 
+    /// Is the next one of the same flow as this one, if both are of ordinary IPv4? So that none but these are looked at as trains.
+    #[inline(always)]
+    pub(super) fn continues(&self, frame: &[u8]) -> bool {
+        self.left != 0 && self.next_frame().is_some_and(|(next, _)| ends_of(next) == ends_of(frame))
+    }
+
     /// A frame is free: for the next packet.
     #[inline(always)]
     pub(super) fn refill(&mut self, base: u64) {
@@ -55,6 +65,12 @@ impl<'a> Batch<'a> {
             self.pool.give_addr(base);
         }
     }
+}
+
+/// Where addresses and ports lie in an ordinary IPv4 frame.
+#[inline(always)]
+fn ends_of(frame: &[u8]) -> Option<&[u8; 12]> {
+    frame.get(ENDS_AT..)?.first_chunk()
 }
 
 /// A segment as its connection expects it has come, and more frames after it: takes in all that continue it, as one. Says whether there

@@ -52,13 +52,12 @@ impl Stack {
         }
         let mut batch = Batch { queue: q, umem, pool, max_frame, left: frames, bytes: 0 };
         while batch.left != 0 {
-            let is_last = batch.left == 1;
             let desc = batch.pop();
             let Some(base) = batch.base_of(desc) else { continue };
             let verdict = match umem.bytes(desc.addr as usize, desc.len as usize) {
                 None => Verdict::Done,
-                Some(frame) if is_last => self.frame_in(frame, max_frame, queue as u32, now),
-                Some(frame) => self.frames_in(frame, queue as u32, now, &mut batch),
+                Some(frame) if batch.continues(frame) => self.frames_in(frame, queue as u32, now, &mut batch),
+                Some(frame) => self.frame_in(frame, max_frame, queue as u32, now),
             };
             if let Verdict::Done = verdict {
                 batch.refill(base);
