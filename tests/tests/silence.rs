@@ -13,11 +13,22 @@ const LIMIT: Duration = Duration::from_secs(40);
 /// - `talks MS`: small messages at short intervals, until that fails; TCP_USER_TIMEOUT is so long.
 /// - `listens`: until that fails; keepalive probes ask from 2 s of silence on, three times a second apart.
 /// - `waits MS`: as an echo server, with the answer that it owes; it shows TCP_USER_TIMEOUT as the program sees it and as the kernel has it.
+///
+/// At SIGUSR2 it has no free descriptor any more, or some again; with a last word `passes`, it sends the socket to itself over a socket pair.
 const SERVER: &str = r#"
-import ctypes, errno, fcntl, os, signal, socket, struct, sys, termios, time
+import ctypes, errno, fcntl, os, resource, signal, socket, struct, sys, termios, time
 told = []
 signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
 how, patience = sys.argv[2], int(sys.argv[3])
+there, here = socket.socketpair()
+def limit(*_):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if soft == 3 else 3, hard))
+    print("descriptors:" if soft == 3 else "no descriptors:", flush=True)
+def passes(*_):
+    socket.send_fds(there, [b"x"], [peer.fileno()])
+    print("passed:", flush=True)
+signal.signal(signal.SIGUSR2, passes if "passes" in sys.argv else limit)
 listener = socket.create_server((sys.argv[1], 0))
 print("port:", listener.getsockname()[1], flush=True)
 peer, _ = listener.accept()
@@ -82,7 +93,7 @@ struct Pair {
 
 impl Pair {
     /// Until the client waits for an answer, and nothing is in flight.
-    fn start(lab: &Lab, name: &str, how: [&str; 2], preloaded: bool) -> Self {
+    fn start(lab: &Lab, name: &str, how: &[&str], preloaded: bool) -> Self {
         let mut command = match preloaded {
             true => lab.preloaded(Side::Server, "python3").unwrap(),
             false => lab.command(Side::Server, "python3").unwrap(),
@@ -150,7 +161,7 @@ fn mend(lab: &Lab) {
 }
 
 /// A server in the kernel and one on the lane lose their peers at the same moment.
-fn is_noticed_hardly_later_than_by_the_kernel(how: [&str; 2]) {
+fn is_noticed_hardly_later_than_by_the_kernel(how: &[&str]) {
     let lab = lab();
     let mut pairs = ["kernel", "lane"].map(|on| Pair::start(&lab, on, how, on == "lane"));
     cut(&lab);
@@ -166,40 +177,88 @@ fn is_noticed_hardly_later_than_by_the_kernel(how: [&str; 2]) {
 
 #[test]
 fn a_dead_peer_is_noticed_in_time_on_the_lane() {
-    is_noticed_hardly_later_than_by_the_kernel(["talks", "4000"]);
+    is_noticed_hardly_later_than_by_the_kernel(&["talks", "4000"]);
 }
 
 #[test]
 fn a_dead_peer_is_noticed_in_time_after_the_lane() {
-    is_noticed_hardly_later_than_by_the_kernel(["talks", "9000"]);
+    is_noticed_hardly_later_than_by_the_kernel(&["talks", "9000"]);
 }
 
 #[test]
 fn a_dead_peer_is_noticed_in_time_by_keepalive_probes() {
-    is_noticed_hardly_later_than_by_the_kernel(["listens", "0"]);
+    is_noticed_hardly_later_than_by_the_kernel(&["listens", "0"]);
+}
+
+/// A server on the lane whose peer is silent: the kernel's socket has what is left of the program's timeout.
+struct Lent {
+    lab: Lab,
+    pair: Pair,
+}
+
+impl Lent {
+    fn begin(how: &[&str]) -> Self {
+        let lab = lab();
+        let pair = Pair::start(&lab, "lane", how, true);
+        cut(&lab);
+        pair.server.signal(libc::SIGUSR1).unwrap();
+        let is_lent = || {
+            pair.server.stdout().lines().any(|line| {
+                let values = line.strip_prefix("values: 60000 ").and_then(|kernel| kernel.parse::<u64>().ok());
+                values.is_some_and(|kernel| (40_000..59_000).contains(&kernel))
+            })
+        };
+        wait_for("the kernel to have less time than the program gave", LIMIT, is_lent)
+            .unwrap_or_else(|error| panic!("{error}\n{}{}", pair.server.stdout(), lab.report()));
+        assert!(!pair.is_on_lane(&lab, 1));
+        Self { lab, pair }
+    }
+
+    /// The peer is reached again, and `then` something is done: the kernel has the program's timeout back.
+    fn is_given_back_after(&mut self, then: impl FnOnce(&mut Self)) {
+        let (before, moved) = (self.pair.shows("60000 60000"), self.pair.server.stdout());
+        then(self);
+        let Self { lab, pair } = self;
+        wait_for("the kernel to have the program's time", LIMIT, || pair.shows("60000 60000") > before)
+            .unwrap_or_else(|error| panic!("{error}\n{moved}{}{}", pair.server.stdout(), lab.report()));
+    }
+
+    fn comes_back_to_the_lane(mut self) {
+        let Self { lab, pair } = &mut self;
+        pair.go_on();
+        wait_for("lane xdp again", LIMIT, || pair.is_on_lane(lab, 2)).unwrap();
+        pair.go_on();
+        assert!(pair.client.exited().is_none() && pair.server.exited().is_none());
+    }
 }
 
 #[test]
 fn a_peer_that_is_heard_of_again_keeps_its_connection_and_comes_back_to_the_lane() {
-    let lab = lab();
-    let mut pair = Pair::start(&lab, "lane", ["waits", "60000"], true);
-    cut(&lab);
-    pair.server.signal(libc::SIGUSR1).unwrap();
-    let is_lent = || {
-        pair.server.stdout().lines().any(|line| {
-            let values = line.strip_prefix("values: 60000 ").and_then(|kernel| kernel.parse::<u64>().ok());
-            values.is_some_and(|kernel| (40_000..59_000).contains(&kernel))
-        })
-    };
-    wait_for("the kernel to have less time than the program gave", LIMIT, is_lent)
-        .unwrap_or_else(|error| panic!("{error}\n{}{}", pair.server.stdout(), lab.report()));
-    assert!(!pair.is_on_lane(&lab, 1));
-    let (before, moved) = (pair.shows("60000 60000"), pair.server.stdout());
-    mend(&lab);
-    wait_for("the kernel to have the program's time", LIMIT, || pair.shows("60000 60000") > before)
-        .unwrap_or_else(|error| panic!("{error}\n{moved}{}{}", pair.server.stdout(), lab.report()));
-    pair.go_on();
-    wait_for("lane xdp again", LIMIT, || pair.is_on_lane(&lab, 2)).unwrap();
-    pair.go_on();
-    assert!(pair.client.exited().is_none() && pair.server.exited().is_none());
+    let mut lent = Lent::begin(&["waits", "60000"]);
+    lent.is_given_back_after(|lent| mend(&lent.lab));
+    lent.comes_back_to_the_lane();
+}
+
+#[test]
+fn a_program_without_a_free_descriptor_has_its_timeout_back_when_there_is_one() {
+    let mut lent = Lent::begin(&["waits", "60000"]);
+    lent.pair.server.signal(libc::SIGUSR2).unwrap();
+    lent.pair.server.expect_line("no descriptors:", LIMIT).unwrap();
+    mend(&lent.lab);
+    lent.pair.go_on();
+    lent.is_given_back_after(|lent| {
+        lent.pair.server.signal(libc::SIGUSR2).unwrap();
+        lent.pair.server.expect_line("descriptors:", LIMIT).unwrap();
+    });
+    lent.comes_back_to_the_lane();
+}
+
+/// Whoever gets the socket gets it with the program's timeout, although the peer is still silent.
+#[test]
+fn a_socket_is_passed_on_with_its_own_timeout() {
+    let mut lent = Lent::begin(&["waits", "60000", "passes"]);
+    lent.is_given_back_after(|lent| {
+        lent.pair.server.signal(libc::SIGUSR2).unwrap();
+        lent.pair.server.expect_line("passed:", LIMIT).unwrap();
+    });
 }
