@@ -29,9 +29,21 @@ impl<'a> Batch<'a> {
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Desc {
         let desc = self.queue.rx_pop_known();
-        self.left -= 1;
-        self.bytes += u64::from(desc.len);
+        self.count(u64::from(desc.len));
         desc
+    }
+
+    /// Takes the frame that [`Self::next_frame`] has told of.
+    #[inline(always)]
+    fn pass(&mut self, frame: &[u8]) {
+        self.queue.rx_skip_known();
+        self.count(frame.len() as u64);
+    }
+
+    #[inline(always)]
+    fn count(&mut self, bytes: u64) {
+        self.left -= 1;
+        self.bytes += bytes;
     }
 
     /// The address of the frame that a packet lies in.
@@ -42,7 +54,7 @@ impl<'a> Batch<'a> {
 
     /// The next one, which stays that, if it is no longer than frames are, and the address of its frame.
     #[inline(always)]
-    pub(super) fn next_frame(&self) -> Option<(&'a [u8], u64)> {
+    fn next_frame(&self) -> Option<(&'a [u8], u64)> {
         if self.left == 0 {
             return None;
         }
@@ -109,7 +121,7 @@ fn train_of<const DATA: bool>(
         {
             break;
         }
-        batch.pop();
+        batch.pass(frame);
         batch.refill(base);
     }
     Some(train)

@@ -102,6 +102,12 @@ impl Queue {
         self.rx.ring.read(self.rx.cursor.take_known())
     }
 
+    /// Takes the same packet, after [`Self::rx_peek_known`].
+    #[inline]
+    pub fn rx_skip_known(&mut self) {
+        self.rx.cursor.take_known();
+    }
+
     /// The same packet, which stays the next one.
     #[inline]
     pub fn rx_peek_known(&self) -> Desc {
