@@ -53,8 +53,8 @@ pub struct Port {
     pub(super) queues: Vec<Queue>,
     /// Whether frames lie in TX rings, by queue.
     pub(super) unsent: Vec<Unsent>,
-    /// When a TX ring was full.
-    pub(super) full: Full,
+    /// When the TX rings were full, by queue.
+    pub(super) full: Vec<Full>,
     /// What the kernel had dropped when last asked, by queue, in the order of [`DROPS`].
     dropped: Vec<[u64; DROPS.len()]>,
 }
@@ -154,10 +154,10 @@ impl Stack {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let pool = FramePool::new(config.frame_count, config.frame_size).ok_or_else(invalid)?;
         let unsent = vec![Unsent::None; queues.len()];
+        let full = vec![Full::default(); queues.len()];
         let dropped = vec![[0; DROPS.len()]; queues.len()];
         self.attachments += 1;
-        let mut port =
-            Port { attachment: self.attachments, config, umem, pool, queues, unsent, full: Full::default(), dropped };
+        let mut port = Port { attachment: self.attachments, config, umem, pool, queues, unsent, full, dropped };
         for queue in 0..port.queues.len() {
             port.fill(queue);
         }

@@ -168,7 +168,11 @@ impl Stack {
         let Some(Some(port)) = self.ports.get_mut(record.port as usize) else { return };
         let number = port.queue_for(state.queue);
         let Port { umem, pool, queues, unsent, full, config, .. } = &mut **port;
-        let (Some(queue), Some(unsent)) = (queues.get_mut(number), unsent.get_mut(number)) else { return };
+        let (Some(queue), Some(unsent), Some(full)) =
+            (queues.get_mut(number), unsent.get_mut(number), full.get_mut(number))
+        else {
+            return;
+        };
         let (recovery, ip_id, frame_size) = (&mut state.recovery, &mut state.ip_id, config.frame_size as usize);
         self.records.lend(recovery);
         let kinds = &mut self.kinds;

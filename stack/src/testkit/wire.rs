@@ -36,7 +36,7 @@ impl Display for Place {
     }
 }
 
-/// The far end of an attachment's only queue.
+/// The far end of one queue of an attachment.
 #[derive(Debug)]
 pub struct Wire {
     opposite: Opposite,
@@ -50,16 +50,33 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Attaches a card with `frames` frames and rings of `entries` entries to the stack's port `number`.
+    /// Attaches a card of one queue with `frames` frames and rings of `entries` entries to the stack's port `number`.
     pub fn attach(stack: &mut Stack, number: u32, frames: u32, entries: u32, mtu: u32) -> io::Result<Self> {
+        let [wire] = Self::attach_queues(stack, number, frames, entries, mtu)?;
+        Ok(wire)
+    }
+
+    /// The same with several queues, which share the frames.
+    pub fn attach_queues<const N: usize>(
+        stack: &mut Stack,
+        number: u32,
+        frames: u32,
+        entries: u32,
+        mtu: u32,
+    ) -> io::Result<[Self; N]> {
         let rings = RingSizes { fill: entries, completion: entries, rx: entries, tx: entries };
         let own = Region::create(c"underpass-umem", (frames * FRAME) as usize)?;
-        let fd = own.fd().ok_or(io::ErrorKind::NotFound)?.try_clone_to_owned()?;
-        let (queue, opposite) = pair(rings)?;
+        let open = || Region::open_owner(own.fd().ok_or(io::ErrorKind::NotFound)?.try_clone_to_owned()?);
+        let (mut queues, mut wires) = (Vec::with_capacity(N), Vec::with_capacity(N));
+        for _ in 0..N {
+            let (queue, opposite) = pair(rings)?;
+            queues.push(queue);
+            wires.push(Self { opposite, umem: open()?, port: number, spare: None, leaving: VecDeque::new() });
+        }
         let config =
             PortConfig { ifindex: 1, mtu, frame_size: FRAME, frame_count: frames, rings, xsk_base: 0, netns: 0 };
-        stack.attach_queues(number, config, Region::open_owner(fd)?, vec![queue], PortEntry::default())?;
-        Ok(Self { opposite, umem: own, port: number, spare: None, leaving: VecDeque::new() })
+        stack.attach_queues(number, config, open()?, queues, PortEntry::default())?;
+        wires.try_into().map_err(|_| io::Error::other("a wire for each queue"))
     }
 
     /// Puts a frame into the UMEM; the stack sees it after [`Self::show`]. False if the stack offers no empty frame, or a small one.
@@ -126,7 +143,7 @@ impl Wire {
         &mut self.opposite
     }
 
-    /// Panics unless every frame of the UMEM is in exactly one place. `elsewhere`: those that somebody has taken from the stack, as
+    /// Panics unless every frame of the UMEM, whose only queue this is, is in exactly one place. `elsewhere`: those that somebody has taken from the stack, as
     /// [`Stack::take_leftovers`] does.
     pub fn assert_accounted(&self, stack: &Stack, elsewhere: impl IntoIterator<Item = u64>) {
         let free = stack.free_frames(self.port);
