@@ -24,6 +24,8 @@ mod kernel;
 mod player;
 #[path = "../../stack/tests/stack_hostile/program.rs"]
 mod program;
+#[path = "../../stack/tests/stack_hostile/queues.rs"]
+mod queues;
 #[path = "../../stack/tests/stack_hostile/setup.rs"]
 mod setup;
 #[path = "../../stack/tests/stack_hostile/stream.rs"]

@@ -50,31 +50,25 @@ fn a_card_that_takes_nothing_any_more_is_a_connection_without_answers() {
     }
 }
 
-#[test]
-fn each_queue_that_takes_nothing_any_more_is_noticed() {
-    let mut now = Instant(1_000_000_000);
+/// A card of two queues with so many frames, and connections by turns on the first and on the second.
+fn two_queues(frames: u32, connections: usize, now: Instant) -> (Crowd, Vec<Wire>) {
     let mut crowd = Crowd::behind(ENTRIES, 0, 256 << 10, now).expect("a stack");
     crowd.stack.detach(0);
-    let mut wires: [Wire; 2] = Wire::attach_queues(&mut crowd.stack, 0, 256, ENTRIES, 1500).expect("two queues");
+    let mut wires = Wire::attach_queues(&mut crowd.stack, 0, frames, ENTRIES, 1500, 2).expect("two queues");
     let mut frame = vec![0; 2048];
-    // What one ring's card has taken before is not what the other's has.
-    for (n, taken) in [(0, 0), (1, 5)] {
-        for slot in [2 * n, 2 * n + 1] {
-            assert_eq!(crowd.join(slot, 256 << 10, now).expect("a connection"), slot as u32);
-            let len = crowd.peers[slot].send(&mut frame, Flags::default(), b"which queue I come by");
-            assert!(wires[n].stage(&frame[..len]));
-        }
-        assert_eq!(wires[n].show(2), 2);
-        crowd.stack.pass(now);
-        assert!(crowd.stack.send(2 * n as u32, now, &[7; SEGMENT * SEGMENTS], false).is_some());
-        crowd.stack.pass(now);
-        assert_eq!(wires[n].take_sent(taken, |_| ()), taken);
-        wires[n].complete(taken);
-        crowd.stack.pass(now);
-        // This one finds the ring full and has nothing under way.
-        assert!(crowd.stack.send(2 * n as u32 + 1, now, &[8; SEGMENT], false).is_some());
+    for slot in 0..connections {
+        assert_eq!(crowd.join(slot, 256 << 10, now).expect("a connection"), slot as u32);
+        let len = crowd.peers[slot].send(&mut frame, Flags::default(), b"which queue I come by");
+        assert!(wires[slot % 2].stage(&frame[..len]));
     }
-    let (mut events, mut given_up) = (Vec::<Event>::new(), [false; 4]);
+    wires.iter_mut().for_each(|wire| assert!(wire.show(connections) > 0));
+    crowd.stack.pass(now);
+    (crowd, wires)
+}
+
+/// Passes, as often as a program that waits by looking would, until all have timed out.
+fn pass_until_all_give_up(crowd: &mut Crowd, mut now: Instant) {
+    let (mut events, mut given_up) = (Vec::<Event>::new(), vec![false; crowd.peers.len()]);
     let mut passes = 0;
     while given_up.contains(&false) {
         crowd.stack.pass(now);
@@ -86,4 +80,57 @@ fn each_queue_that_takes_nothing_any_more_is_noticed() {
         assert!(passes < 20_000, "given up {given_up:?} after {passes} passes in {} ms", now.0 / 1_000_000);
         now = crowd.stack.next_deadline().expect("something to wait for").max(now.after(20_000));
     }
+}
+
+#[test]
+fn each_queue_that_takes_nothing_any_more_is_noticed() {
+    let now = Instant(1_000_000_000);
+    let (mut crowd, mut wires) = two_queues(256, 4, now);
+    // What one ring's card has taken before is not what the other's has.
+    for (n, taken) in [(0, 0), (1, 5)] {
+        assert!(crowd.stack.send(n, now, &[7; SEGMENT * SEGMENTS], false).is_some());
+        crowd.stack.pass(now);
+        let wire = &mut wires[n as usize];
+        assert_eq!(wire.take_sent(taken, |_| ()), taken);
+        wire.complete(taken);
+        crowd.stack.pass(now);
+        // This one finds the ring full and has nothing under way.
+        assert!(crowd.stack.send(n + 2, now, &[8; SEGMENT], false).is_some());
+    }
+    pass_until_all_give_up(&mut crowd, now);
+}
+
+/// Half of the frames are for receiving.
+const FEW: u32 = 2 * ENTRIES;
+
+/// A connection of the first queue sends as much as there are frames for, and the card takes it. Returns how many frames that were.
+fn use_up(crowd: &mut Crowd, wire: &mut Wire, now: Instant) -> usize {
+    assert!(crowd.stack.send(0, now, &[7; SEGMENT * ENTRIES as usize], false).is_some());
+    crowd.stack.pass(now);
+    let sent = wire.take_sent(usize::MAX, |_| ());
+    assert!(sent > 0 && !crowd.stack.free_frames(0).contains(&true), "{sent} frames, and there are others");
+    sent
+}
+
+#[test]
+fn frames_that_another_queue_has_sent_are_found() {
+    let now = Instant(1_000_000_000);
+    let (mut crowd, mut wires) = two_queues(FEW, 2, now);
+    let sent = use_up(&mut crowd, &mut wires[0], now);
+    wires[0].complete(sent);
+    assert!(crowd.stack.send(1, now, b"without a frame?", false).is_some());
+    crowd.stack.pass(now);
+    let mut data = Vec::<u8>::new();
+    wires[1].collect(|sent| data.extend(crowd.peers[1].receive(sent).expect("the next segment")));
+    assert!(data == b"without a frame?", "{data:?}");
+}
+
+#[test]
+fn without_a_frame_for_long_a_connection_is_one_without_answers() {
+    let now = Instant(1_000_000_000);
+    let (mut crowd, mut wires) = two_queues(FEW, 2, now);
+    use_up(&mut crowd, &mut wires[0], now);
+    // They never come back.
+    assert!(crowd.stack.send(1, now, b"without a frame", false).is_some());
+    pass_until_all_give_up(&mut crowd, now);
 }

@@ -125,6 +125,19 @@ pub(super) fn collect(queue: &mut Queue, pool: &mut FramePool) {
     }
 }
 
+/// The same for all queues of an attachment, whose frames are everybody's: what one has sent last may lie there for as long as it is silent.
+/// Is there a free frame then?
+#[cold]
+pub(super) fn gather(queues: &mut [Queue], pool: &mut FramePool) -> bool {
+    queues.iter_mut().for_each(|queue| collect(queue, pool));
+    pool.available() > 0
+}
+
+/// Sent frames that were taken back so far, modulo 2^32.
+pub(super) fn moved(queues: &[Queue]) -> u32 {
+    queues.iter().map(Queue::completed).fold(0, u32::wrapping_add)
+}
+
 /// Has the kernel send the TX ring; in copy mode one call takes at most 32 frames. Returns calls made and calls failed.
 pub(super) fn kick(queue: &mut Queue) -> (u64, u64) {
     let (mut kicks, mut failed) = (0, 0);

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use super::full::Full;
+use super::stall::Stall;
 use super::{Leftover, Stack};
 use crate::arena::{MAX_PORTS, Phase, PortEntry};
 use crate::mem::Region;
@@ -53,8 +53,10 @@ pub struct Port {
     pub(super) queues: Vec<Queue>,
     /// Whether frames lie in TX rings, by queue.
     pub(super) unsent: Vec<Unsent>,
-    /// When the TX rings were full, by queue.
-    pub(super) full: Vec<Full>,
+    /// TX rings without room, by queue.
+    pub(super) full: Vec<Stall>,
+    /// No frame to send in.
+    pub(super) drained: Stall,
     /// What the kernel had dropped when last asked, by queue, in the order of [`DROPS`].
     dropped: Vec<[u64; DROPS.len()]>,
 }
@@ -154,10 +156,20 @@ impl Stack {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let pool = FramePool::new(config.frame_count, config.frame_size).ok_or_else(invalid)?;
         let unsent = vec![Unsent::None; queues.len()];
-        let full = vec![Full::default(); queues.len()];
+        let full = vec![Stall::default(); queues.len()];
         let dropped = vec![[0; DROPS.len()]; queues.len()];
         self.attachments += 1;
-        let mut port = Port { attachment: self.attachments, config, umem, pool, queues, unsent, full, dropped };
+        let mut port = Port {
+            attachment: self.attachments,
+            config,
+            umem,
+            pool,
+            queues,
+            unsent,
+            full,
+            drained: Stall::default(),
+            dropped,
+        };
         for queue in 0..port.queues.len() {
             port.fill(queue);
         }

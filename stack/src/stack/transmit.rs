@@ -1,8 +1,8 @@
 //! Frames out: what connections may send, built, queued and kicked off.
 
-use super::full::Full;
-use super::kick::{Unkicked, collect, kick};
+use super::kick::{Unkicked, collect, gather, kick, moved};
 use super::port::Unsent;
+use super::stall::Stall;
 use super::train::{Outlet, send_train};
 use super::{Arena, Port, SlotState, Stack, conn_parts, stats_of};
 use crate::arena::ConnRecord;
@@ -51,7 +51,9 @@ struct Turn<'a> {
     pool: &'a mut FramePool,
     queue: &'a mut Queue,
     unsent: &'a mut Unsent,
-    full: &'a mut Full,
+    full: &'a mut Stall,
+    /// There has been no free frame for long.
+    is_drained: bool,
     kinds: &'a mut Kinds,
     now: Instant,
 }
@@ -167,7 +169,8 @@ impl Stack {
         let Some((record, rcv, snd)) = conn_parts(&mut self.arena, slot, state) else { return };
         let Some(Some(port)) = self.ports.get_mut(record.port as usize) else { return };
         let number = port.queue_for(state.queue);
-        let Port { umem, pool, queues, unsent, full, config, .. } = &mut **port;
+        let Port { umem, pool, queues, unsent, full, drained, config, .. } = &mut **port;
+        let is_drained = pool.available() == 0 && !gather(queues, pool) && drained.is_lasting(now, moved(queues));
         let (Some(queue), Some(unsent), Some(full)) =
             (queues.get_mut(number), unsent.get_mut(number), full.get_mut(number))
         else {
@@ -176,8 +179,22 @@ impl Stack {
         let (recovery, ip_id, frame_size) = (&mut state.recovery, &mut state.ip_id, config.frame_size as usize);
         self.records.lend(recovery);
         let kinds = &mut self.kinds;
-        let mut turn =
-            Turn { record, rcv, snd, recovery, ip_id, umem, frame_size, pool, queue, unsent, full, kinds, now };
+        let mut turn = Turn {
+            record,
+            rcv,
+            snd,
+            recovery,
+            ip_id,
+            umem,
+            frame_size,
+            pool,
+            queue,
+            unsent,
+            full,
+            is_drained,
+            kinds,
+            now,
+        };
         let (mut halt, mut sent) = (None, Sent::default());
         for _ in 0..left {
             halt = if turn.connection().may_transmit() { turn.send_one(&mut sent) } else { Some(Halt::Done) };
@@ -204,12 +221,12 @@ impl Turn<'_> {
     /// Builds and queues the connection's next segment; says so if this was not possible.
     #[inline]
     fn send_one(&mut self, sent: &mut Sent) -> Option<Halt> {
-        if !self.has_room() && !self.full.is_stuck(self.now, self.queue.tx_taken()) {
+        if !self.has_room() && !self.full.is_lasting(self.now, self.queue.tx_taken()) {
             return Some(Halt::Short);
         }
         let Some(addr) = take_frame(self.queue, self.pool) else {
             sent.no_frame += 1;
-            return Some(Halt::Short);
+            return Some(if self.is_drained { self.lose_one() } else { Halt::Short });
         };
         let Some(len) = self.build(addr, sent) else {
             self.pool.give_addr(addr);
@@ -224,6 +241,13 @@ impl Turn<'_> {
         // Nothing leaves: the segment is lost like any other, and sent again by the retransmission timer.
         self.pool.give_addr(addr);
         Some(Halt::Short)
+    }
+
+    /// The same of a segment for which there is not even a frame.
+    #[cold]
+    fn lose_one(&mut self) -> Halt {
+        let now = self.now;
+        self.connection().next_segment(now).map_or(Halt::Done, |_| Halt::Short)
     }
 
     /// Is there room in the TX ring, perhaps after the kernel has taken what is in it? To be asked before a segment is made, which counts as

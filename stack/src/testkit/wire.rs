@@ -52,23 +52,23 @@ pub struct Wire {
 impl Wire {
     /// Attaches a card of one queue with `frames` frames and rings of `entries` entries to the stack's port `number`.
     pub fn attach(stack: &mut Stack, number: u32, frames: u32, entries: u32, mtu: u32) -> io::Result<Self> {
-        let [wire] = Self::attach_queues(stack, number, frames, entries, mtu)?;
-        Ok(wire)
+        Self::attach_queues(stack, number, frames, entries, mtu, 1)?.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// The same with several queues, which share the frames.
-    pub fn attach_queues<const N: usize>(
+    /// The same with `count` queues, which share the frames.
+    pub fn attach_queues(
         stack: &mut Stack,
         number: u32,
         frames: u32,
         entries: u32,
         mtu: u32,
-    ) -> io::Result<[Self; N]> {
+        count: usize,
+    ) -> io::Result<Vec<Self>> {
         let rings = RingSizes { fill: entries, completion: entries, rx: entries, tx: entries };
         let own = Region::create(c"underpass-umem", (frames * FRAME) as usize)?;
         let open = || Region::open_owner(own.fd().ok_or(io::ErrorKind::NotFound)?.try_clone_to_owned()?);
-        let (mut queues, mut wires) = (Vec::with_capacity(N), Vec::with_capacity(N));
-        for _ in 0..N {
+        let (mut queues, mut wires) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for _ in 0..count {
             let (queue, opposite) = pair(rings)?;
             queues.push(queue);
             wires.push(Self { opposite, umem: open()?, port: number, spare: None, leaving: VecDeque::new() });
@@ -76,7 +76,7 @@ impl Wire {
         let config =
             PortConfig { ifindex: 1, mtu, frame_size: FRAME, frame_count: frames, rings, xsk_base: 0, netns: 0 };
         stack.attach_queues(number, config, open()?, queues, PortEntry::default())?;
-        wires.try_into().map_err(|_| io::Error::other("a wire for each queue"))
+        Ok(wires)
     }
 
     /// Puts a frame into the UMEM; the stack sees it after [`Self::show`]. False if the stack offers no empty frame, or a small one.
@@ -143,30 +143,38 @@ impl Wire {
         &mut self.opposite
     }
 
-    /// Panics unless every frame of the UMEM, whose only queue this is, is in exactly one place. `elsewhere`: those that somebody has taken from the stack, as
-    /// [`Stack::take_leftovers`] does.
+    /// [`assert_accounted`] where this is the only queue.
     pub fn assert_accounted(&self, stack: &Stack, elsewhere: impl IntoIterator<Item = u64>) {
-        let free = stack.free_frames(self.port);
-        let mut places: Vec<Option<Place>> = free.iter().map(|free| free.then_some(Place::Free)).collect();
-        let mut lies = |addr: u64, place: Place| {
-            let frame = (addr / u64::from(FRAME)) as usize;
-            // A lie: there is no such frame.
-            let Some(known) = places.get_mut(frame) else { return };
-            if let Some(before) = known.replace(place) {
-                panic!("frame {frame} is {before} and {place}");
-            }
-        };
-        for which in [Which::Fill, Which::Rx, Which::Tx, Which::Completion] {
-            self.opposite.lying(which).into_iter().for_each(|addr| lies(addr, Place::In(which)));
-        }
-        self.leaving.iter().chain(&self.spare).for_each(|&addr| lies(addr, Place::Card));
-        elsewhere.into_iter().for_each(|addr| lies(addr, Place::Elsewhere));
-        for (keeper, kept) in stack.kept_frames() {
-            if kept.port == self.port {
-                lies(kept.frame.addr.into(), Place::Kept(keeper));
-            }
-        }
-        let lost: Vec<usize> = (0..places.len()).filter(|&frame| places[frame].is_none()).collect();
-        assert!(lost.is_empty(), "frames {lost:?} are nowhere");
+        assert_accounted(&[self], stack, elsewhere);
     }
+}
+
+/// Panics unless every frame of the UMEM is in exactly one place. `wires`: all queues of one attachment; `elsewhere`: frames that somebody has taken
+/// from the stack, as [`Stack::take_leftovers`] does.
+pub fn assert_accounted(wires: &[&Wire], stack: &Stack, elsewhere: impl IntoIterator<Item = u64>) {
+    let port = wires[0].port;
+    let free = stack.free_frames(port);
+    let mut places: Vec<Option<Place>> = free.iter().map(|free| free.then_some(Place::Free)).collect();
+    let mut lies = |addr: u64, place: Place| {
+        let frame = (addr / u64::from(FRAME)) as usize;
+        // A lie: there is no such frame.
+        let Some(known) = places.get_mut(frame) else { return };
+        if let Some(before) = known.replace(place) {
+            panic!("frame {frame} is {before} and {place}");
+        }
+    };
+    for wire in wires {
+        for which in [Which::Fill, Which::Rx, Which::Tx, Which::Completion] {
+            wire.opposite.lying(which).into_iter().for_each(|addr| lies(addr, Place::In(which)));
+        }
+        wire.leaving.iter().chain(&wire.spare).for_each(|&addr| lies(addr, Place::Card));
+    }
+    elsewhere.into_iter().for_each(|addr| lies(addr, Place::Elsewhere));
+    for (keeper, kept) in stack.kept_frames() {
+        if kept.port == port {
+            lies(kept.frame.addr.into(), Place::Kept(keeper));
+        }
+    }
+    let lost: Vec<usize> = (0..places.len()).filter(|&frame| places[frame].is_none()).collect();
+    assert!(lost.is_empty(), "frames {lost:?} are nowhere");
 }

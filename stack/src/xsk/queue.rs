@@ -260,6 +260,12 @@ impl Queue {
         self.completion.cursor.available(self.completion.ring.producer())
     }
 
+    /// Sent frames that were taken back so far, modulo 2^32.
+    #[inline]
+    pub fn completed(&self) -> u32 {
+        self.completion.cursor.peek_known()
+    }
+
     /// The address of a frame that the kernel has sent. Its frame and its ring entry are free again.
     #[inline]
     pub fn completion_pop(&mut self) -> Option<u64> {

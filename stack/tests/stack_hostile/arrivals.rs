@@ -26,10 +26,11 @@ pub enum Staged {
 }
 
 impl Player<'_> {
-    pub(super) fn stage(&mut self, frame: &[u8], what: Staged) -> bool {
-        let is_staged = self.wire.stage(frame);
+    pub(super) fn stage(&mut self, frame: &[u8], queue: usize, what: Staged) -> bool {
+        let queue = &mut self.queues[queue];
+        let is_staged = queue.wire.stage(frame);
         if is_staged {
-            self.staged.push_back(what);
+            queue.staged.push_back(what);
         } else {
             self.reached.insert("no frame to receive into");
         }
@@ -42,7 +43,7 @@ impl Player<'_> {
         let fin = u32::from(forged.flags & Flags::FIN.0 != 0);
         let (end, val) = (seq.wrapping_add(len + fin), forged.timestamps.map(|(val, _)| val));
         let what = Staged::Honest { to: n, seq, end, ack: forged.ack, val };
-        let is_staged = self.stage(&forged.frame(&self.ends[n].setup.flow), what);
+        let is_staged = self.stage(&forged.frame(&self.ends[n].setup.flow), self.ends[n].queue, what);
         if is_staged {
             self.ends[n].next = end;
         }
@@ -51,7 +52,7 @@ impl Player<'_> {
 
     pub(super) fn stage_hostile(&mut self, n: usize, forged: &Forged) {
         self.ends[n].has_closed |= forged.flags & Flags::FIN.0 != 0;
-        self.stage(&forged.frame(&self.ends[n].setup.flow), Staged::Hostile { to: n });
+        self.stage(&forged.frame(&self.ends[n].setup.flow), self.ends[n].queue, Staged::Hostile { to: n });
     }
 
     /// Bytes of the next segment: full ones are frequent.
@@ -243,7 +244,7 @@ impl Player<'_> {
             return;
         }
         self.reached.insert("damaged frames");
-        self.stage(&frame, Staged::Nothing);
+        self.stage(&frame, self.ends[n].queue, Staged::Nothing);
     }
 
     /// Frames that are no segments of any connection.
@@ -264,21 +265,21 @@ impl Player<'_> {
             6 => rewrite(&mut frame, 20, 0x20),
             _ => frame = forged.frame(&flow(n, !own.is_v6())),
         }
-        self.stage_noise(&frame);
+        self.stage_noise(&frame, self.ends[n].queue);
     }
 
     /// Made of bytes it may be a segment after all, and a flow's twin may exist.
-    fn stage_noise(&mut self, frame: &[u8]) {
+    fn stage_noise(&mut self, frame: &[u8], queue: usize) {
         let found = input::parse(frame, FRAME as usize).ok().and_then(|found| {
             let to = self.ends.iter().position(|ends| ends.setup.flow == found.flow)?;
             Some((to, found.segment.flags.has(Flags::FIN)))
         });
         let Some((to, closes)) = found else {
-            self.stage(frame, Staged::Nothing);
+            self.stage(frame, queue, Staged::Nothing);
             return;
         };
         self.ends[to].has_closed |= closes;
-        self.stage(frame, Staged::Hostile { to });
+        self.stage(frame, queue, Staged::Hostile { to });
     }
 }
 

@@ -7,7 +7,9 @@ use underpass_stack::stack::{Event, Keeper, event};
 use underpass_stack::stats::Counter;
 use underpass_stack::tcp::image::{Image, flag};
 use underpass_stack::tcp::{Instant, State};
+use underpass_stack::testkit::Wire;
 use underpass_stack::testkit::bounds::assert_bounded;
+use underpass_stack::testkit::wire::assert_accounted;
 
 use super::ends::{Ends, Home};
 use super::player::Player;
@@ -32,7 +34,8 @@ impl Player<'_> {
         self.check_timers();
         if !self.is_lost {
             let taken = self.taken.iter().map(|leftover| u64::from(leftover.frame.addr));
-            self.wire.assert_accounted(&self.stack, taken);
+            let wires: Vec<&Wire> = self.queues.iter().map(|queue| &queue.wire).collect();
+            assert_accounted(&wires, &self.stack, taken);
         }
         self.note_counters();
     }

@@ -5,6 +5,7 @@ use underpass_stack::ip::input::parse;
 use underpass_stack::tcp::Flags;
 
 use super::player::Player;
+use super::queues::Queue;
 use super::stream::{assert_is, is_at_most};
 
 /// The same flow seen from the other host.
@@ -18,25 +19,34 @@ fn turned(flow: &FlowKey) -> FlowKey {
     }
 }
 
+/// What leaves by these queues, up to `most` frames by each.
+fn take_sent(queues: &mut [Queue], most: usize) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for queue in queues {
+        queue.wire.take_sent(most, |frame| frames.push(frame.to_vec()));
+    }
+    frames
+}
+
 impl Player<'_> {
     /// Some of what was sent leaves; some of it is lost, or its frame comes back late.
     pub(super) fn depart(&mut self) {
         let most = self.input.up_to(64);
         let lost = if self.input.byte() % 2 == 0 { 0 } else { self.input.byte() };
-        self.take_sent(most, lost);
+        let frames = take_sent(self.pick_queues(), most);
+        self.arrive_at_peers(frames, lost);
         let back = self.input.up_to(64);
-        self.wire.complete(back);
+        self.pick_queues().iter_mut().for_each(|queue| queue.wire.complete(back));
     }
 
     /// Everything leaves; `lost` has a bit for each of eight frames that is lost.
     pub(super) fn depart_all(&mut self, lost: u8) {
-        self.take_sent(usize::MAX, lost);
-        self.wire.complete(usize::MAX);
+        let frames = take_sent(&mut self.queues, usize::MAX);
+        self.arrive_at_peers(frames, lost);
+        self.queues.iter_mut().for_each(|queue| queue.wire.complete(usize::MAX));
     }
 
-    fn take_sent(&mut self, most: usize, lost: u8) {
-        let mut frames = Vec::new();
-        self.wire.take_sent(most, |frame| frames.push(frame.to_vec()));
+    fn arrive_at_peers(&mut self, frames: Vec<Vec<u8>>, lost: u8) {
         if self.is_lost {
             return;
         }

@@ -24,6 +24,8 @@ pub struct Ends {
     pub number: usize,
     pub setup: Setup,
     pub home: Home,
+    /// The queue by which its frames arrive.
+    pub queue: usize,
     /// The connection when it was last looked at, or as the kernel has it.
     pub seen: Image,
     /// Sizes of the rings then.
@@ -56,6 +58,7 @@ impl Ends {
             number,
             setup,
             home: Home::Kernel,
+            queue: 0,
             seen: image,
             rings: (0, 0),
             events: 0,
@@ -74,7 +77,7 @@ impl Ends {
 
     /// The next connection of the same addresses, which what was forged for this one may still reach.
     pub fn next_life(&self) -> Self {
-        Self { has_closed: self.has_closed, ..Self::new(self.number, self.setup) }
+        Self { has_closed: self.has_closed, queue: self.queue, ..Self::new(self.number, self.setup) }
     }
 
     /// Which stream is the program's, which the peer's.

@@ -9,6 +9,7 @@ use underpass_stack::xsk::memory::Which;
 use super::arrivals::Staged;
 use super::ends::Home;
 use super::player::Player;
+use super::queues::Queue;
 use super::stream::is_at_most;
 
 /// Packets of which routers say that they are too big, bytes.
@@ -24,7 +25,7 @@ struct Due {
 }
 
 impl Player<'_> {
-    /// All that was staged, or the oldest of it, in one pass.
+    /// All that was staged, or the oldest of it in each queue, in one pass.
     pub(super) fn show_most(&mut self) {
         match self.input.byte() {
             0..16 => (),
@@ -34,17 +35,22 @@ impl Player<'_> {
     }
 
     pub(super) fn show(&mut self) {
-        let count = self.input.up_to(self.staged.len());
+        let count = self.input.up_to(self.most_staged());
         self.pass(count);
     }
 
-    /// One pass over `count` frames. What an honest peer has said in its turn has arrived then.
+    /// One pass over up to `count` frames of each queue. What an honest peer has said in its turn has arrived then.
     pub(super) fn pass(&mut self, count: usize) {
         self.look();
-        let count = count.min(self.staged.len());
-        let shown: Vec<Staged> = self.staged.drain(..count).collect();
+        let (mut shown, mut seen) = (Vec::new(), 0);
+        for queue in &mut self.queues {
+            let (staged, count) = queue.show(count);
+            shown.extend(staged);
+            seen += count;
+        }
         let due: Vec<Option<Due>> = (0..self.ends.len()).map(|n| self.due(n, &shown)).collect();
-        assert!(self.is_lost || self.wire.show(count) == count);
+        let count = shown.len();
+        assert!(self.is_lost || seen == count);
         let taken = self.stack.pass(self.now);
         assert!(self.is_lost || taken == count, "{taken} of {count} frames");
         self.check_silence();
@@ -142,44 +148,46 @@ impl Player<'_> {
     pub(super) fn lie(&mut self) {
         let (kind, word) = (self.input.byte(), self.input.word());
         let beyond = u64::from(self.card.frames) * 2048;
+        let at = (word >> 60) as usize % self.queues.len();
+        let queue = &mut self.queues[at];
         match kind % 16 {
-            0..=3 => self.lie_about_length(word),
+            0..=3 => lie_about_length(queue, word),
             4..=7 => {
-                if self.wire.opposite().put(Desc::new(beyond.saturating_add(word), word as u32)) {
-                    self.staged.push_back(Staged::Nothing);
+                if queue.wire.opposite().put(Desc::new(beyond.saturating_add(word), word as u32)) {
+                    queue.staged.push_back(Staged::Nothing);
                 }
             }
             8..=11 => {
-                self.wire.opposite().complete(beyond.saturating_add(word));
+                queue.wire.opposite().complete(beyond.saturating_add(word));
             }
-            12 | 13 => self.lie_about_completion(word),
+            12 | 13 => self.lie_about_completion(at, word),
             _ if kind >> 4 == 0 => {
                 self.is_lost = true;
                 let which = [Which::Fill, Which::Rx, Which::Tx, Which::Completion][word as usize % 4];
-                self.wire.opposite().lose_count(which, (word >> 8) as u32);
-                self.staged.clear();
+                queue.wire.opposite().lose_count(which, (word >> 8) as u32);
+                queue.staged.clear();
             }
             _ => return,
         }
         self.reached.insert("a kernel that lies");
     }
 
-    /// A received packet that leaves the UMEM, or is longer than any.
-    fn lie_about_length(&mut self, word: u64) {
-        let Some(addr) = self.wire.take_empty() else { return };
-        let len = [u32::MAX, 2049 + (word >> 8) as u32 % 1_000_000, 0, 1 << 31][word as usize % 4];
-        if self.wire.put(Desc::new(addr + (word >> 32) % 2048, len)) {
-            self.staged.push_back(Staged::Nothing);
-        }
-    }
-
     /// A frame was sent, says the kernel, that is free. Until that is noticed it lies in two places, so nobody counts any more.
-    fn lie_about_completion(&mut self, word: u64) {
+    fn lie_about_completion(&mut self, queue: usize, word: u64) {
         let free = self.stack.free_frames(0);
         let at = word as usize % free.len();
         if free[at] {
-            self.wire.opposite().complete(at as u64 * 2048);
+            self.queues[queue].wire.opposite().complete(at as u64 * 2048);
             self.is_lost = true;
         }
+    }
+}
+
+/// A received packet that leaves the UMEM, or is longer than any.
+fn lie_about_length(queue: &mut Queue, word: u64) {
+    let Some(addr) = queue.wire.take_empty() else { return };
+    let len = [u32::MAX, 2049 + (word >> 8) as u32 % 1_000_000, 0, 1 << 31][word as usize % 4];
+    if queue.wire.put(Desc::new(addr + (word >> 32) % 2048, len)) {
+        queue.staged.push_back(Staged::Nothing);
     }
 }

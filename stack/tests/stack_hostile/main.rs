@@ -13,6 +13,7 @@ mod input;
 mod kernel;
 mod player;
 mod program;
+mod queues;
 mod setup;
 mod stream;
 
@@ -29,7 +30,7 @@ const LONGEST: usize = 1500;
 const RUNS: usize = 1500;
 
 /// What [`player::Player::reached`] can say.
-const PLACES: [&str; 16] = [
+const PLACES: [&str; 17] = [
     "a burst of one flow",
     "a burst of several flows",
     "a receive ring that grew",
@@ -46,6 +47,7 @@ const PLACES: [&str; 16] = [
     "an orphan that was buried",
     "packet too big, believed",
     "a kernel that lies",
+    "a flow that was steered elsewhere",
 ];
 
 fn corpus() -> PathBuf {

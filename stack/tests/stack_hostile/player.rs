@@ -1,14 +1,13 @@
 //! A stack with some connections, whose input says what happens to it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use underpass_stack::stack::{Leftover, Stack};
 use underpass_stack::tcp::{Connection, Instant};
-use underpass_stack::testkit::Wire;
 
-use super::arrivals::Staged;
 use super::ends::{Ends, Home};
 use super::input::Input;
+use super::queues::Queue;
 use super::setup::{Card, Setup};
 
 /// Steps of one input at most.
@@ -23,12 +22,10 @@ pub fn play(input: &[u8]) -> u64 {
 pub struct Player<'a> {
     pub(super) input: Input<'a>,
     pub(super) stack: Stack,
-    pub(super) wire: Wire,
+    pub(super) queues: Vec<Queue>,
     pub(super) card: Card,
     pub(super) now: Instant,
     pub(super) ends: Vec<Ends>,
-    /// What was staged and not shown.
-    pub(super) staged: VecDeque<Staged>,
     /// Promotions that were begun and may come to nothing.
     pub(super) reserved: Vec<u32>,
     /// Frames taken from the stack for the kernel.
@@ -45,17 +42,16 @@ impl<'a> Player<'a> {
         let now = Instant(1_000_000_000);
         let card = Card::read(&mut input);
         let mut stack = Stack::new("hostile", std::process::id(), 0, |fd| fd).expect("an arena");
-        let wire = Wire::attach(&mut stack, 0, card.frames, card.entries, card.mtu).expect("a card");
+        let queues = Queue::attach(&card, &mut stack);
         let count = 1 + usize::from(input.byte()) % 6;
         let ends = (0..count).map(|number| Ends::new(number, Setup::read(number, &card, &mut input))).collect();
         let mut player = Self {
             input,
             stack,
-            wire,
+            queues,
             card,
             now,
             ends,
-            staged: VecDeque::new(),
             reserved: Vec::new(),
             taken: Vec::new(),
             is_lost: false,
@@ -84,7 +80,8 @@ impl<'a> Player<'a> {
     }
 
     fn step(&mut self) {
-        match self.input.byte() % 32 {
+        let kind = self.input.byte();
+        match kind % 32 {
             0..=3 => self.burst_of_one(),
             4..=6 => self.burst_of_several(),
             7 | 8 => self.hostile(),
@@ -106,7 +103,8 @@ impl<'a> Player<'a> {
             27 => self.packet_too_big(),
             28 => self.end(),
             29 => self.lie(),
-            30 => self.set_path(),
+            30 if kind < 128 => self.set_path(),
+            30 => self.steer(),
             _ => self.close(),
         }
     }

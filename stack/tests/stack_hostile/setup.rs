@@ -18,6 +18,7 @@ pub struct Card {
     pub frames: u32,
     pub entries: u32,
     pub mtu: u32,
+    pub queues: usize,
 }
 
 impl Card {
@@ -27,6 +28,7 @@ impl Card {
             frames: [128, 256, 64, 40][kind % 4],
             entries: [64, 128, 32, 16][kind / 4 % 4],
             mtu: [1500, 1500, 1400, 1280][kind / 16 % 4],
+            queues: [1, 1, 2, 3][kind / 64],
         }
     }
 }
